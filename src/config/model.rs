@@ -1,0 +1,268 @@
+//! The configuration as every other room sees it: read, overridden and validated. Nothing here is a default of last resort:
+//! each field has been decided by the time this type exists.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+use zeroize::Zeroizing;
+
+/// One process: what it listens on, its journal, and the environments, configurations and services it serves.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The JSON-RPC listener.
+    pub server: Server,
+    /// The listener for operators.
+    pub admin: Admin,
+    /// The durable store.
+    pub journal: Journal,
+    /// Chains and the nodes that reach them; names and chain ids are unique.
+    pub environments: Vec<Environment>,
+    /// Access to key sources; names are unique.
+    pub configurations: Vec<Configuration>,
+    /// What clients connect to; names are unique, references resolve.
+    pub services: Vec<Service>,
+}
+
+/// `[server]`: JSON-RPC over HTTP and WebSocket on one port.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Address to listen on; anything but loopback needs `token_file`, and `tls` or `plaintext`.
+    pub listen: SocketAddr,
+    /// Certificate and key, for https and wss.
+    pub tls: Option<Tls>,
+    /// Says that something in front of Sluice terminates TLS.
+    pub plaintext: bool,
+    /// File with the one bearer token that every request must carry.
+    pub token_file: Option<PathBuf>,
+    /// `Origin` values that are let in; requests with any other `Origin` are refused, requests without one are not.
+    pub origins: Vec<String>,
+    /// Connections open at the same time.
+    pub max_connections: u32,
+    /// Largest request (or batch), in bytes.
+    pub max_request_bytes: u32,
+    /// Largest response (or batch of responses), in bytes.
+    pub max_response_bytes: u32,
+    /// Items in one JSON-RPC batch.
+    pub max_batch_items: u32,
+    /// Subscriptions of one connection.
+    pub max_subscriptions: u32,
+    /// How long SIGTERM waits for what is in flight.
+    pub drain: Duration,
+}
+
+/// `tls = { certificate, key }`: PEM files.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key (PKCS#8, PKCS#1 or SEC1).
+    pub key: PathBuf,
+}
+
+/// `[admin]`: /metrics, /status, /livez, /readyz.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Address to listen on; the rule of `server.listen` holds here too.
+    pub listen: SocketAddr,
+    /// Certificate and key, for https.
+    pub tls: Option<Tls>,
+    /// Says that something in front of Sluice terminates TLS.
+    pub plaintext: bool,
+    /// File with the bearer token for /metrics and /status.
+    pub token_file: Option<PathBuf>,
+}
+
+/// `[journal]`: the durable store of transactions, slots, attempts and events.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    /// SQLite file; its directory must exist.
+    pub path: PathBuf,
+}
+
+/// `[[environment]]`: one chain and the node endpoints that reach it.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// Unique name.
+    pub name: String,
+    /// EIP-155 chain id; unique.
+    pub chain_id: u64,
+    /// At least one endpoint.
+    pub nodes: Vec<Node>,
+    /// Bounds per account.
+    pub account: AccountBounds,
+    /// How long `eth_sendTransaction` waits for a node's answer after the commit before it answers with the hash (2 s).
+    pub answer_after: Duration,
+    /// Blocks, the including one counted, after which an inclusion is confirmed (12).
+    pub confirmations: u64,
+    /// Deadline of one request to a node (10 s).
+    pub node_deadline: Duration,
+    /// Estimated gas is multiplied by this, in percent (100 leaves it as it is). A given gas is never changed.
+    pub gas_percent: u64,
+    /// Time after which bytes that are broadcast and not mined are sent again (30 s).
+    pub rebroadcast: Duration,
+    /// How long bytes of `eth_signTransaction` hold their slot (10 min).
+    pub hold: Duration,
+}
+
+/// One endpoint of an environment.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// `ws://` or `wss://`. May hold credentials: never shown whole, see [`Node::label`].
+    pub url: Url,
+}
+
+impl Node {
+    /// Scheme, host and port: what logs, metrics and /status may show.
+    pub fn label(&self) -> String {
+        let host = self.url.host_str().unwrap_or("?");
+        match self.url.port() {
+            Some(port) => format!("{}://{host}:{port}", self.url.scheme()),
+            None => format!("{}://{host}", self.url.scheme()),
+        }
+    }
+}
+
+/// Bounds per account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountBounds {
+    /// Requests that wait in memory, without a nonce (1,024).
+    pub queue: usize,
+    /// From a request's arrival to the start of its Sign (30 s).
+    pub queue_deadline: Duration,
+    /// Signs in flight (64).
+    pub sign_window: usize,
+    /// Attempts committed and not yet sent (64).
+    pub sign_ahead: usize,
+    /// Attempts sent and not mined (64).
+    pub broadcast_window: usize,
+}
+
+impl Default for AccountBounds {
+    fn default() -> Self {
+        Self { queue: 1024, queue_deadline: Duration::from_secs(30), sign_window: 64, sign_ahead: 64, broadcast_window: 64 }
+    }
+}
+
+/// `[[configuration]]`: the access to one key source.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// Unique name.
+    pub name: String,
+    /// Which key source, and how to reach it.
+    pub provider: Provider,
+}
+
+/// A key source.
+#[derive(Debug, Clone)]
+pub enum Provider {
+    /// `provider = "aws_kms"`.
+    AwsKms(AwsKms),
+    /// `provider = "local"`: encrypted V3 keystore files.
+    Local(Local),
+    /// The well-known development mnemonic; only `sluice dev` makes it, only on chain ids 31337 and 1337.
+    Development {
+        /// How many addresses are derived (m/44'/60'/0'/0/i).
+        accounts: u32,
+    },
+}
+
+/// Access to AWS KMS.
+#[derive(Debug, Clone)]
+pub struct AwsKms {
+    /// AWS Region of the keys.
+    pub region: String,
+    /// Another endpoint (a VPC endpoint or an emulator).
+    pub endpoint: Option<Url>,
+    /// Static credentials; without them AWS's own chain is used.
+    pub credentials: Option<AwsCredentials>,
+    /// Signs per second of one (AWS account, Region); AWS's own quota is 1,000.
+    pub sign_rate: NonZeroU32,
+    /// Signs per second of one key.
+    pub sign_rate_per_key: NonZeroU32,
+    /// Time for one transaction's signature, retries included (10 s).
+    pub sign_deadline: Duration,
+}
+
+/// Static AWS credentials.
+#[derive(Debug, Clone)]
+pub struct AwsCredentials {
+    /// Access key id.
+    pub access_key_id: Secret,
+    /// Secret access key.
+    pub secret_access_key: Secret,
+    /// Session token of temporary credentials.
+    pub session_token: Option<Secret>,
+}
+
+/// Encrypted V3 keystore files.
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// Directory of keystore files, or one such file.
+    pub keystore: PathBuf,
+    /// The one password of them all.
+    pub password: Secret,
+}
+
+/// `[[service]]`: what a client connects to.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Unique name; its path is `/NAME`.
+    pub name: String,
+    /// Name of its environment.
+    pub environment: String,
+    /// Names of its configurations, at least one.
+    pub configurations: Vec<String>,
+    /// Which keys of those configurations it may use.
+    pub keys: KeySelection,
+    /// Shape of the answer of `eth_signTransaction`.
+    pub sign_transaction_result: SignTransactionResult,
+    /// Namespaces that pass through to the node beside `eth_`, `net_` and `web3_`, without the underscore.
+    pub pass_through: Vec<String>,
+}
+
+/// Which keys of its configurations a service may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySelection {
+    /// Every ECC_SECG_P256K1 key for SIGN_VERIFY.
+    All,
+    /// Those of them that carry all these tags.
+    Tags(BTreeMap<String, String>),
+    /// These ARNs, key ids or aliases (for `local`: addresses).
+    Ids(Vec<String>),
+}
+
+/// Shape of the answer of `eth_signTransaction`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignTransactionResult {
+    /// `{raw, tx}`, as geth and the specification.
+    Object,
+    /// The raw bytes as one hex string, as web3signer and ethers.
+    Raw,
+}
+
+/// A value that no log, error or debug output shows.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Wraps a secret value.
+    pub fn new(value: String) -> Self {
+        Self(Zeroizing::new(value))
+    }
+
+    /// The value itself: for the one call that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}

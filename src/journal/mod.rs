@@ -1,0 +1,321 @@
+//! The durable store of accounts, slots, attempts and events. Nothing leaves the process before it is in here (I2).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use alloy_primitives::{Address, B256, Bytes, U256};
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+/// One address on one chain: the unit of nonce order and of ownership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Account {
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// The address.
+    pub address: Address,
+}
+
+/// A transaction's id for life, whatever is signed again (UUID version 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TransactionId(pub Uuid);
+
+impl TransactionId {
+    /// A new id; later ids sort later.
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl Default for TransactionId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for TransactionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a transaction came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `eth_sendTransaction`.
+    Send,
+    /// `eth_signTransaction`: the client has the bytes, Sluice does not send them.
+    SignOnly,
+    /// `eth_sendRawTransaction` of bytes that were signed elsewhere with a managed key.
+    Raw,
+    /// Made by Sluice to close a slot below committed ones.
+    Filler,
+}
+
+impl Kind {
+    /// The word in the journal and in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::SignOnly => "sign_only",
+            Self::Raw => "raw",
+            Self::Filler => "filler",
+        }
+    }
+}
+
+/// Where an attempt is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AttemptState {
+    /// Durable; perhaps sent.
+    Committed,
+    /// The client holds the bytes (`eth_signTransaction`) and the slot waits for them.
+    Held,
+    /// A node took it or knew it.
+    Broadcast,
+    /// Every endpoint that got the bytes refused them for good, or a hold is over: the slot is open.
+    Refused,
+    /// In a block of the canonical chain.
+    Included,
+    /// Its block was orphaned; it waits to be included again.
+    Orphaned,
+    /// Included deep enough: final.
+    Confirmed,
+    /// Another payload of the same slot is confirmed: final.
+    Replaced,
+}
+
+impl AttemptState {
+    /// All states, in the order of a life.
+    pub const ALL: [Self; 8] =
+        [Self::Committed, Self::Held, Self::Broadcast, Self::Refused, Self::Included, Self::Orphaned, Self::Confirmed, Self::Replaced];
+
+    /// The word in the journal, in events and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Held => "held",
+            Self::Broadcast => "broadcast",
+            Self::Refused => "refused",
+            Self::Included => "included",
+            Self::Orphaned => "orphaned",
+            Self::Confirmed => "confirmed",
+            Self::Replaced => "replaced",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// Whether nothing can change it any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Confirmed | Self::Replaced)
+    }
+}
+
+/// A block, by number and hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlockRef {
+    /// Number.
+    pub number: u64,
+    /// Hash.
+    pub hash: B256,
+}
+
+/// One signed byte string for a slot, with the transaction that it is an attempt of.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// Whose slot.
+    pub account: Account,
+    /// Which slot.
+    pub nonce: u64,
+    /// The transaction's id.
+    pub transaction: TransactionId,
+    /// What the transaction came from.
+    pub kind: Kind,
+    /// Name of the service that took the request.
+    pub service: Arc<str>,
+    /// Name of the principal that made it.
+    pub principal: Arc<str>,
+    /// The client's request as JSON; `{}` for a filler.
+    pub request: Arc<str>,
+    /// Transaction hash.
+    pub hash: B256,
+    /// Signed bytes (EIP-2718). In no log, error or metric (I10).
+    pub raw: Bytes,
+    /// value + gas × max fee, in wei.
+    pub cost: U256,
+    /// Until when a `Held` attempt keeps its slot.
+    pub hold_until: Option<SystemTime>,
+    /// Slots of other nonces that this attempt uses up when it is mined: its EIP-7702 authorisations by managed accounts.
+    pub authorisations: Vec<(Account, u64)>,
+}
+
+/// An attempt as the journal holds it.
+#[derive(Debug, Clone)]
+pub struct StoredAttempt {
+    /// The attempt.
+    pub attempt: Attempt,
+    /// Its state.
+    pub state: AttemptState,
+    /// The block of its inclusion, while it is included or confirmed.
+    pub block: Option<BlockRef>,
+    /// Whether it is the slot's current payload (the newest; older ones were replaced on record).
+    pub current: bool,
+}
+
+/// An account as the journal holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAccount {
+    /// Which account.
+    pub account: Account,
+    /// The nonce after every slot on record: max(floor, highest slot + 1).
+    pub next_nonce: u64,
+    /// Why the account is paused, if it is.
+    pub paused: Option<String>,
+}
+
+/// One durable fact. Those of one `commit` become durable together or not at all.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// The account's slots begin at (or, after foreign use of the key, continue at) this nonce. Never lowers what is on record.
+    Floor {
+        /// Which account.
+        account: Account,
+        /// The next nonce to hand out.
+        nonce: u64,
+    },
+    /// A new attempt. Takes its slot (and those of `authorisations`): a slot that has a payload already is an error
+    /// ([`JournalError::SlotTaken`]) unless `replaces` is that payload's hash (I1).
+    Attempt {
+        /// What was signed.
+        attempt: Box<Attempt>,
+        /// `Committed` or `Held`.
+        state: AttemptState,
+        /// Hash of the slot's payload that this one replaces.
+        replaces: Option<B256>,
+    },
+    /// An attempt reached a state: an event. To a state that it has already: nothing, unless the block differs.
+    State {
+        /// Which account's.
+        account: Account,
+        /// Which attempt.
+        hash: B256,
+        /// The new state.
+        state: AttemptState,
+        /// The block, for `Included` and `Confirmed`.
+        block: Option<BlockRef>,
+        /// For people and streams: why.
+        detail: Option<String>,
+    },
+    /// The account stops or (with `None`) goes on.
+    Pause {
+        /// Which account.
+        account: Account,
+        /// Why.
+        reason: Option<String>,
+    },
+}
+
+/// The identity of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainPin {
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// Hash of block 0.
+    pub genesis: B256,
+}
+
+/// A public key on record, for life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// Pinned name of the key.
+    pub arn: String,
+    /// SubjectPublicKeyInfo DER, as the key store gave it.
+    pub spki: Vec<u8>,
+    /// The address derived from it.
+    pub address: Address,
+}
+
+/// Counts for `sluice journal inspect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountSummary {
+    /// The account.
+    pub account: StoredAccount,
+    /// Attempts by state, in the order of [`AttemptState::ALL`]; those without any are left out.
+    pub attempts: Vec<(AttemptState, u64)>,
+}
+
+/// Why the journal did not do it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// Nothing of the batch was written; it may be tried again.
+    #[error("the journal cannot write: {0}")]
+    NotWritten(String),
+    /// The slot has another payload and `replaces` does not name it. Nothing was written: a bug, or another writer.
+    #[error("nonce {nonce} of {address} has another payload on record")]
+    SlotTaken {
+        /// The address.
+        address: Address,
+        /// The nonce.
+        nonce: u64,
+    },
+    /// The file is used by another process, is damaged, is of a newer Sluice, or cannot be opened.
+    #[error("{0}")]
+    Unusable(String),
+    /// A read failed.
+    #[error("the journal cannot be read: {0}")]
+    NotRead(String),
+    /// The writer is gone; the process is about to end.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// The store. One engine is embedded (SQLite); the trait leaves room for one that several replicas share.
+pub trait Journal: Send + Sync + fmt::Debug + 'static {
+    /// Makes the records durable, all or nothing, in order with the batches before it; batches that arrive together share
+    /// one group commit. Answers the positions in commit order of the events that the records made (one each for `Attempt` and
+    /// for `State` where it changed anything).
+    fn commit(&self, records: Vec<Record>) -> BoxFuture<'static, Result<Vec<i64>, JournalError>>;
+
+    /// Every account of the chain.
+    fn accounts(&self, chain_id: u64) -> BoxFuture<'static, Result<Vec<StoredAccount>, JournalError>>;
+
+    /// One account.
+    fn account(&self, account: Account) -> BoxFuture<'static, Result<Option<StoredAccount>, JournalError>>;
+
+    /// All attempts of the account's slots that have no confirmed payload yet, in order of nonce and commit.
+    fn unfinished(&self, account: Account) -> BoxFuture<'static, Result<Vec<StoredAttempt>, JournalError>>;
+
+    /// The attempt with this hash.
+    fn attempt(&self, chain_id: u64, hash: B256) -> BoxFuture<'static, Result<Option<StoredAttempt>, JournalError>>;
+
+    /// The current attempts of this service's principal that are not final, oldest first; fillers left out.
+    fn unconfirmed(
+        &self,
+        chain_id: u64,
+        service: Arc<str>,
+        principal: Arc<str>,
+    ) -> BoxFuture<'static, Result<Vec<StoredAttempt>, JournalError>>;
+
+    /// The pinned identity of a chain.
+    fn chain(&self, chain_id: u64) -> BoxFuture<'static, Result<Option<ChainPin>, JournalError>>;
+
+    /// Pins a chain; an error if another genesis is pinned already.
+    fn pin_chain(&self, pin: ChainPin) -> BoxFuture<'static, Result<(), JournalError>>;
+
+    /// Removes the pin and every account, slot, attempt and event of the chain; public keys stay. Answers how many attempts went.
+    fn forget_chain(&self, chain_id: u64) -> BoxFuture<'static, Result<u64, JournalError>>;
+
+    /// Every public key on record.
+    fn keys(&self) -> BoxFuture<'static, Result<Vec<StoredKey>, JournalError>>;
+
+    /// Puts a public key on record; an error if the ARN has another one.
+    fn put_key(&self, key: StoredKey) -> BoxFuture<'static, Result<(), JournalError>>;
+
+    /// Counts by account.
+    fn summary(&self) -> BoxFuture<'static, Result<Vec<AccountSummary>, JournalError>>;
+}

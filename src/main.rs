@@ -1,0 +1,3 @@
+//! The command line: serve, dev, check, keys, journal.
+
+fn main() {}

@@ -1,0 +1,119 @@
+//! Signatures from keys that Sluice never holds: the key store, the schedule of Signs, and the one step that turns an
+//! answer into a checked signature.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use alloy_primitives::B256;
+use futures_util::future::BoxFuture;
+
+use crate::config::KeySelection;
+
+/// How a key store names a key, for life: an ARN for AWS KMS, `local:0x…` for a keystore file. Never an alias.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyArn(pub Arc<str>);
+
+impl fmt::Display for KeyArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What shares one quota of Signs: an AWS account in one Region.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QuotaGroup(pub Arc<str>);
+
+/// Whether a key can sign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyState {
+    /// It can.
+    Enabled,
+    /// It cannot now; the provider's own word for why (`Disabled`, `PendingDeletion`, …).
+    Unusable(String),
+}
+
+/// A key as discovery finds it.
+#[derive(Debug, Clone)]
+pub struct FoundKey {
+    /// Its pinned name.
+    pub arn: KeyArn,
+    /// Whether it can sign.
+    pub state: KeyState,
+    /// Alias names and tags, as far as discovery had to read them; for people.
+    pub aliases: Vec<String>,
+    /// Tags, as far as discovery had to read them; for people.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A signature as the key store gives it: not yet trusted.
+#[derive(Debug, Clone)]
+pub enum RawSignature {
+    /// ASN.1 DER of (r, s).
+    Der(Vec<u8>),
+    /// r ‖ s, 32 bytes each.
+    Compact([u8; 64]),
+}
+
+/// The signature of one Sign call, with the key that really made it.
+#[derive(Debug, Clone)]
+pub struct SignAnswer {
+    /// The key that the store says it used; compared with the pinned one.
+    pub arn: KeyArn,
+    /// The signature.
+    pub signature: RawSignature,
+}
+
+/// What to do about a key store's error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignClass {
+    /// The quota: try again inside the deadline, never the key's fault.
+    Throttled,
+    /// A passing fault: try again inside the deadline.
+    Transient,
+    /// The key cannot sign now.
+    KeyDown,
+    /// Credentials are missing, expired or not allowed.
+    Credentials,
+    /// The request can never work: unknown key, wrong usage.
+    Configuration,
+    /// What came back is not a signature of the pinned key over this digest.
+    BadSignature,
+    /// The deadline passed.
+    Deadline,
+}
+
+impl SignClass {
+    /// Whether the same digest may be asked again.
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Throttled | Self::Transient | Self::BadSignature)
+    }
+}
+
+/// Why there is no signature (or no answer) from a key store.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{detail}")]
+pub struct KeyStoreError {
+    /// What to do about it.
+    pub class: SignClass,
+    /// For logs: the provider's code and words, without key material or credentials.
+    pub detail: String,
+}
+
+/// A source of keys. It signs digests and never gives a private key.
+pub trait KeyStore: Send + Sync + fmt::Debug + 'static {
+    /// The keys that the selection names, paged to the end.
+    fn discover<'a>(&'a self, selection: &'a KeySelection) -> BoxFuture<'a, Result<Vec<FoundKey>, KeyStoreError>>;
+
+    /// The public key as SubjectPublicKeyInfo DER. Asked once per key for life (I4): the directory keeps it on disk.
+    fn public_key<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<Vec<u8>, KeyStoreError>>;
+
+    /// One Sign of a 32-byte digest: one attempt, no retry inside.
+    fn sign_digest<'a>(&'a self, key: &'a KeyArn, digest: B256) -> BoxFuture<'a, Result<SignAnswer, KeyStoreError>>;
+
+    /// Proves without a signature that the key could sign now.
+    fn probe<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<(), KeyStoreError>>;
+
+    /// Which quota the key's Signs count against.
+    fn quota_group(&self, key: &KeyArn) -> QuotaGroup;
+}

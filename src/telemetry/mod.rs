@@ -1,0 +1,3 @@
+//! What operators see: metrics and structured logs.
+
+pub mod metrics;
