@@ -109,8 +109,8 @@ pub struct Environment {
     pub hold: Duration,
 }
 
-/// One endpoint of an environment.
-#[derive(Debug, Clone)]
+/// One endpoint of an environment. Its debug output is the label: the URL may hold credentials.
+#[derive(Clone)]
 pub struct Node {
     /// `ws://` or `wss://`. May hold credentials: never shown whole, see [`Node::label`].
     pub url: Url,
@@ -124,6 +124,12 @@ impl Node {
             Some(port) => format!("{}://{host}:{port}", self.url.scheme()),
             None => format!("{}://{host}", self.url.scheme()),
         }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Node").field(&self.label()).finish()
     }
 }
 

@@ -1,3 +1,4 @@
 //! What operators see: metrics and structured logs.
 
+pub mod logs;
 pub mod metrics;

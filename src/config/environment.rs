@@ -1,0 +1,91 @@
+//! `[[environment]]`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use url::Url;
+
+use super::errors::Fault;
+use super::kinds::{Count, Parsed, Time};
+use super::model::{AccountBounds, Environment, Node};
+use super::reader::Table;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The largest chain id of EIP-2294: floor((2⁶⁴ - 1) / 2) - 36, so that v of EIP-155 fits in 64 bits.
+const MAX_CHAIN_ID: u64 = u64::MAX / 2 - 36;
+
+/// The URL of a node. Its error does not repeat it: providers put their keys into it.
+const NODE_URL: Parsed<Url> = Parsed {
+    word: "URL",
+    expected: "a WebSocket URL of a node, such as \"ws://127.0.0.1:8546\" or \"wss://node.example.org\"",
+    parse: |text| {
+        let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+        match url.scheme() {
+            "ws" | "wss" if url.fragment().is_some() => Err("has a fragment, which a WebSocket URL cannot have (RFC 6455, 3)".to_owned()),
+            "ws" | "wss" => Ok(url),
+            "http" | "https" => Err("is an HTTP URL, and heads and receipts stream over WebSocket".to_owned()),
+            _ => Err("has another scheme".to_owned()),
+        }
+    },
+};
+
+/// Reads one; `chains` holds the chain ids before it and their environments.
+pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut BTreeMap<u64, String>) -> Option<Environment> {
+    let chain_id = table.required("chain_id", Count(1..=MAX_CHAIN_ID));
+    let mut urls = Vec::new();
+    let nodes = table.tables("nodes", "at least one { url = \"ws://…\" }", |node| {
+        let url = node.required("url", NODE_URL)?;
+        if urls.contains(&url) {
+            node.fail("url", Fault::Duplicate, "is the URL of a node above");
+        }
+        urls.push(url.clone());
+        Some(Node { url })
+    });
+    let account = table.section("account", account);
+    let answer_after = table.or("answer_after", Time(Duration::ZERO..=10 * MINUTE), "2s");
+    let confirmations = table.or("confirmations", Count(1..=100_000), "12");
+    let node_deadline = table.or("node_deadline", Time(10 * MILLISECOND..=10 * MINUTE), "10s");
+    let gas_percent = table.or("gas_percent", Count(100..=1000), "100");
+    let rebroadcast = table.or("rebroadcast", Time(SECOND..=DAY), "30s");
+    let hold = table.or("hold", Time(SECOND..=30 * DAY), "10m");
+    if let Some(chain_id) = chain_id {
+        if let Some(other) = chains.get(&chain_id) {
+            let message = format!("is the chain id of environment `{other}` already: one chain is one environment, with all its nodes");
+            table.fail("chain_id", Fault::Duplicate, message);
+        } else {
+            chains.insert(chain_id, name.clone());
+        }
+    }
+    Some(Environment {
+        name,
+        chain_id: chain_id?,
+        nodes: nodes?,
+        account: account?,
+        answer_after: answer_after?,
+        confirmations: confirmations?,
+        node_deadline: node_deadline?,
+        gas_percent: gas_percent?,
+        rebroadcast: rebroadcast?,
+        hold: hold?,
+    })
+}
+
+fn account(table: &mut Table<'_, '_>) -> Option<AccountBounds> {
+    let queue = table.or("queue", Count(1..=1_000_000), "1024");
+    let queue_deadline = table.or("queue_deadline", Time(10 * MILLISECOND..=HOUR), "30s");
+    let sign_window = table.or("sign_window", Count(1..=10_000), "64");
+    let sign_ahead = table.or("sign_ahead", Count(1..=10_000), "64");
+    let broadcast_window = table.or("broadcast_window", Count(1..=10_000), "64");
+    Some(AccountBounds {
+        queue: queue?,
+        queue_deadline: queue_deadline?,
+        sign_window: sign_window?,
+        sign_ahead: sign_ahead?,
+        broadcast_window: broadcast_window?,
+    })
+}
