@@ -1,5 +1,9 @@
 //! The durable store of accounts, slots, attempts and events. Nothing leaves the process before it is in here (I2).
 
+pub mod inspect;
+pub mod keys_only;
+pub mod sqlite;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,0 +1,90 @@
+//! What commands that only look at keys have for a journal: the public keys on record, and those asked meanwhile in memory.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use alloy_primitives::B256;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, ready};
+
+use super::{Account, AccountSummary, ChainPin, Journal, JournalError, Record, StoredAccount, StoredAttempt, StoredKey};
+
+/// Reads keys and pins from `base` (a journal opened for reading, if there is one) and writes nothing.
+#[derive(Debug, Default)]
+pub struct KeysOnly {
+    base: Option<Arc<dyn Journal>>,
+    asked: Mutex<Vec<StoredKey>>,
+}
+
+impl KeysOnly {
+    /// Over a journal that is there, or over none.
+    pub fn new(base: Option<Arc<dyn Journal>>) -> Self {
+        Self { base, asked: Mutex::new(Vec::new()) }
+    }
+}
+
+type Answer<T> = BoxFuture<'static, Result<T, JournalError>>;
+
+fn refuse<T: Send + 'static>() -> Answer<T> {
+    ready(Err(JournalError::NotWritten("this command writes nothing".into()))).boxed()
+}
+
+impl Journal for KeysOnly {
+    fn commit(&self, _: Vec<Record>) -> Answer<Vec<i64>> {
+        refuse()
+    }
+
+    fn accounts(&self, chain_id: u64) -> Answer<Vec<StoredAccount>> {
+        self.base.as_ref().map_or_else(|| ready(Ok(Vec::new())).boxed(), |base| base.accounts(chain_id))
+    }
+
+    fn account(&self, account: Account) -> Answer<Option<StoredAccount>> {
+        self.base.as_ref().map_or_else(|| ready(Ok(None)).boxed(), |base| base.account(account))
+    }
+
+    fn unfinished(&self, account: Account) -> Answer<Vec<StoredAttempt>> {
+        self.base.as_ref().map_or_else(|| ready(Ok(Vec::new())).boxed(), |base| base.unfinished(account))
+    }
+
+    fn attempt(&self, chain_id: u64, hash: B256) -> Answer<Option<StoredAttempt>> {
+        self.base.as_ref().map_or_else(|| ready(Ok(None)).boxed(), |base| base.attempt(chain_id, hash))
+    }
+
+    fn unconfirmed(&self, chain_id: u64, service: Arc<str>, principal: Arc<str>) -> Answer<Vec<StoredAttempt>> {
+        self.base.as_ref().map_or_else(|| ready(Ok(Vec::new())).boxed(), |base| base.unconfirmed(chain_id, service, principal))
+    }
+
+    fn chain(&self, chain_id: u64) -> Answer<Option<ChainPin>> {
+        self.base.as_ref().map_or_else(|| ready(Ok(None)).boxed(), |base| base.chain(chain_id))
+    }
+
+    fn pin_chain(&self, _: ChainPin) -> Answer<()> {
+        refuse()
+    }
+
+    fn forget_chain(&self, _: u64) -> Answer<u64> {
+        refuse()
+    }
+
+    fn keys(&self) -> Answer<Vec<StoredKey>> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let base = self.base.clone();
+        async move {
+            let mut keys = match base {
+                Some(base) => base.keys().await?,
+                None => Vec::new(),
+            };
+            keys.extend(asked);
+            Ok(keys)
+        }
+        .boxed()
+    }
+
+    fn put_key(&self, key: StoredKey) -> Answer<()> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+        ready(Ok(())).boxed()
+    }
+
+    fn summary(&self) -> Answer<Vec<AccountSummary>> {
+        self.base.as_ref().map_or_else(|| ready(Ok(Vec::new())).boxed(), |base| base.summary())
+    }
+}

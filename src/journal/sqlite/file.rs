@@ -1,0 +1,156 @@
+//! The file: who may read it, whether it is a journal, how connections to it are set up, and its migrations.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::journal::JournalError;
+
+/// "Slui": marks the file as a journal of Sluice.
+const APPLICATION_ID: i64 = 0x536c_7569;
+
+/// In order; the file's `user_version` says how many it has had. Never change one that was released: append.
+const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_journal.sql")];
+
+/// Files up to this size are checked whole when they are opened for writing (a second or less); a larger one would hold up
+/// the start, and damage is found when the page is read.
+const CHECKED_WHOLE: u64 = 64 << 20;
+
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Room for the statements of a connection, so that each is parsed once.
+const STATEMENTS: usize = 64;
+
+/// The real path: two names of one file must meet in the same lock.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, JournalError> {
+    if let Ok(real) = path.canonicalize() {
+        return Ok(real);
+    }
+    let cannot = |why: &str| JournalError::Unusable(format!("cannot open {}: {why}", path.display()));
+    let name = path.file_name().ok_or_else(|| cannot("it is not a file name"))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(parent.canonicalize().map_err(|error| cannot(&error.to_string()))?.join(name))
+}
+
+/// Makes the file if there is none, readable by its owner only; SQLite gives `-wal` and `-shm` the mode of the file.
+///
+/// An existing file is not opened here: closing any descriptor of it would drop the locks that SQLite holds on it.
+pub(super) fn prepare(path: &Path) -> Result<(), JournalError> {
+    let cannot = |error: std::io::Error| JournalError::Unusable(format!("cannot open {}: {error}", path.display()));
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(cannot(error)),
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(path).map_err(cannot)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(cannot)?;
+        }
+    }
+    Ok(())
+}
+
+/// The writer's connection to a file that [`prepare`] has seen, checked and migrated.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let cannot = |error: rusqlite::Error| unusable(path, &error);
+    let mut connection = Connection::open_with_flags(path, flags).map_err(cannot)?;
+    setup(&connection).map_err(cannot)?;
+    // SQLite falls back to reading when it may not write.
+    if connection.is_readonly(rusqlite::MAIN_DB).map_err(cannot)? {
+        return Err(JournalError::Unusable(format!("cannot open {}: it may not be written", path.display())));
+    }
+    let version = version(&connection, path)?;
+    if fs::metadata(path).is_ok_and(|file| file.len() <= CHECKED_WHOLE) {
+        check(&connection, path)?;
+    }
+    (|| {
+        let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        if mode != "wal" {
+            tracing::warn!(mode, "the journal's file system has no write-ahead log: readers will wait for the writer");
+        }
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        // The writer moves the log into the file itself, after it has answered; see `Writer::checkpoint`.
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
+        migrate(&mut connection, version)
+    })()
+    .map_err(cannot)?;
+    Ok(connection)
+}
+
+/// A connection that cannot write, to a journal of this version.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, JournalError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| unusable(path, &error))?;
+    setup(&connection).map_err(|error| unusable(path, &error))?;
+    if version(&connection, path)? != MIGRATIONS.len() {
+        return Err(JournalError::Unusable(format!("{} is not a journal of this version yet: start the gateway once", path.display())));
+    }
+    Ok(connection)
+}
+
+fn setup(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Sorting must not leave rows in temporary files.
+    connection.pragma_update(None, "temp_store", "MEMORY")
+}
+
+/// How many migrations the file has had: 0 for an empty one.
+fn version(connection: &Connection, path: &Path) -> Result<usize, JournalError> {
+    let read = || -> rusqlite::Result<(i64, i64, i64)> {
+        let id = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let tables = connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        Ok((id, version, tables))
+    };
+    match read().map_err(|error| unusable(path, &error))? {
+        (0, 0, 0) => Ok(0),
+        (APPLICATION_ID, version, _) => {
+            usize::try_from(version).ok().filter(|version| (1..=MIGRATIONS.len()).contains(version)).ok_or_else(|| {
+                JournalError::Unusable(format!(
+                    "{} is a journal of version {version}, made by a newer Sluice: this one knows versions up to {}",
+                    path.display(),
+                    MIGRATIONS.len()
+                ))
+            })
+        }
+        _ => Err(JournalError::Unusable(format!("{} is a database of another program, not a journal of Sluice", path.display()))),
+    }
+}
+
+fn check(connection: &Connection, path: &Path) -> Result<(), JournalError> {
+    let answer: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|error| unusable(path, &error))?;
+    if answer == "ok" { Ok(()) } else { Err(JournalError::Unusable(format!("{} is damaged: {answer}", path.display()))) }
+}
+
+fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
+    for (done, migration) in MIGRATIONS.iter().enumerate().skip(version) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", i64::try_from(done + 1).unwrap_or(i64::MAX))?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+fn unusable(path: &Path, error: &rusqlite::Error) -> JournalError {
+    let path = path.display();
+    JournalError::Unusable(match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => format!("{path} is not a journal of Sluice: {error}"),
+        Some(rusqlite::ErrorCode::DatabaseCorrupt) => format!("{path} is damaged: {error}"),
+        _ => format!("cannot open {path}: {error}"),
+    })
+}

@@ -1,0 +1,214 @@
+//! The embedded engine: one SQLite file, one writer thread with group commit, a few read-only connections.
+//!
+//! docs/journal.md describes the file and the rules.
+
+mod codec;
+mod file;
+mod lock;
+mod pool;
+mod queries;
+mod queue;
+mod records;
+mod registry;
+mod states;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use alloy_primitives::B256;
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use self::lock::ProcessLock;
+use self::pool::{Pool, ReadFault};
+use self::queue::{Done, Job, Queue, Work};
+use super::{Account, AccountSummary, ChainPin, Journal, JournalError, Record, StoredAccount, StoredAttempt, StoredKey};
+use crate::telemetry::metrics::Metrics;
+
+/// A journal in one SQLite file. Dropping it writes what waits and joins the writer, as [`SqliteJournal::close`] does.
+pub struct SqliteJournal {
+    path: PathBuf,
+    /// `None` in a journal that was opened for reading only.
+    writer: Option<Writer>,
+    pool: Arc<Pool>,
+    fatal: CancellationToken,
+}
+
+struct Writer {
+    queue: Arc<Queue>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl SqliteJournal {
+    /// Opens the journal at `path` for this process alone, makes the file if there is none, and migrates it. Its directory must
+    /// exist. Touches the disk on the calling thread, for some milliseconds; a file of up to 64 MiB is checked for damage.
+    ///
+    /// [`JournalError::Unusable`] says why not: another process uses it, it is damaged, of a newer version, or not a journal.
+    pub fn open(path: &Path, metrics: Arc<Metrics>) -> Result<Arc<Self>, JournalError> {
+        let path = file::resolve(path)?;
+        let lock = ProcessLock::take(&path)?;
+        file::prepare(&path)?;
+        let connection = file::open_writer(&path)?;
+        let queue = Arc::new(Queue::new());
+        let fatal = CancellationToken::new();
+        let thread = {
+            let (queue, fatal) = (Arc::clone(&queue), fatal.clone());
+            std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
+                // Given up only once the connection is closed, whatever happened.
+                let _lock = lock;
+                writer::run(connection, queue, metrics, fatal);
+            })
+        };
+        let thread = thread.map_err(|error| JournalError::Unusable(format!("cannot start the journal's thread: {error}")))?;
+        Ok(Arc::new(Self {
+            pool: Arc::new(Pool::new(path.clone())),
+            path,
+            writer: Some(Writer { queue, thread: Mutex::new(Some(thread)) }),
+            fatal,
+        }))
+    }
+
+    /// Opens an existing journal for reads, beside a gateway that uses it or without one. Writes are answered with
+    /// [`JournalError::NotWritten`].
+    pub fn open_read_only(path: &Path) -> Result<Arc<Self>, JournalError> {
+        let path = file::resolve(path)?;
+        let pool = Arc::new(Pool::new(path.clone()));
+        // Says at once whether the file can be read.
+        pool.read_blocking(|snapshot| queries::chains(snapshot).map(drop))?;
+        Ok(Arc::new(Self { path, writer: None, pool, fatal: CancellationToken::new() }))
+    }
+
+    /// Cancelled when the journal has become unusable: the writer panicked, the file is damaged, or nobody can say whether a
+    /// group of batches was written. Every later write answers [`JournalError::Closed`]; the process has to end with an error
+    /// and recover at its next start.
+    pub fn fatal(&self) -> CancellationToken {
+        self.fatal.clone()
+    }
+
+    /// Takes no further work, writes what waits, moves the log into the file and joins the writer. Later writes and reads
+    /// answer [`JournalError::Closed`].
+    pub async fn close(&self) {
+        self.pool.close();
+        if let Some(thread) = self.stop() {
+            // A panic of the thread has been told by `fatal` already.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
+    /// Every pinned chain.
+    pub async fn chains(&self) -> Result<Vec<ChainPin>, JournalError> {
+        Arc::clone(&self.pool).read(|snapshot| queries::chains(snapshot)).await
+    }
+
+    fn stop(&self) -> Option<JoinHandle<()>> {
+        let writer = self.writer.as_ref()?;
+        writer.queue.close();
+        writer.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Hands the work to the writer: at once if there is room, so that the order of calls is the order of commits and a
+    /// dropped future recalls nothing; otherwise the future waits for room.
+    fn submit(&self, work: Work) -> BoxFuture<'static, Result<Done, JournalError>> {
+        let Some(writer) = &self.writer else {
+            return Box::pin(async { Err(JournalError::NotWritten("it was opened for reading only".to_owned())) });
+        };
+        let (reply, answer) = oneshot::channel();
+        let waiting = writer.queue.try_push(Job { work, reply }).err().map(|job| (Arc::clone(&writer.queue), job));
+        Box::pin(async move {
+            if let Some((queue, job)) = waiting {
+                queue.push(job).await;
+            }
+            answer.await.unwrap_or(Err(JournalError::Closed))
+        })
+    }
+
+    fn read<T, F>(&self, read: F) -> BoxFuture<'static, Result<T, JournalError>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> Result<T, ReadFault> + Send + 'static,
+    {
+        let pool = Arc::clone(&self.pool);
+        Box::pin(pool.read(move |snapshot| read(snapshot)))
+    }
+}
+
+impl Drop for SqliteJournal {
+    fn drop(&mut self) {
+        self.pool.close();
+        if let Some(thread) = self.stop() {
+            // As long as the last group takes: whoever opens the file next must find the lock free.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for SqliteJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteJournal").field("path", &self.path).field("read_only", &self.writer.is_none()).finish_non_exhaustive()
+    }
+}
+
+impl Journal for SqliteJournal {
+    fn commit(&self, records: Vec<Record>) -> BoxFuture<'static, Result<Vec<i64>, JournalError>> {
+        let done = self.submit(Work::Commit(records));
+        Box::pin(async move { done.await.map(|done| done.positions) })
+    }
+
+    fn accounts(&self, chain_id: u64) -> BoxFuture<'static, Result<Vec<StoredAccount>, JournalError>> {
+        self.read(move |connection| queries::accounts(connection, chain_id))
+    }
+
+    fn account(&self, account: Account) -> BoxFuture<'static, Result<Option<StoredAccount>, JournalError>> {
+        self.read(move |connection| queries::account(connection, account))
+    }
+
+    fn unfinished(&self, account: Account) -> BoxFuture<'static, Result<Vec<StoredAttempt>, JournalError>> {
+        self.read(move |connection| queries::unfinished(connection, account))
+    }
+
+    fn attempt(&self, chain_id: u64, hash: B256) -> BoxFuture<'static, Result<Option<StoredAttempt>, JournalError>> {
+        self.read(move |connection| queries::attempt(connection, chain_id, hash))
+    }
+
+    fn unconfirmed(
+        &self,
+        chain_id: u64,
+        service: Arc<str>,
+        principal: Arc<str>,
+    ) -> BoxFuture<'static, Result<Vec<StoredAttempt>, JournalError>> {
+        self.read(move |connection| queries::unconfirmed(connection, chain_id, &service, &principal))
+    }
+
+    fn chain(&self, chain_id: u64) -> BoxFuture<'static, Result<Option<ChainPin>, JournalError>> {
+        self.read(move |connection| queries::pin(connection, chain_id))
+    }
+
+    fn pin_chain(&self, pin: ChainPin) -> BoxFuture<'static, Result<(), JournalError>> {
+        let done = self.submit(Work::PinChain(pin));
+        Box::pin(async move { done.await.map(drop) })
+    }
+
+    fn forget_chain(&self, chain_id: u64) -> BoxFuture<'static, Result<u64, JournalError>> {
+        let done = self.submit(Work::ForgetChain(chain_id));
+        Box::pin(async move { done.await.map(|done| done.removed) })
+    }
+
+    fn keys(&self) -> BoxFuture<'static, Result<Vec<StoredKey>, JournalError>> {
+        self.read(queries::keys)
+    }
+
+    fn put_key(&self, key: StoredKey) -> BoxFuture<'static, Result<(), JournalError>> {
+        let done = self.submit(Work::PutKey(key));
+        Box::pin(async move { done.await.map(drop) })
+    }
+
+    fn summary(&self) -> BoxFuture<'static, Result<Vec<AccountSummary>, JournalError>> {
+        self.read(queries::summary)
+    }
+}

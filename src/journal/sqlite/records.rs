@@ -1,0 +1,290 @@
+//! What each [`Record`] does to the tables. The rules are those of docs/journal.md; one SQL transaction is around all of it.
+
+use std::time::SystemTime;
+
+use alloy_primitives::{Address, B256};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use super::codec::{get_address, get_hash, get_kind, get_state, get_u64, integer, millis, slot_nonce};
+use super::states;
+use crate::journal::{Account, Attempt, AttemptState, BlockRef, JournalError, Record, TransactionId};
+
+/// Why a batch could not be applied.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The batch's own: the others of the group go on.
+    Own(JournalError),
+    /// The store's: nobody's fault, and everybody's.
+    Store(rusqlite::Error),
+}
+
+impl Fault {
+    /// A value that SQLite refuses (a constraint, a size) is a fault of the batch that brought it.
+    pub(super) fn owned(self) -> Self {
+        match self {
+            Self::Store(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig)) => {
+                Self::refuse(error.to_string())
+            }
+            other => other,
+        }
+    }
+
+    /// The batch can never be applied as it is.
+    fn refuse(why: String) -> Self {
+        Self::Own(JournalError::NotWritten(why))
+    }
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<JournalError> for Fault {
+    fn from(error: JournalError) -> Self {
+        Self::Own(error)
+    }
+}
+
+/// An account as the tables name it.
+#[derive(Clone, Copy)]
+pub(super) struct Row {
+    pub(super) chain_id: i64,
+    pub(super) address: Address,
+}
+
+impl Row {
+    pub(super) fn new(account: Account) -> Result<Self, JournalError> {
+        Ok(Self { chain_id: integer("chain id", account.chain_id)?, address: account.address })
+    }
+}
+
+/// Applies one record; answers the position of its event, if it made one.
+pub(super) fn apply(connection: &Connection, record: Record) -> Result<Option<i64>, Fault> {
+    match record {
+        Record::Floor { account, nonce } => {
+            let nonce = integer("nonce", nonce)?;
+            let account = Row::new(account)?;
+            connection
+                .prepare_cached(
+                    "INSERT INTO accounts (chain_id, address, floor) VALUES (?1, ?2, ?3)
+                     ON CONFLICT DO UPDATE SET floor = max(floor, excluded.floor)",
+                )?
+                .execute(params![account.chain_id, account.address.as_slice(), nonce])?;
+            Ok(None)
+        }
+        Record::Pause { account, reason } => {
+            let account = Row::new(account)?;
+            connection
+                .prepare_cached(
+                    "INSERT INTO accounts (chain_id, address, paused) VALUES (?1, ?2, ?3)
+                     ON CONFLICT DO UPDATE SET paused = excluded.paused",
+                )?
+                .execute(params![account.chain_id, account.address.as_slice(), reason])?;
+            Ok(None)
+        }
+        Record::Attempt { attempt, state, replaces } => insert_attempt(connection, &attempt, state, replaces).map(Some),
+        Record::State { account, hash, state, block, detail } => {
+            states::change(connection, Row::new(account)?, hash, state, block, detail.as_deref())
+        }
+    }
+}
+
+fn insert_attempt(connection: &Connection, attempt: &Attempt, state: AttemptState, replaces: Option<B256>) -> Result<i64, Fault> {
+    if !matches!(state, AttemptState::Committed | AttemptState::Held) {
+        return Err(Fault::refuse(format!("an attempt cannot begin as {}", state.as_str())));
+    }
+    let account = Row::new(attempt.account)?;
+    let nonce = slot_nonce(attempt.nonce)?;
+    ensure_account(connection, account)?;
+    ensure_transaction(connection, account, attempt)?;
+    let again = is_again(connection, account, attempt)?;
+    take_slot(connection, account, attempt.nonce, Taker { hash: attempt.hash, replaces, authorisation: false })?;
+    let position =
+        add_event(connection, account, &Event { transaction: attempt.transaction, hash: attempt.hash, state, block: None, detail: None })?;
+    let transaction_id = attempt.transaction.0.as_bytes();
+    let hold_until = attempt.hold_until.map(millis);
+    let replaces_column = replaces.as_ref().map(B256::as_slice);
+    if again {
+        connection
+            .prepare_cached(
+                "UPDATE attempts SET position = ?3, transaction_id = ?4, hold_until = ?5, replaces = ?6, state = ?7
+                 WHERE chain_id = ?1 AND hash = ?2",
+            )?
+            .execute(params![
+                account.chain_id,
+                attempt.hash.as_slice(),
+                position,
+                transaction_id,
+                hold_until,
+                replaces_column,
+                state.as_str()
+            ])?;
+    } else {
+        connection
+            .prepare_cached(
+                "INSERT INTO attempts
+                 (position, chain_id, hash, address, nonce, transaction_id, raw, cost, hold_until, replaces, state)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            )?
+            .execute(params![
+                position,
+                account.chain_id,
+                attempt.hash.as_slice(),
+                account.address.as_slice(),
+                nonce,
+                transaction_id,
+                attempt.raw.as_ref(),
+                attempt.cost.to_be_bytes::<32>(),
+                hold_until,
+                replaces_column,
+                state.as_str()
+            ])?;
+    }
+    authorise(connection, account, attempt, replaces, again)?;
+    Ok(position)
+}
+
+/// Takes the slots of the attempt's authorisations. The same bytes have the same authorisations: they are listed once.
+fn authorise(connection: &Connection, account: Row, attempt: &Attempt, replaces: Option<B256>, listed: bool) -> Result<(), Fault> {
+    for (ordinal, (authority, nonce)) in (0_i64..).zip(&attempt.authorisations) {
+        let authority = Row::new(*authority)?;
+        if authority.chain_id != account.chain_id {
+            return Err(Fault::refuse("an authorisation takes no slot of another chain".to_owned()));
+        }
+        ensure_account(connection, authority)?;
+        take_slot(connection, authority, *nonce, Taker { hash: attempt.hash, replaces, authorisation: true })?;
+        if !listed {
+            connection
+                .prepare_cached("INSERT INTO authorisations (chain_id, hash, ordinal, address, nonce) VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![account.chain_id, attempt.hash.as_slice(), ordinal, authority.address.as_slice(), slot_nonce(*nonce)?])?;
+        }
+    }
+    Ok(())
+}
+
+fn ensure_account(connection: &Connection, account: Row) -> Result<(), Fault> {
+    connection
+        .prepare_cached("INSERT INTO accounts (chain_id, address) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+        .execute(params![account.chain_id, account.address.as_slice()])?;
+    Ok(())
+}
+
+/// A transaction is the same for life: another attempt of it brings the same owner.
+fn ensure_transaction(connection: &Connection, account: Row, attempt: &Attempt) -> Result<(), Fault> {
+    let id = attempt.transaction.0.as_bytes();
+    let inserted = connection
+        .prepare_cached(
+            "INSERT INTO transactions (id, chain_id, address, service, principal, kind, request, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            id,
+            account.chain_id,
+            account.address.as_slice(),
+            &*attempt.service,
+            &*attempt.principal,
+            attempt.kind.as_str(),
+            &*attempt.request,
+            millis(SystemTime::now())
+        ])?;
+    if inserted == 1 {
+        return Ok(());
+    }
+    let same = connection.prepare_cached("SELECT chain_id, address, service, principal, kind FROM transactions WHERE id = ?1")?.query_row(
+        [id],
+        |row| {
+            Ok(row.get::<_, i64>("chain_id")? == account.chain_id
+                && get_address(row, "address")? == account.address
+                && row.get::<_, String>("service")? == *attempt.service
+                && row.get::<_, String>("principal")? == *attempt.principal
+                && get_kind(row, "kind")? == attempt.kind)
+        },
+    )?;
+    if same { Ok(()) } else { Err(Fault::refuse(format!("transaction {} is on record as another one", attempt.transaction))) }
+}
+
+/// Whether these bytes are on record already. They may come again only to their own slot and only after they were refused:
+/// a deterministic signature over the same request, or a held payload that its client sends after all.
+fn is_again(connection: &Connection, account: Row, attempt: &Attempt) -> Result<bool, Fault> {
+    let known = connection
+        .prepare_cached("SELECT address, nonce, state FROM attempts WHERE chain_id = ?1 AND hash = ?2")?
+        .query_row(params![account.chain_id, attempt.hash.as_slice()], |row| {
+            Ok((get_address(row, "address")?, get_u64(row, "nonce")?, get_state(row, "state")?))
+        })
+        .optional()?;
+    match known {
+        None => Ok(false),
+        Some((address, nonce, AttemptState::Refused)) if address == account.address && nonce == attempt.nonce => Ok(true),
+        Some((_, _, state)) => Err(Fault::refuse(format!("attempt {} is on record already, as {}", attempt.hash, state.as_str()))),
+    }
+}
+
+struct Taker {
+    hash: B256,
+    replaces: Option<B256>,
+    authorisation: bool,
+}
+
+/// Invariant I1. A slot with a confirmed payload is never taken again, whatever `replaces` says.
+fn take_slot(connection: &Connection, account: Row, nonce: u64, taker: Taker) -> Result<(), Fault> {
+    let column = slot_nonce(nonce)?;
+    let payload = connection
+        .prepare_cached("SELECT payload, done FROM slots WHERE chain_id = ?1 AND address = ?2 AND nonce = ?3")?
+        .query_row(params![account.chain_id, account.address.as_slice(), column], |row| {
+            Ok((get_hash(row, "payload")?, row.get::<_, bool>("done")?))
+        })
+        .optional()?;
+    match payload {
+        // Named twice by one attempt.
+        Some((payload, false)) if taker.authorisation && payload == taker.hash => return Ok(()),
+        Some((payload, false)) if taker.replaces == Some(payload) => {}
+        Some(_) => return Err(Fault::Own(JournalError::SlotTaken { address: account.address, nonce })),
+        None => {}
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO slots (chain_id, address, nonce, payload, authorisation) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO UPDATE SET payload = excluded.payload, authorisation = excluded.authorisation",
+        )?
+        .execute(params![account.chain_id, account.address.as_slice(), column, taker.hash.as_slice(), taker.authorisation])?;
+    Ok(())
+}
+
+/// One event, before it has a position.
+pub(super) struct Event<'a> {
+    pub(super) transaction: TransactionId,
+    pub(super) hash: B256,
+    pub(super) state: AttemptState,
+    pub(super) block: Option<BlockRef>,
+    pub(super) detail: Option<&'a str>,
+}
+
+/// Appends the event with the account's next number; answers its position.
+pub(super) fn add_event(connection: &Connection, account: Row, event: &Event<'_>) -> Result<i64, Fault> {
+    let sequence: i64 = connection
+        .prepare_cached(
+            "UPDATE accounts SET last_sequence = last_sequence + 1 WHERE chain_id = ?1 AND address = ?2 RETURNING last_sequence",
+        )?
+        .query_row(params![account.chain_id, account.address.as_slice()], |row| row.get(0))?;
+    let number = event.block.map(|block| integer("block", block.number)).transpose()?;
+    connection
+        .prepare_cached(
+            "INSERT INTO events (chain_id, address, sequence, transaction_id, hash, state, block_number, block_hash, detail, at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?
+        .execute(params![
+            account.chain_id,
+            account.address.as_slice(),
+            sequence,
+            event.transaction.0.as_bytes(),
+            event.hash.as_slice(),
+            event.state.as_str(),
+            number,
+            event.block.as_ref().map(|block| block.hash.as_slice()),
+            event.detail,
+            millis(SystemTime::now())
+        ])?;
+    Ok(connection.last_insert_rowid())
+}

@@ -1,0 +1,131 @@
+//! An attempt reaches a state: its event, the end of its rivals, and whether its slots are done.
+
+use alloy_primitives::{Address, B256};
+use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
+
+use super::codec::{get_address, get_block, get_hash, get_state, get_u64, integer, slot_nonce};
+use super::records::{Event, Fault, Row, add_event};
+use crate::journal::{AttemptState, BlockRef, JournalError, TransactionId};
+
+struct Known {
+    address: Address,
+    nonce: u64,
+    transaction: TransactionId,
+    state: AttemptState,
+    block: Option<BlockRef>,
+}
+
+/// Records the state; answers the position of the event. Nothing changes a final state, and nothing happens if the attempt
+/// has the state (and the block) already.
+pub(super) fn change(
+    connection: &Connection,
+    account: Row,
+    hash: B256,
+    state: AttemptState,
+    block: Option<BlockRef>,
+    detail: Option<&str>,
+) -> Result<Option<i64>, Fault> {
+    let known = find(connection, account.chain_id, hash)?
+        .filter(|known| known.address == account.address)
+        .ok_or_else(|| JournalError::NotWritten(format!("attempt {hash} of {} is not on record", account.address)))?;
+    let kept = match state {
+        AttemptState::Included | AttemptState::Confirmed => block.or(known.block),
+        _ => None,
+    };
+    if known.state.is_final() || (known.state == state && known.block == kept) {
+        return Ok(None);
+    }
+    set(connection, account.chain_id, hash, state, kept)?;
+    // An orphaned attempt has no block any more; its event may still say which one it was.
+    let event = Event { transaction: known.transaction, hash, state, block: kept.or(block), detail };
+    let position = add_event(connection, account, &event)?;
+    if state == AttemptState::Confirmed {
+        replace_rivals(connection, account, known.nonce, hash)?;
+    }
+    if state == AttemptState::Refused || state.is_final() {
+        settle(connection, account, known.nonce)?;
+    }
+    if state == AttemptState::Confirmed {
+        for (authority, nonce) in authorised(connection, account.chain_id, hash)? {
+            settle(connection, Row { chain_id: account.chain_id, address: authority }, nonce)?;
+        }
+    }
+    Ok(Some(position))
+}
+
+fn find(connection: &Connection, chain_id: i64, hash: B256) -> Result<Option<Known>, Fault> {
+    let known = connection
+        .prepare_cached(
+            "SELECT address, nonce, transaction_id, state, block_number, block_hash FROM attempts WHERE chain_id = ?1 AND hash = ?2",
+        )?
+        .query_row(params![chain_id, hash.as_slice()], |row| {
+            Ok(Known {
+                address: get_address(row, "address")?,
+                nonce: get_u64(row, "nonce")?,
+                transaction: TransactionId(Uuid::from_bytes(row.get("transaction_id")?)),
+                state: get_state(row, "state")?,
+                block: get_block(row)?,
+            })
+        })
+        .optional()?;
+    Ok(known)
+}
+
+fn set(connection: &Connection, chain_id: i64, hash: B256, state: AttemptState, block: Option<BlockRef>) -> Result<(), Fault> {
+    let number = block.map(|block| integer("block", block.number)).transpose()?;
+    connection
+        .prepare_cached("UPDATE attempts SET state = ?3, block_number = ?4, block_hash = ?5 WHERE chain_id = ?1 AND hash = ?2")?
+        .execute(params![chain_id, hash.as_slice(), state.as_str(), number, block.as_ref().map(|block| block.hash.as_slice())])?;
+    Ok(())
+}
+
+/// The other attempts of the slot can never be mined any more: an event each.
+fn replace_rivals(connection: &Connection, account: Row, nonce: u64, winner: B256) -> Result<(), Fault> {
+    let rivals: Vec<(B256, TransactionId)> = connection
+        .prepare_cached(
+            "SELECT hash, transaction_id FROM attempts
+             WHERE chain_id = ?1 AND address = ?2 AND nonce = ?3 AND hash <> ?4 AND state NOT IN ('confirmed', 'replaced')
+             ORDER BY position",
+        )?
+        .query_map(params![account.chain_id, account.address.as_slice(), slot_nonce(nonce)?, winner.as_slice()], |row| {
+            Ok((get_hash(row, "hash")?, TransactionId(Uuid::from_bytes(row.get("transaction_id")?))))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let detail = format!("{winner} is confirmed");
+    for (hash, transaction) in rivals {
+        set(connection, account.chain_id, hash, AttemptState::Replaced, None)?;
+        let event = Event { transaction, hash, state: AttemptState::Replaced, block: None, detail: Some(&detail) };
+        add_event(connection, account, &event)?;
+    }
+    Ok(())
+}
+
+fn authorised(connection: &Connection, chain_id: i64, hash: B256) -> Result<Vec<(Address, u64)>, Fault> {
+    let slots = connection
+        .prepare_cached("SELECT address, nonce FROM authorisations WHERE chain_id = ?1 AND hash = ?2 ORDER BY ordinal")?
+        .query_map(params![chain_id, hash.as_slice()], |row| Ok((get_address(row, "address")?, get_u64(row, "nonce")?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(slots)
+}
+
+/// Marks the slot as done if nothing is left to happen to it: an attempt of its own is confirmed or all of them are final;
+/// or it was taken by an authorisation whose attempt is confirmed, and no attempt of its own can still be mined.
+fn settle(connection: &Connection, slot: Row, nonce: u64) -> Result<(), Fault> {
+    connection
+        .prepare_cached(
+            "UPDATE slots SET done = 1
+             WHERE chain_id = ?1 AND address = ?2 AND nonce = ?3 AND done = 0 AND (
+                 EXISTS (SELECT 1 FROM attempts a WHERE a.chain_id = ?1 AND a.address = ?2 AND a.nonce = ?3 AND a.state = 'confirmed')
+                 OR (authorisation = 0 AND NOT EXISTS (
+                     SELECT 1 FROM attempts a WHERE a.chain_id = ?1 AND a.address = ?2 AND a.nonce = ?3
+                     AND a.state NOT IN ('confirmed', 'replaced')))
+                 OR (authorisation = 1
+                     AND EXISTS (SELECT 1 FROM attempts a WHERE a.chain_id = ?1 AND a.hash = slots.payload AND a.state = 'confirmed')
+                     AND NOT EXISTS (
+                         SELECT 1 FROM attempts a WHERE a.chain_id = ?1 AND a.address = ?2 AND a.nonce = ?3
+                         AND a.state NOT IN ('refused', 'confirmed', 'replaced'))))",
+        )?
+        .execute(params![slot.chain_id, slot.address.as_slice(), slot_nonce(nonce)?])?;
+    Ok(())
+}
