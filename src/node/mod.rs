@@ -2,6 +2,25 @@
 //!
 //! What a node says about a transaction is the caller's business and never counts against the node's health (I6).
 
+mod board;
+mod clocks;
+mod connection;
+mod endpoint;
+mod frame;
+mod handshake;
+mod heads;
+mod outlet;
+mod pool;
+mod session;
+mod socket;
+mod subscription;
+#[cfg(test)]
+mod tests;
+
+pub use endpoint::EndpointState;
+pub use pool::{Pool, SendTicket};
+pub use subscription::Subscription;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,0 +1,203 @@
+//! Which endpoint is best, and which head the environment has: decided from who is connected and how far each chain has come.
+//! What a node says about a transaction has no part in it (I6).
+
+use std::cmp::Reverse;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::{Gauge, IntGauge};
+use tokio::sync::watch;
+
+use super::endpoint::{Endpoint, Status};
+use super::{CallError, Head};
+
+/// An endpoint further behind the highest head than this many blocks loses to those that are not.
+const LAG: u64 = 3;
+
+/// One endpoint at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct View {
+    /// The connection's number, if usable.
+    session: Option<u64>,
+    head: Option<u64>,
+}
+
+/// An endpoint's place in the configuration, and the connection on which something was tried.
+pub(super) type Try = (usize, u64);
+
+fn highest(views: &[View]) -> Option<u64> {
+    views.iter().filter(|view| view.session.is_some()).filter_map(|view| view.head).max()
+}
+
+fn lags(view: &View, highest: Option<u64>) -> bool {
+    highest.is_some_and(|highest| view.head.is_none_or(|head| highest.saturating_sub(head) > LAG))
+}
+
+/// Usable endpoints, best first: those near the highest head in the order of the configuration, then the others, highest first.
+fn rank(views: &[View]) -> Vec<Try> {
+    let highest = highest(views);
+    let mut usable: Vec<_> = views.iter().enumerate().filter_map(|(index, view)| Some((index, view, view.session?))).collect();
+    usable.sort_by_key(|(index, view, _)| match lags(view, highest) {
+        false => (false, Reverse(None), *index),
+        true => (true, Reverse(view.head), *index),
+    });
+    usable.into_iter().map(|(index, _, session)| (index, session)).collect()
+}
+
+/// Whether the best endpoint's head replaces the one that was published. From the endpoint that announced the last one every
+/// change counts, also one to a lower or equal number: a reorg. Another endpoint that is a block behind is no reorg.
+fn replaces(new: &Head, old: Option<&Head>, same_endpoint: bool) -> bool {
+    let Some(old) = old else { return true };
+    if same_endpoint { new != old } else { new.number > old.number || (new.number == old.number && new.hash != old.hash) }
+}
+
+/// The endpoints of an environment and what is known over them all.
+pub(super) struct Board {
+    pub(super) endpoints: Vec<Arc<Endpoint>>,
+    heads: watch::Sender<Option<Arc<Head>>>,
+    news: watch::Sender<()>,
+    memory: Mutex<Memory>,
+    head_number: IntGauge,
+    head_timestamp: Gauge,
+}
+
+#[derive(Default)]
+struct Memory {
+    /// Who announced the published head.
+    source: Option<usize>,
+    /// Who lagged when it was last looked.
+    lagging: Vec<bool>,
+}
+
+impl Board {
+    pub(super) fn new(endpoints: Vec<Arc<Endpoint>>, head_number: IntGauge, head_timestamp: Gauge) -> Self {
+        let memory = Mutex::new(Memory { source: None, lagging: vec![false; endpoints.len()] });
+        Self { endpoints, heads: watch::Sender::new(None), news: watch::Sender::new(()), memory, head_number, head_timestamp }
+    }
+
+    fn views(&self) -> Vec<View> {
+        let view =
+            |endpoint: &Arc<Endpoint>| View { session: endpoint.session(), head: endpoint.head.borrow().as_ref().map(|head| head.number) };
+        self.endpoints.iter().map(view).collect()
+    }
+
+    /// The best usable endpoint on whose connection this was not tried yet.
+    pub(super) fn best(&self, tried: &[Try]) -> Option<Try> {
+        rank(&self.views()).into_iter().find(|place| !tried.contains(place))
+    }
+
+    /// `None` if an endpoint is usable, else why none is; a wrong chain says more than no connection.
+    pub(super) fn fault(&self) -> Option<CallError> {
+        let mut fault = CallError::Unavailable;
+        for endpoint in &self.endpoints {
+            match &*endpoint.status.borrow() {
+                Status::Up(_) => return None,
+                status @ Status::WrongChain(_) => fault = status.fault(),
+                Status::Down(_) => {}
+            }
+        }
+        Some(fault)
+    }
+
+    /// The fault, if waiting for an endpoint to come back is no use: all are on a wrong chain.
+    pub(super) fn hopeless(&self) -> Option<CallError> {
+        let wrong = self.endpoints.iter().all(|endpoint| matches!(*endpoint.status.borrow(), Status::WrongChain(_)));
+        if wrong { self.fault() } else { None }
+    }
+
+    /// Changes whenever an endpoint's status or head changes.
+    pub(super) fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    /// The published head.
+    pub(super) fn heads(&self) -> watch::Receiver<Option<Arc<Head>>> {
+        self.heads.subscribe()
+    }
+
+    /// Looks again after an endpoint's status or head has changed.
+    pub(super) fn refresh(&self) {
+        {
+            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let views = self.views();
+            self.publish(&mut memory, &views);
+            self.leave_laggards(&mut memory, &views);
+        }
+        self.news.send_replace(());
+    }
+
+    fn publish(&self, memory: &mut Memory, views: &[View]) {
+        let Some(&(index, _)) = rank(views).first() else { return };
+        let Some(new) = self.endpoints.get(index).and_then(|endpoint| endpoint.head.borrow().clone()) else { return };
+        let old = self.heads.borrow().clone();
+        let same = memory.source == Some(index);
+        if old.as_ref().is_some_and(|old| old.hash == new.hash) {
+            memory.source = Some(index);
+        } else if replaces(&new, old.as_deref(), same) {
+            memory.source = Some(index);
+            self.head_number.set(i64::try_from(new.number).unwrap_or(i64::MAX));
+            self.head_timestamp.set(new.timestamp as f64);
+            self.heads.send_replace(Some(new));
+        }
+    }
+
+    /// A connected endpoint that falls behind delivers nothing new: its subscriptions go where the head is.
+    fn leave_laggards(&self, memory: &mut Memory, views: &[View]) {
+        let highest = highest(views);
+        for ((endpoint, view), lagging) in self.endpoints.iter().zip(views).zip(&mut memory.lagging) {
+            let now = view.session.is_some() && view.head.is_some() && lags(view, highest);
+            if now && !*lagging {
+                tracing::warn!(endpoint = %endpoint.label, head = view.head, highest, "node is behind");
+                endpoint.renew();
+            }
+            *lagging = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::B256;
+
+    use super::*;
+
+    fn up(head: u64) -> View {
+        View { session: Some(1), head: Some(head) }
+    }
+
+    const DOWN: View = View { session: None, head: Some(1000) };
+    const NEW: View = View { session: Some(1), head: None };
+
+    fn order(views: &[View]) -> Vec<usize> {
+        rank(views).into_iter().map(|(index, _)| index).collect()
+    }
+
+    #[test]
+    fn near_heads_keep_the_configured_order_and_laggards_lose() {
+        assert_eq!(order(&[up(10), up(13)]), [0, 1]);
+        assert_eq!(order(&[up(9), up(13)]), [1, 0]);
+        assert_eq!(order(&[up(1), up(2), up(13), up(12)]), [2, 3, 1, 0]);
+    }
+
+    #[test]
+    fn what_is_down_counts_for_nothing_and_what_has_no_head_comes_last() {
+        assert_eq!(order(&[DOWN, up(5)]), [1]);
+        assert_eq!(order(&[NEW, up(5), DOWN]), [1, 0]);
+        assert_eq!(order(&[NEW, NEW]), [0, 1]);
+        assert_eq!(order(&[DOWN]), Vec::<usize>::new());
+    }
+
+    fn head(number: u64, hash: u8) -> Head {
+        Head { number, hash: B256::repeat_byte(hash), parent_hash: B256::ZERO, timestamp: number, base_fee: None }
+    }
+
+    #[test]
+    fn a_reorg_counts_from_the_same_endpoint_and_a_late_block_of_another_does_not() {
+        assert!(replaces(&head(5, 1), None, false));
+        for (new, same, other) in
+            [(head(6, 2), true, true), (head(5, 2), true, true), (head(4, 2), true, false), (head(5, 1), false, false)]
+        {
+            assert_eq!(replaces(&new, Some(&head(5, 1)), true), same, "{new:?}");
+            assert_eq!(replaces(&new, Some(&head(5, 1)), false), other, "{new:?}");
+        }
+    }
+}

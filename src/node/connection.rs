@@ -1,0 +1,248 @@
+//! The task that owns one endpoint's socket: connects for ever, writes what is asked in order and in few flushes, reads, and waits
+//! on nothing downstream.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::stream::SplitSink;
+use futures_util::{SinkExt, StreamExt};
+use prometheus::{IntCounter, IntGauge};
+use rustls::ClientConfig;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::clocks::{Backoff, Beat, Clocks, Timing};
+use super::endpoint::{Command, Endpoint, Status};
+use super::frame::Ids;
+use super::handshake::{Chain, Fault};
+use super::session::Session;
+use super::socket::{Socket, connect, system_tls, words};
+
+/// Everything that the task of one endpoint needs.
+pub(super) struct Connection {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) url: Url,
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) chain: Arc<Chain>,
+    pub(super) ids: Ids,
+    pub(super) timing: Timing,
+    /// Deadline of one request.
+    pub(super) deadline: Duration,
+    pub(super) up: IntGauge,
+    pub(super) reconnects: IntCounter,
+    pub(super) stop: CancellationToken,
+}
+
+impl Connection {
+    /// Runs until it is told to stop.
+    pub(super) async fn run(mut self) {
+        let stop = self.stop.clone();
+        let mut backoff = Backoff::new(self.timing.pause_first, self.timing.pause_last);
+        let mut sessions = 0;
+        while !stop.is_cancelled() {
+            match self.open().await {
+                Some(Ok(socket)) => {
+                    sessions += 1;
+                    let started = Instant::now();
+                    self.use_socket(socket, sessions).await;
+                    // A node that ends every connection at once is not asked ever faster.
+                    if started.elapsed() >= self.timing.pause_last {
+                        backoff.reset();
+                    }
+                }
+                Some(Err(Fault::Down(why))) => self.tell(Status::Down(why)),
+                Some(Err(Fault::WrongChain(why))) => self.tell(Status::WrongChain(why)),
+                None => break,
+            }
+            let pause = backoff.pause(rand::random());
+            let _stopped = self.refusing(tokio::time::sleep(pause)).await;
+        }
+        self.tell(Status::Down("stopped".into()));
+        self.commands.close();
+        while let Some(command) = self.commands.recv().await {
+            refuse(&self.endpoint, command);
+        }
+    }
+
+    /// One try to connect and to prove the chain; `None` when told to stop.
+    async fn open(&mut self) -> Option<Result<Socket, Fault>> {
+        let (url, endpoint, chain, ids, deadline) =
+            (self.url.clone(), self.endpoint.clone(), self.chain.clone(), self.ids.clone(), self.timing.connect);
+        let given = self.tls.clone();
+        let opening = async move {
+            let tls = if url.scheme() == "wss" && given.is_none() {
+                let loaded = tokio::task::spawn_blocking(system_tls).await.map_err(|_| Fault::Down("TLS could not be set up".into()))?;
+                Some(loaded.map_err(|error| Fault::Down(words(&error).into()))?)
+            } else {
+                given
+            };
+            let prove = async {
+                let mut socket = connect(&url, tls.clone()).await.map_err(|error| Fault::Down(words(&error).into()))?;
+                chain.check(&mut socket, &endpoint.label, &ids).await?;
+                Ok(socket)
+            };
+            let proved = tokio::time::timeout(deadline, prove).await;
+            proved.unwrap_or_else(|_| Err(Fault::Down(format!("no connection within {deadline:?}").into()))).map(|socket| (socket, tls))
+        };
+        let (socket, tls) = match self.refusing(Box::pin(opening)).await? {
+            Ok(opened) => opened,
+            Err(fault) => return Some(Err(fault)),
+        };
+        self.tls = tls;
+        Some(Ok(socket))
+    }
+
+    /// Does some work while every command is answered at once: there is no connection. `None` when told to stop.
+    async fn refusing<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Some(done),
+                () = self.stop.cancelled() => return None,
+                // The endpoint holds a sender: the queue never ends before the task.
+                Some(command) = self.commands.recv() => refuse(&self.endpoint, command),
+            }
+        }
+    }
+
+    /// Says how the endpoint is, to the pool and to operators, once per change.
+    fn tell(&self, status: Status) {
+        self.up.set(i64::from(status.session().is_some()));
+        let (environment, endpoint) = (&self.chain.environment, &self.endpoint.label);
+        let changed = self.endpoint.status.send_if_modified(|current| {
+            let changed = *current != status;
+            if changed {
+                *current = status.clone();
+            }
+            changed
+        });
+        match status {
+            _ if !changed => {}
+            Status::Up(_) => tracing::info!(%environment, %endpoint, "node connected"),
+            Status::Down(why) if self.stop.is_cancelled() => tracing::debug!(%environment, %endpoint, %why, "node not connected"),
+            Status::Down(why) => tracing::warn!(%environment, %endpoint, %why, "node not connected"),
+            Status::WrongChain(why) => tracing::error!(%environment, %endpoint, "{why}"),
+        }
+    }
+
+    /// Works a connection until it ends.
+    async fn use_socket(&mut self, socket: Socket, number: u64) {
+        let mut session = Session::new(self.deadline, self.ids.clone(), self.endpoint.outcomes.clone());
+        if number > 1 {
+            self.endpoint.reconnects.fetch_add(1, Ordering::Relaxed);
+            self.reconnects.inc();
+        }
+        self.tell(Status::Up(number));
+        let why = self.work(socket, &mut session).await;
+        // Readers learn of the end by their streams and answers: they must find the endpoint down by then.
+        self.tell(Status::Down(why));
+        session.end();
+    }
+
+    /// Reads and writes until the connection ends, and says why it ended.
+    async fn work(&mut self, socket: Socket, session: &mut Session) -> Arc<str> {
+        let (sink, mut stream) = socket.split();
+        let mut writer = Writer { sink, ping: false, unflushed: false };
+        let mut clocks = Clocks::new(self.timing, Instant::now());
+        let mut batch = Vec::new();
+        let mut alarm = pin!(tokio::time::sleep_until(clocks.due()));
+        loop {
+            let due = session.due().map_or(clocks.due(), |due| due.min(clocks.due()));
+            if due < alarm.deadline() {
+                alarm.as_mut().reset(due);
+            }
+            let (room, has_work) = (session.room(), writer.has_work(session));
+            tokio::select! {
+                () = self.stop.cancelled() => return "stopped".into(),
+                message = stream.next() => {
+                    let message = match message {
+                        Some(Ok(message)) => message,
+                        Some(Err(error)) => return words(&error).into(),
+                        None => return "the node closed the connection".into(),
+                    };
+                    clocks.frame(Instant::now());
+                    self.received(&message, session, &mut clocks);
+                }
+                written = poll_fn(|context| writer.poll(context, session)), if has_work => {
+                    if let Err(error) = written {
+                        return words(&error).into();
+                    }
+                }
+                _ = self.commands.recv_many(&mut batch, room), if room > 0 => {
+                    batch.drain(..).for_each(|command| session.command(command));
+                }
+                () = &mut alarm => {
+                    let now = Instant::now();
+                    session.expire(now);
+                    match clocks.beat(now) {
+                        Beat::Wait => {}
+                        Beat::Ping => writer.ping = true,
+                        Beat::Dead(why) => return why.into(),
+                    }
+                    alarm.as_mut().reset(session.due().map_or(clocks.due(), |due| due.min(clocks.due())));
+                }
+            }
+        }
+    }
+
+    fn received(&self, message: &Message, session: &mut Session, clocks: &mut Clocks) {
+        match message {
+            Message::Pong(_) => clocks.pong(),
+            Message::Text(_) | Message::Binary(_) => {
+                if !message.to_text().is_ok_and(|text| session.frame(text)) {
+                    self.endpoint.stray_frames.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(endpoint = %self.endpoint.label, bytes = message.len(), "a frame that nobody waits for");
+                }
+            }
+            // tungstenite answers pings and closes itself.
+            Message::Ping(_) | Message::Close(_) | Message::Frame(_) => {}
+        }
+    }
+}
+
+/// Answers a command while there is no connection.
+fn refuse(endpoint: &Endpoint, command: Command) {
+    if let Command::Call(call) = command {
+        let fault = endpoint.status.borrow().fault();
+        call.reply.fail(fault, &endpoint.outcomes);
+    }
+}
+
+/// Writes what is there, then flushes once.
+struct Writer {
+    sink: SplitSink<Socket, Message>,
+    ping: bool,
+    unflushed: bool,
+}
+
+impl Writer {
+    fn has_work(&self, session: &Session) -> bool {
+        self.ping || self.unflushed || session.has_output()
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, session: &mut Session) -> Poll<Result<(), Error>> {
+        while self.ping || session.has_output() {
+            ready!(self.sink.poll_ready_unpin(context))?;
+            self.unflushed = true;
+            if std::mem::take(&mut self.ping) {
+                self.sink.start_send_unpin(Message::Ping(Bytes::new()))?;
+            } else if let Some((id, text)) = session.output() {
+                match self.sink.start_send_unpin(Message::Text(text)) {
+                    Err(Error::WriteBufferFull(_)) => session.not_written(id),
+                    written => written?,
+                }
+            }
+        }
+        ready!(self.sink.poll_flush_unpin(context))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,292 @@
+//! The handle of one endpoint: what the pool asks of the task that owns the socket, and what it knows about it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use prometheus::{IntCounter, IntCounterVec};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::frame::Request;
+use super::{CallError, Head, StreamItem};
+
+/// Commands that wait for the task.
+pub(super) const QUEUE: usize = 4096;
+
+/// What one call comes to; the text is copied once, out of the frame.
+pub(super) type Answered = Result<Box<RawValue>, CallError>;
+/// What an upstream subscription comes to.
+pub(super) type Opened = Result<mpsc::Receiver<StreamItem>, CallError>;
+
+/// Counters of requests by outcome, resolved once per environment.
+#[derive(Debug, Clone)]
+pub(super) struct Outcomes {
+    ok: IntCounter,
+    error: IntCounter,
+    unavailable: IntCounter,
+    wrong_chain: IntCounter,
+    full: IntCounter,
+    deadline: IntCounter,
+    lost: IntCounter,
+    malformed: IntCounter,
+}
+
+impl Outcomes {
+    pub(super) fn new(requests: &IntCounterVec, environment: &str) -> Self {
+        let counter = |outcome| requests.with_label_values(&[environment, outcome]);
+        Self {
+            ok: counter("ok"),
+            error: counter("error"),
+            unavailable: counter("unavailable"),
+            wrong_chain: counter("wrong_chain"),
+            full: counter("full"),
+            deadline: counter("deadline"),
+            lost: counter("lost"),
+            malformed: counter("malformed"),
+        }
+    }
+
+    fn count<T>(&self, outcome: &Result<T, CallError>) {
+        match outcome {
+            Ok(_) => &self.ok,
+            Err(CallError::Node(_)) => &self.error,
+            Err(CallError::Unavailable) => &self.unavailable,
+            Err(CallError::WrongChain(_)) => &self.wrong_chain,
+            Err(CallError::Full) => &self.full,
+            Err(CallError::Deadline(_)) => &self.deadline,
+            Err(CallError::Lost) => &self.lost,
+            Err(CallError::Malformed(_)) => &self.malformed,
+        }
+        .inc();
+    }
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// To a caller.
+    Value(oneshot::Sender<Answered>),
+    /// To a subscriber, as a stream; `None` once its deadline has passed: a late yes is then undone.
+    Stream(Option<oneshot::Sender<Opened>>),
+    /// To nobody.
+    Nobody,
+}
+
+impl Reply {
+    /// Tells why there is no answer.
+    pub(super) fn fail(self, error: CallError, outcomes: &Outcomes) {
+        match self {
+            Self::Value(caller) => Self::value(caller, Err(error), outcomes),
+            Self::Stream(Some(caller)) => {
+                let outcome = Err(error);
+                outcomes.count(&outcome);
+                let _gone = caller.send(outcome);
+            }
+            Self::Stream(None) | Self::Nobody => {}
+        }
+    }
+
+    /// Tells a caller its answer.
+    pub(super) fn value(caller: oneshot::Sender<Answered>, outcome: Answered, outcomes: &Outcomes) {
+        outcomes.count(&outcome);
+        let _gone = caller.send(outcome);
+    }
+
+    /// Gives a subscriber its stream; false if it has gone away.
+    pub(super) fn stream(caller: oneshot::Sender<Opened>, stream: mpsc::Receiver<StreamItem>, outcomes: &Outcomes) -> bool {
+        let outcome = Ok(stream);
+        outcomes.count(&outcome);
+        caller.send(outcome).is_ok()
+    }
+}
+
+/// One request on its way to the socket.
+pub(super) struct Call {
+    pub(super) request: Request,
+    /// Its deadline runs from here.
+    pub(super) queued: Instant,
+    pub(super) reply: Reply,
+}
+
+/// What the task is asked to do.
+pub(super) enum Command {
+    Call(Call),
+    /// A stream was dropped: unsubscribe those that nobody reads.
+    Prune,
+    /// End every stream, so that its reader subscribes again.
+    Renew,
+}
+
+/// How an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Status {
+    /// Not connected, for this reason; tried again for ever.
+    Down(Arc<str>),
+    /// Connected to another chain than the pinned one; tried again for ever.
+    WrongChain(Arc<str>),
+    /// Usable. The number counts its connections.
+    Up(u64),
+}
+
+impl Status {
+    /// The connection's number, if usable.
+    pub(super) fn session(&self) -> Option<u64> {
+        match self {
+            Self::Up(session) => Some(*session),
+            Self::Down(_) | Self::WrongChain(_) => None,
+        }
+    }
+
+    /// Why nothing can be sent.
+    pub(super) fn fault(&self) -> CallError {
+        match self {
+            Self::WrongChain(why) => CallError::WrongChain(why.clone()),
+            Self::Down(_) | Self::Up(_) => CallError::Unavailable,
+        }
+    }
+}
+
+/// One endpoint as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EndpointState {
+    /// Scheme, host and port; never credentials.
+    pub label: String,
+    /// Connected, and on the pinned chain.
+    pub up: bool,
+    /// Why it is not up.
+    pub detail: Option<String>,
+    /// Number of the newest block that it announced.
+    pub head: Option<u64>,
+    /// Times that its connection was made again.
+    pub reconnects: u64,
+    /// Frames that could not be read, or that nobody waited for.
+    pub stray_frames: u64,
+}
+
+/// The handle. The task holds it too, for what it tells about itself.
+pub(super) struct Endpoint {
+    pub(super) label: String,
+    commands: mpsc::Sender<Command>,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) head: watch::Sender<Option<Arc<Head>>>,
+    pub(super) reconnects: AtomicU64,
+    pub(super) stray_frames: AtomicU64,
+    pub(super) outcomes: Outcomes,
+}
+
+impl Endpoint {
+    /// A handle, and the queue that its task reads.
+    pub(super) fn new(label: String, outcomes: Outcomes) -> (Self, mpsc::Receiver<Command>) {
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let endpoint = Self {
+            label,
+            commands,
+            status: watch::Sender::new(Status::Down("not connected yet".into())),
+            head: watch::Sender::new(None),
+            reconnects: AtomicU64::new(0),
+            stray_frames: AtomicU64::new(0),
+            outcomes,
+        };
+        (endpoint, queue)
+    }
+
+    /// Number of the connection, if usable.
+    pub(super) fn session(&self) -> Option<u64> {
+        self.status.borrow().session()
+    }
+
+    /// Puts a call into the queue at once: the order of calls is the order on the socket.
+    pub(super) fn call(&self, request: Request) -> Answer {
+        let (caller, answer) = oneshot::channel();
+        self.enqueue(request, Reply::Value(caller));
+        Answer(answer)
+    }
+
+    /// Subscribes on this connection; the stream ends with it.
+    pub(super) async fn subscribe(self: &Arc<Self>, request: Request) -> Result<EndpointStream, CallError> {
+        let (caller, answer) = oneshot::channel();
+        self.enqueue(request, Reply::Stream(Some(caller)));
+        let items = answer.await.unwrap_or(Err(CallError::Lost))?;
+        Ok(EndpointStream { items, _prune: Prune(self.clone()) })
+    }
+
+    /// Ends all streams of this connection: their readers subscribe again, with a gap.
+    pub(super) fn renew(&self) {
+        let _full = self.commands.try_send(Command::Renew);
+    }
+
+    fn enqueue(&self, request: Request, reply: Reply) {
+        let call = Call { request, queued: Instant::now(), reply };
+        let (command, error) = match self.commands.try_send(Command::Call(call)) {
+            Ok(()) => return,
+            Err(mpsc::error::TrySendError::Full(command)) => (command, CallError::Full),
+            Err(mpsc::error::TrySendError::Closed(command)) => (command, CallError::Unavailable),
+        };
+        if let Command::Call(call) = command {
+            call.reply.fail(error, &self.outcomes);
+        }
+    }
+
+    /// What operators see.
+    pub(super) fn state(&self) -> EndpointState {
+        let status = self.status.borrow().clone();
+        let detail = match &status {
+            Status::Up(_) => None,
+            Status::Down(why) | Status::WrongChain(why) => Some(why.to_string()),
+        };
+        EndpointState {
+            label: self.label.clone(),
+            up: status.session().is_some(),
+            detail,
+            head: self.head.borrow().as_ref().map(|head| head.number),
+            reconnects: self.reconnects.load(Ordering::Relaxed),
+            stray_frames: self.stray_frames.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The answer to one call on one endpoint.
+#[derive(Debug)]
+pub(super) struct Answer(oneshot::Receiver<Answered>);
+
+impl Future for Answer {
+    type Output = Answered;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answered> {
+        // A task that ended without an answer may have sent the bytes.
+        Pin::new(&mut self.0).poll(context).map(|answered| answered.unwrap_or(Err(CallError::Lost)))
+    }
+}
+
+/// The items of one subscription on one connection; ends with the connection. Dropping it unsubscribes.
+pub(super) struct EndpointStream {
+    // Before `_prune`: the task must find it closed.
+    items: mpsc::Receiver<StreamItem>,
+    _prune: Prune,
+}
+
+impl EndpointStream {
+    /// The next item; `None` once the subscription is gone. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<StreamItem> {
+        self.items.recv().await
+    }
+
+    /// What is queued already.
+    pub(super) fn queued(&mut self) -> Option<StreamItem> {
+        self.items.try_recv().ok()
+    }
+}
+
+struct Prune(Arc<Endpoint>);
+
+impl Drop for Prune {
+    fn drop(&mut self) {
+        // With a full queue the task finds out at the next item.
+        let _full = self.0.commands.try_send(Command::Prune);
+    }
+}

@@ -1,0 +1,292 @@
+//! The endpoints of one environment as one node: reads go to the best, raw sends to all, subscriptions where they live.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use futures_util::future::join_all;
+use rustls::ClientConfig;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::board::{Board, Try};
+use super::clocks::{Backoff, Timing};
+use super::connection::Connection;
+use super::endpoint::{Answer, Answered, Endpoint, EndpointState, EndpointStream, Outcomes};
+use super::frame::{Ids, Request};
+use super::handshake::Chain;
+use super::heads::Follower;
+use super::subscription::Subscription;
+use super::{CallError, Head};
+use crate::config::Environment;
+use crate::telemetry::metrics::Metrics;
+
+/// How often all usable endpoints may refuse to subscribe again before a subscription ends.
+const REFUSALS: u32 = 8;
+
+/// The nodes of one environment; clones share them. Its tasks end when the token that it was started with is cancelled.
+#[derive(Clone)]
+pub struct Pool {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) board: Arc<Board>,
+    chain: Arc<Chain>,
+    ids: Ids,
+    deadline: Duration,
+    timing: Timing,
+    stop: CancellationToken,
+}
+
+impl Pool {
+    /// Starts one task per endpoint on the current runtime and returns at once, also while nodes are down.
+    /// Without a pinned genesis the first endpoint's becomes the pin for all.
+    pub fn start(environment: &Environment, pinned_genesis: Option<B256>, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
+        Self::start_with(environment, pinned_genesis, &metrics, stop, Timing::default(), None)
+    }
+
+    pub(super) fn start_with(
+        environment: &Environment,
+        pinned_genesis: Option<B256>,
+        metrics: &Metrics,
+        stop: CancellationToken,
+        timing: Timing,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Self {
+        let name = environment.name.as_str();
+        let ids = Ids::default();
+        let genesis = pinned_genesis.map_or_else(OnceLock::new, OnceLock::from);
+        let chain = Arc::new(Chain { environment: name.to_owned(), chain_id: environment.chain_id, genesis });
+        let outcomes = Outcomes::new(&metrics.upstream_requests, name);
+        let labels = labels(environment.nodes.iter().map(|node| node.label()));
+        let (endpoints, queues): (Vec<_>, Vec<_>) = labels
+            .into_iter()
+            .map(|label| {
+                let (endpoint, queue) = Endpoint::new(label, outcomes.clone());
+                (Arc::new(endpoint), queue)
+            })
+            .unzip();
+        let head_number = metrics.head_number.with_label_values(&[name]);
+        let head_timestamp = metrics.head_timestamp.with_label_values(&[name]);
+        let board = Arc::new(Board::new(endpoints.clone(), head_number, head_timestamp));
+        for ((endpoint, commands), node) in endpoints.into_iter().zip(queues).zip(&environment.nodes) {
+            let follower = Follower {
+                board: board.clone(),
+                endpoint: endpoint.clone(),
+                ids: ids.clone(),
+                least_silence: timing.head_silence,
+                stop: stop.clone(),
+            };
+            let connection = Connection {
+                up: metrics.upstream_up.with_label_values(&[name, &endpoint.label]),
+                reconnects: metrics.upstream_reconnects.with_label_values(&[name, &endpoint.label]),
+                endpoint,
+                commands,
+                url: node.url.clone(),
+                tls: tls.clone(),
+                chain: chain.clone(),
+                ids: ids.clone(),
+                timing,
+                deadline: environment.node_deadline,
+                stop: stop.clone(),
+            };
+            tokio::spawn(connection.run());
+            tokio::spawn(follower.run());
+        }
+        Self { inner: Arc::new(Inner { board, chain, ids, deadline: environment.node_deadline, timing, stop }) }
+    }
+
+    /// The genesis hash that every endpoint must have. Waits, without a bound, for the first usable endpoint.
+    pub async fn genesis(&self) -> B256 {
+        let mut news = self.inner.board.news();
+        loop {
+            if self.fault().is_none()
+                && let Some(genesis) = self.inner.chain.genesis.get()
+            {
+                return *genesis;
+            }
+            news.changed().await.ok();
+        }
+    }
+
+    /// `None` if at least one endpoint is usable, else why none is.
+    pub fn fault(&self) -> Option<CallError> {
+        self.inner.board.fault()
+    }
+
+    /// Every endpoint as operators see it, in the order of the configuration.
+    pub fn endpoints(&self) -> Vec<EndpointState> {
+        self.inner.board.endpoints.iter().map(|endpoint| endpoint.state()).collect()
+    }
+
+    /// A read, params and result untouched. Where an endpoint cannot be reached or is lost before it answers, the read is repeated
+    /// on another one, or on the next that comes back within the deadline. A caller that would rather fail at once asks
+    /// [`Self::fault`] first.
+    pub async fn call_raw(&self, method: &str, params: Option<&RawValue>) -> Result<Arc<RawValue>, CallError> {
+        self.read(self.request(method, params)).await.map(Arc::from)
+    }
+
+    /// [`Self::call_raw`] with parameters written and the result read.
+    pub async fn call<T: DeserializeOwned>(&self, method: &str, params: impl Serialize) -> Result<T, CallError> {
+        let params = to_raw_value(&params).map_err(malformed)?;
+        let raw = self.read(self.request(method, Some(&params))).await?;
+        serde_json::from_str(raw.get()).map_err(malformed)
+    }
+
+    /// Asks every configured endpoint at once, each one time; answers in the order of the configuration.
+    pub async fn call_every<T: DeserializeOwned>(&self, method: &str, params: impl Serialize) -> Vec<Result<T, CallError>> {
+        let answers = match to_raw_value(&params) {
+            Ok(params) => {
+                let request = self.request(method, Some(&params));
+                self.inner.board.endpoints.iter().map(|endpoint| endpoint.call(request.clone())).collect::<Vec<_>>()
+            }
+            Err(error) => return self.inner.board.endpoints.iter().map(|_| Err(malformed(&error))).collect(),
+        };
+        let read = |answer: Answered| serde_json::from_str(answer?.get()).map_err(malformed);
+        join_all(answers).await.into_iter().map(read).collect()
+    }
+
+    /// `eth_sendRawTransaction` to every endpoint, never repeated. The bytes are queued before this returns, so the order of calls
+    /// is the order on each socket; dropping a ticket takes nothing back. Tickets are in the order of the configuration.
+    pub fn send_raw(&self, params: Arc<RawValue>) -> Vec<SendTicket> {
+        let request = self.request("eth_sendRawTransaction", Some(&params));
+        self.inner.board.endpoints.iter().map(|endpoint| SendTicket(endpoint.call(request.clone()))).collect()
+    }
+
+    /// `eth_subscribe` with these params on the best endpoint; what the node answers to it, if an error, is the error.
+    pub async fn subscribe(&self, params: &RawValue) -> Result<Subscription, CallError> {
+        let subscribe = |endpoint: Arc<Endpoint>, request| async move { endpoint.subscribe(request).await };
+        let stream = self.repeat(self.request("eth_subscribe", Some(params)), subscribe).await?;
+        Ok(Subscription::new(self.clone(), Arc::from(params.to_owned()), stream))
+    }
+
+    /// The newest head announced by the best endpoint. A reorg to a lower or equal number is a change too.
+    pub fn heads(&self) -> watch::Receiver<Option<Arc<Head>>> {
+        self.inner.board.heads()
+    }
+
+    fn request(&self, method: &str, params: Option<&RawValue>) -> Request {
+        Request::new(self.inner.ids.next(), method, params)
+    }
+
+    async fn read(&self, request: Request) -> Answered {
+        self.repeat(request, |endpoint, request| endpoint.call(request)).await
+    }
+
+    /// Asks the best endpoint, and the next as long as connections are the problem and the deadline has not passed.
+    async fn repeat<T, F>(&self, request: Request, ask: impl Fn(Arc<Endpoint>, Request) -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let deadline = Instant::now() + self.inner.deadline;
+        let board = &self.inner.board;
+        let mut news = board.news();
+        let mut tried: Vec<Try> = Vec::new();
+        let mut last = CallError::Unavailable;
+        loop {
+            if let Some(place) = board.best(&tried)
+                && let Some(endpoint) = board.endpoints.get(place.0)
+            {
+                match timeout_at(deadline, ask(endpoint.clone(), request.clone())).await {
+                    Err(_) => return Err(CallError::Deadline(self.inner.deadline)),
+                    Ok(Err(error @ (CallError::Lost | CallError::Unavailable | CallError::WrongChain(_) | CallError::Full))) => {
+                        tried.push(place);
+                        last = error;
+                    }
+                    Ok(outcome) => return outcome,
+                }
+                continue;
+            }
+            if let Some(fault) = board.hopeless() {
+                return Err(fault);
+            }
+            // A full queue is not waited for: that is the caller's sign to slow down.
+            if matches!(last, CallError::Full) || self.inner.stop.is_cancelled() {
+                return Err(last);
+            }
+            tokio::select! {
+                waited = timeout_at(deadline, news.changed()) => if waited.is_err() { return Err(last) },
+                () = self.inner.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Subscribes again, for as long as it takes; `None` when told to stop or after [`REFUSALS`] refusals by all.
+    pub(super) async fn reopen(self, params: Arc<RawValue>) -> Option<EndpointStream> {
+        let board = &self.inner.board;
+        let mut news = board.news();
+        let mut backoff = Backoff::new(self.inner.timing.pause_first, self.inner.timing.pause_last);
+        let mut refused: Vec<Try> = Vec::new();
+        let mut refusals = 0;
+        while !self.inner.stop.is_cancelled() {
+            let mut pause = None;
+            if let Some(place) = board.best(&refused)
+                && let Some(endpoint) = board.endpoints.get(place.0)
+            {
+                match endpoint.subscribe(self.request("eth_subscribe", Some(&params))).await {
+                    Ok(stream) => return Some(stream),
+                    Err(CallError::Node(error)) => {
+                        tracing::warn!(endpoint = %endpoint.label, code = error.code, "node refused to subscribe again");
+                        refused.push(place);
+                    }
+                    Err(_) => pause = Some(backoff.pause(rand::random())),
+                }
+            } else if board.fault().is_none() {
+                refused.clear();
+                refusals += 1;
+                if refusals == REFUSALS {
+                    return None;
+                }
+                pause = Some(backoff.pause(rand::random()));
+            } else {
+                tokio::select! {
+                    _ = news.changed() => {}
+                    () = self.inner.stop.cancelled() => {}
+                }
+            }
+            if let Some(pause) = pause {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.inner.stop.cancelled() => {}
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Labels made unique: two URLs on one host differ in what must not be shown.
+fn labels(plain: impl Iterator<Item = String>) -> Vec<String> {
+    let mut labels: Vec<String> = Vec::new();
+    for label in plain {
+        let again = labels.iter().filter(|known| **known == label || known.starts_with(&format!("{label} ("))).count();
+        labels.push(if again == 0 { label } else { format!("{label} ({})", again + 1) });
+    }
+    labels
+}
+
+fn malformed(error: impl std::fmt::Display) -> CallError {
+    CallError::Malformed(error.to_string())
+}
+
+/// The answer of one endpoint to one raw send.
+#[derive(Debug)]
+#[must_use]
+pub struct SendTicket(Answer);
+
+impl Future for SendTicket {
+    type Output = Result<B256, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answered = std::task::ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(answered.and_then(|raw| serde_json::from_str(raw.get()).map_err(malformed)))
+    }
+}

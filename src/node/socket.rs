@@ -1,0 +1,131 @@
+//! Opening one WebSocket to a node: TCP without Nagle, TLS by rustls, every bound set.
+
+use std::io;
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use futures_util::TryFutureExt;
+use percent_encoding::percent_decode_str;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::TlsError;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, header};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Error};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+use url::{Host, Url};
+
+/// A connected WebSocket.
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Largest message that a node may send: block receipts and traces are megabytes.
+const MAX_MESSAGE: usize = 64 << 20;
+/// Bytes gathered before they are written without a flush.
+const WRITE_BUFFER: usize = 128 << 10;
+
+/// Connects; for `wss` the certificates of the system decide.
+pub(super) async fn connect(url: &Url, tls: Option<Arc<ClientConfig>>) -> Result<Socket, Error> {
+    let port = url.port_or_known_default().ok_or(Error::Url(tungstenite::error::UrlError::UnsupportedUrlScheme))?;
+    let tcp = match url.host() {
+        Some(Host::Domain(name)) => TcpStream::connect((name, port)).await,
+        Some(Host::Ipv4(address)) => TcpStream::connect((address, port)).await,
+        Some(Host::Ipv6(address)) => TcpStream::connect((address, port)).await,
+        None => return Err(Error::Url(tungstenite::error::UrlError::NoHostName)),
+    }?;
+    tcp.set_nodelay(true)?;
+    let connector = tls.map_or(Connector::Plain, Connector::Rustls);
+    client_async_tls_with_config(request(url)?, tcp, Some(bounds()), Some(connector)).map_ok(|(socket, _)| socket).await
+}
+
+fn bounds() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE))
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(MAX_MESSAGE + 2 * WRITE_BUFFER)
+}
+
+/// The upgrade request. Credentials of the URL become a header of basic authentication, and are nowhere else.
+fn request(url: &Url) -> Result<Request, Error> {
+    let mut bare = url.clone();
+    // Both fail for URLs without a host only, which were refused before.
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
+    let mut request = bare.as_str().into_client_request()?;
+    if !url.username().is_empty() || url.password().is_some() {
+        let mut pair: Vec<u8> = percent_decode_str(url.username()).collect();
+        pair.push(b':');
+        pair.extend(percent_decode_str(url.password().unwrap_or_default()));
+        let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(&pair))).map_err(tungstenite::http::Error::from)?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+    Ok(request)
+}
+
+/// The TLS settings for `wss`, trusting what the system trusts. Reads files: not for the runtime's own threads.
+pub(super) fn system_tls() -> Result<Arc<ClientConfig>, Error> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        return Err(Error::Io(io::Error::new(io::ErrorKind::NotFound, "the system has no root certificates")));
+    }
+    trusting(roots)
+}
+
+/// The TLS settings that trust these roots.
+pub(super) fn trusting(roots: RootCertStore) -> Result<Arc<ClientConfig>, Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Tls(TlsError::from(error)))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// An error in words that show no part of the URL.
+pub(super) fn words(error: &Error) -> String {
+    match error {
+        Error::Url(_) => "the URL of the node cannot be used".to_owned(),
+        Error::Http(response) => format!("the node answered the upgrade with {}", response.status()),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_become_a_header_and_leave_the_url() {
+        let url = Url::parse("ws://al%20ice:p%3Ass@node.example:8546/path?key=1").unwrap();
+        let request = request(&url).unwrap();
+        assert_eq!(request.uri().to_string(), "ws://node.example:8546/path?key=1");
+        assert_eq!(request.headers()["host"], "node.example:8546");
+        assert_eq!(request.headers()["authorization"], format!("Basic {}", BASE64.encode(b"al ice:p:ss")));
+        assert!(!format!("{request:?}").contains("Basic"));
+    }
+
+    #[test]
+    fn without_credentials_there_is_no_header() {
+        let url = Url::parse("wss://node.example/").unwrap();
+        assert!(!request(&url).unwrap().headers().contains_key("authorization"));
+    }
+
+    #[test]
+    fn every_size_is_bounded() {
+        let bounds = bounds();
+        assert_eq!((bounds.max_message_size, bounds.max_frame_size), (Some(64 << 20), Some(64 << 20)));
+        assert!(bounds.max_write_buffer_size > bounds.write_buffer_size + MAX_MESSAGE);
+        assert!(bounds.max_write_buffer_size < usize::MAX);
+    }
+
+    #[test]
+    fn tls_needs_no_process_wide_provider() {
+        assert!(trusting(RootCertStore::empty()).is_ok());
+    }
+}

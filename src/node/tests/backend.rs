@@ -1,0 +1,219 @@
+//! A scripted node on a loopback WebSocket. It answers what belongs to connecting and to heads by itself; every other request goes
+//! to the test, which says what is answered, when and how.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::tungstenite::Message;
+
+/// What the node says by itself.
+pub(super) struct Script {
+    pub(super) chain_id: u64,
+    pub(super) genesis: u8,
+    pub(super) head: (u64, u8),
+    /// Leave even these requests to the test.
+    pub(super) manual: bool,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self { chain_id: 31337, genesis: 1, head: (10, 10), manual: false }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    script: Script,
+    peers: Vec<Peer>,
+    connections: usize,
+}
+
+/// One connection's way out; `None` drops the connection.
+#[derive(Clone)]
+pub(super) struct Peer(mpsc::UnboundedSender<Option<String>>);
+
+impl Peer {
+    pub(super) fn text(&self, text: impl ToString) {
+        self.0.send(Some(text.to_string())).ok();
+    }
+
+    pub(super) fn disconnect(&self) {
+        self.0.send(None).ok();
+    }
+
+    pub(super) fn notify(&self, subscription: &str, item: Value) {
+        let params = json!({ "subscription": subscription, "result": item });
+        self.text(json!({ "jsonrpc": "2.0", "method": "eth_subscription", "params": params }));
+    }
+}
+
+/// A request that the test answers.
+pub(super) struct Asked {
+    pub(super) id: Value,
+    pub(super) method: String,
+    pub(super) params: Value,
+    pub(super) peer: Peer,
+}
+
+impl Asked {
+    pub(super) fn answer(&self, result: Value) {
+        self.peer.text(json!({ "jsonrpc": "2.0", "id": self.id, "result": result }));
+    }
+
+    pub(super) fn error(&self, code: i64, message: &str) {
+        self.peer.text(json!({ "jsonrpc": "2.0", "id": self.id, "error": { "code": code, "message": message } }));
+    }
+}
+
+pub(super) struct Backend {
+    pub(super) address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    asked: mpsc::UnboundedReceiver<Asked>,
+    ask: mpsc::UnboundedSender<Asked>,
+    accepting: Option<JoinHandle<()>>,
+    tls: Option<TlsAcceptor>,
+}
+
+pub(super) fn hash(byte: u8) -> String {
+    format!("0x{}", format!("{byte:02x}").repeat(32))
+}
+
+pub(super) fn header((number, byte): (u64, u8)) -> Value {
+    json!({ "number": format!("{number:#x}"), "hash": hash(byte), "parentHash": hash(byte.wrapping_sub(1)),
+            "timestamp": format!("{:#x}", 1000 + number), "baseFeePerGas": "0x7", "logsBloom": "0x00" })
+}
+
+impl Backend {
+    pub(super) async fn start() -> Self {
+        Self::with(Script::default()).await
+    }
+
+    pub(super) async fn with(script: Script) -> Self {
+        Self::over(script, None).await
+    }
+
+    pub(super) async fn over(script: Script, tls: Option<TlsAcceptor>) -> Self {
+        let (ask, asked) = mpsc::unbounded_channel();
+        let state = Arc::new(Mutex::new(State { script, ..State::default() }));
+        let address = "127.0.0.1:0".parse().unwrap();
+        let mut backend = Self { address, state, asked, ask, accepting: None, tls };
+        backend.up().await;
+        backend
+    }
+
+    /// Accepts connections, on the same port as before.
+    pub(super) async fn up(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.address = listener.local_addr().unwrap();
+        let (state, ask, tls) = (self.state.clone(), self.ask.clone(), self.tls.clone());
+        self.accepting = Some(tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let (state, ask) = (state.clone(), ask.clone());
+                match tls.clone() {
+                    None => drop(tokio::spawn(serve(tcp, state, ask))),
+                    Some(tls) => drop(tokio::spawn(async move {
+                        if let Ok(stream) = tls.accept(tcp).await {
+                            serve(stream, state, ask).await;
+                        }
+                    })),
+                }
+            }
+        }));
+    }
+
+    /// Refuses connections and ends those that there are.
+    pub(super) async fn down(&mut self) {
+        if let Some(accepting) = self.accepting.take() {
+            accepting.abort();
+            accepting.await.ok();
+        }
+        self.disconnect();
+    }
+
+    pub(super) fn disconnect(&self) {
+        self.state.lock().unwrap().peers.drain(..).for_each(|peer| peer.disconnect());
+    }
+
+    /// Changes what the node says by itself.
+    pub(super) fn script(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.state.lock().unwrap().script);
+    }
+
+    /// How many connections there have been.
+    pub(super) fn connections(&self) -> usize {
+        self.state.lock().unwrap().connections
+    }
+
+    /// A new head, announced to every connection.
+    pub(super) fn announce(&self, head: (u64, u8)) {
+        let mut state = self.state.lock().unwrap();
+        state.script.head = head;
+        state.peers.iter().for_each(|peer| peer.notify("0xheads", header(head)));
+    }
+
+    /// The next request that is not answered by itself.
+    pub(super) async fn asked(&mut self) -> Asked {
+        super::soon(self.asked.recv()).await.unwrap()
+    }
+
+    pub(super) fn nothing_asked(&mut self) -> bool {
+        self.asked.try_recv().is_err()
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, state: Arc<Mutex<State>>, ask: mpsc::UnboundedSender<Asked>) {
+    let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
+    let (out, mut outgoing) = mpsc::unbounded_channel();
+    let peer = Peer(out);
+    {
+        let mut state = state.lock().unwrap();
+        state.connections += 1;
+        state.peers.push(peer.clone());
+    }
+    loop {
+        tokio::select! {
+            message = socket.next() => match message {
+                Some(Ok(Message::Text(text))) => {
+                    let request: Value = serde_json::from_str(&text).unwrap();
+                    assert_eq!(request["jsonrpc"], "2.0");
+                    let asked = Asked {
+                        id: request["id"].clone(),
+                        method: request["method"].as_str().unwrap().to_owned(),
+                        params: request["params"].clone(),
+                        peer: peer.clone(),
+                    };
+                    match by_itself(&state.lock().unwrap().script, &asked) {
+                        Some(result) => asked.answer(result),
+                        None => drop(ask.send(asked)),
+                    }
+                }
+                Some(Ok(_)) => {}
+                _ => return,
+            },
+            text = outgoing.recv() => match text {
+                Some(Some(text)) => if socket.send(Message::Text(text.into())).await.is_err() { return },
+                _ => return,
+            },
+        }
+    }
+}
+
+fn by_itself(script: &Script, asked: &Asked) -> Option<Value> {
+    let first = &asked.params[0];
+    match asked.method.as_str() {
+        _ if script.manual => None,
+        "eth_chainId" => Some(json!(format!("{:#x}", script.chain_id))),
+        "eth_getBlockByNumber" if first == "0x0" => Some(header((0, script.genesis))),
+        "eth_getBlockByNumber" if first == "latest" => Some(header(script.head)),
+        "eth_subscribe" if first == "newHeads" => Some(json!("0xheads")),
+        "eth_unsubscribe" if first == "0xheads" => Some(json!(true)),
+        _ => None,
+    }
+}
