@@ -1,6 +1,17 @@
 //! Signatures from keys that Sluice never holds: the key store, the schedule of Signs, and the one step that turns an
 //! answer into a checked signature.
 
+pub mod aws_kms;
+mod backoff;
+pub mod directory;
+pub mod key;
+pub mod keystore;
+pub mod scheduler;
+pub mod signature;
+mod stores;
+#[cfg(test)]
+mod testing;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -8,6 +19,10 @@ use std::sync::Arc;
 use alloy_primitives::B256;
 use futures_util::future::BoxFuture;
 
+pub use self::directory::{Directory, DirectoryError, ServiceKeys};
+pub use self::key::{Holder, Key};
+pub use self::scheduler::{Scheduler, SignLimits, SignTicket};
+pub use self::stores::build_store;
 use crate::config::KeySelection;
 
 /// How a key store names a key, for life: an ARN for AWS KMS, `local:0x…` for a keystore file. Never an alias.

@@ -1,0 +1,346 @@
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::num::NonZeroU32;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+use crate::config::{AwsCredentials, Secret};
+use crate::signing::testing::{arn, signing_key, spki};
+
+/// What the server answers to one call: status and body.
+type Answer = (u16, Value);
+type Script = Box<dyn Fn(&str, &Value, usize) -> Answer + Send + Sync>;
+
+/// A KMS endpoint on loopback that follows a script by operation, request and number of that operation's call.
+struct Server {
+    kms: AwsKms,
+    metrics: Arc<Metrics>,
+    calls: Arc<Mutex<Vec<(String, Value)>>>,
+    _accepting: AbortOnDropHandle<()>,
+}
+
+async fn serve(script: impl Fn(&str, &Value, usize) -> Answer + Send + Sync + 'static) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let script: Arc<Script> = Arc::new(Box::new(script));
+    let calls = Arc::<Mutex<Vec<(String, Value)>>>::default();
+    let accepting = tokio::spawn({
+        let calls = calls.clone();
+        async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (script, calls) = (script.clone(), calls.clone());
+                let service = service_fn(move |request| answer(request, script.clone(), calls.clone()));
+                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        }
+    });
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let kms = AwsKms::connect("kms", &configuration(&url), metrics.clone()).await.unwrap();
+    Server { kms, metrics, calls, _accepting: AbortOnDropHandle::new(accepting) }
+}
+
+fn configuration(url: &str) -> config::AwsKms {
+    config::AwsKms {
+        region: "us-east-1".to_owned(),
+        endpoint: Some(url.parse().unwrap()),
+        credentials: Some(AwsCredentials {
+            access_key_id: Secret::new("AKIDEXAMPLE".to_owned()),
+            secret_access_key: Secret::new("very-secret".to_owned()),
+            session_token: None,
+        }),
+        sign_rate: NonZeroU32::new(1000).unwrap(),
+        sign_rate_per_key: NonZeroU32::new(1000).unwrap(),
+        sign_deadline: Duration::from_secs(10),
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    script: Arc<Script>,
+    calls: Arc<Mutex<Vec<(String, Value)>>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let target = request.headers()["x-amz-target"].to_str().unwrap().to_owned();
+    let operation = target.strip_prefix("TrentService.").unwrap().to_owned();
+    let body: Value = serde_json::from_slice(&request.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    let number = {
+        let mut calls = calls.lock().unwrap();
+        calls.push((operation.clone(), body.clone()));
+        calls.iter().filter(|(other, _)| *other == operation).count() - 1
+    };
+    let (status, body) = script(&operation, &body, number);
+    let response = Response::builder().status(status).header("content-type", "application/x-amz-json-1.1");
+    Ok(response.body(Full::new(Bytes::from(body.to_string()))).unwrap())
+}
+
+impl Server {
+    fn count(&self, operation: &str) -> usize {
+        self.calls.lock().unwrap().iter().filter(|(other, _)| other == operation).count()
+    }
+
+    fn request(&self, operation: &str) -> Value {
+        self.calls.lock().unwrap().iter().find(|(other, _)| other == operation).unwrap().1.clone()
+    }
+}
+
+fn fails(code: &str, message: &str) -> Answer {
+    (400, json!({ "__type": code, "message": message }))
+}
+
+fn key_arn(id: &str) -> String {
+    format!("arn:aws:kms:us-east-1:111122223333:key/{id}")
+}
+
+fn metadata(id: &str, spec: &str, usage: &str, state: &str) -> Answer {
+    (200, json!({ "KeyMetadata": { "KeyId": id, "Arn": key_arn(id), "KeySpec": spec, "KeyUsage": usage, "KeyState": state } }))
+}
+
+/// Standard base64, for blobs.
+fn base64(bytes: &[u8]) -> String {
+    aws_smithy_types::base64::encode(bytes)
+}
+
+fn class<T: std::fmt::Debug>(result: Result<T, KeyStoreError>) -> SignClass {
+    result.unwrap_err().class
+}
+
+/// The part of an ARN, key id or alias that names the key.
+fn short(request: &Value) -> String {
+    request["KeyId"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn sign_asks_for_the_digest_and_gives_what_kms_said() {
+    let key = signing_key(1);
+    let digest = B256::repeat_byte(7);
+    let der = key.sign_prehash_recoverable(digest.as_slice()).unwrap().0.to_der();
+    let encoded = base64(der.as_bytes());
+    let server = serve(move |_, _, _| (200, json!({ "KeyId": key_arn("b"), "Signature": encoded }))).await;
+    let answer = server.kms.sign_digest(&arn(&key_arn("a")), digest).await.unwrap();
+    assert_eq!(&*answer.arn.0, key_arn("b"), "the key that KMS says, not the one that was asked for");
+    assert!(matches!(answer.signature, RawSignature::Der(bytes) if bytes == der.as_bytes()));
+    let expected = json!({ "KeyId": key_arn("a"), "Message": base64(digest.as_slice()), "MessageType": "DIGEST", "SigningAlgorithm": "ECDSA_SHA_256" });
+    assert_eq!(server.request("Sign"), expected);
+}
+
+#[tokio::test]
+async fn sign_is_one_attempt_and_its_error_has_a_class() {
+    let table = [
+        (fails("ThrottlingException", "Rate exceeded"), SignClass::Throttled),
+        ((500, json!({ "__type": "KMSInternalException" })), SignClass::Transient),
+        ((503, json!({})), SignClass::Transient),
+        (fails("KMSInvalidStateException", "x is creating."), SignClass::Transient),
+        (fails("KMSInvalidStateException", "x is pending deletion."), SignClass::KeyDown),
+        (fails("com.amazonaws.kms#DisabledException", "x is disabled."), SignClass::KeyDown),
+        (fails("NotFoundException", "no key"), SignClass::Configuration),
+        (fails("LimitExceededException", ""), SignClass::Configuration),
+        (fails("AccessDeniedException", "not authorized to perform: kms:Sign"), SignClass::Credentials),
+        (fails("ExpiredTokenException", "expired"), SignClass::Credentials),
+        ((200, json!({})), SignClass::Transient),
+    ];
+    let rows = table.clone();
+    let server = serve(move |_, _, number| rows[number].0.clone()).await;
+    for (answer, expected) in &table {
+        let result = server.kms.sign_digest(&arn("a"), B256::ZERO).await;
+        assert_eq!(result.unwrap_err().class, *expected, "{answer:?}");
+    }
+    assert_eq!(server.count("Sign"), table.len());
+}
+
+#[tokio::test]
+async fn errors_repeat_nothing_of_the_request() {
+    let answers = [
+        fails("IncompleteSignatureException", "Authorization=AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/…"),
+        fails("UnrecognizedClientException", "AKIDEXAMPLE"),
+    ];
+    let server = serve(move |_, _, number| answers[number].clone()).await;
+    for _ in 0..2 {
+        let error = server.kms.sign_digest(&arn("a"), B256::ZERO).await.unwrap_err();
+        assert_eq!(error.class, SignClass::Credentials);
+        assert!(!error.detail.contains("AKIDEXAMPLE"), "{}", error.detail);
+    }
+    let shown = format!("{:?}", server.kms);
+    assert!(!shown.contains("AKIDEXAMPLE") && !shown.contains("very-secret"), "{shown}");
+}
+
+#[tokio::test]
+async fn no_connection_is_transient() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let kms = AwsKms::connect("kms", &configuration(&url), Arc::new(Metrics::new().unwrap())).await.unwrap();
+    let error = kms.sign_digest(&arn("a"), B256::ZERO).await.unwrap_err();
+    assert_eq!(error.class, SignClass::Transient);
+    assert!(error.detail.starts_with("AWS KMS Sign: no answer: "), "{}", error.detail);
+}
+
+#[tokio::test]
+async fn the_public_key_is_asked_again_after_a_throttle_and_counted() {
+    let der = spki(&signing_key(1));
+    let encoded = base64(&der);
+    let server = serve(move |_, _, number| match number {
+        0 => fails("ThrottlingException", "Rate exceeded"),
+        _ => (200, json!({ "PublicKey": encoded })),
+    })
+    .await;
+    assert_eq!(server.kms.public_key(&arn("a")).await.unwrap(), der);
+    assert_eq!((server.count("GetPublicKey"), server.metrics.public_keys.get()), (2, 2));
+}
+
+/// Five keys on three pages; of two keys the tags are on two pages.
+fn account(operation: &str, request: &Value, _: usize) -> Answer {
+    let marker = request["Marker"].as_str().unwrap_or_default().to_owned();
+    let entries = |ids: &[&str]| Value::from(ids.iter().map(|id| json!({ "KeyId": id, "KeyArn": key_arn(id) })).collect::<Vec<_>>());
+    match (operation, marker.as_str()) {
+        ("ListKeys", "") => (200, json!({ "Keys": entries(&["k1", "aes"]), "Truncated": true, "NextMarker": "2" })),
+        ("ListKeys", "2") => (200, json!({ "Keys": [], "Truncated": true, "NextMarker": "3" })),
+        // Truncated without a marker: the end.
+        ("ListKeys", "3") => (200, json!({ "Keys": entries(&["k2", "k3", "foreign", "p256"]), "Truncated": true })),
+        ("DescribeKey", _) => match short(request).as_str() {
+            "aes" => metadata("aes", "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "Enabled"),
+            "p256" => metadata("p256", "ECC_NIST_P256", "SIGN_VERIFY", "Enabled"),
+            "foreign" => fails("AccessDeniedException", "not authorized"),
+            "k3" => metadata("k3", "ECC_SECG_P256K1", "SIGN_VERIFY", "PendingDeletion"),
+            "one" => metadata("k1", "ECC_SECG_P256K1", "SIGN_VERIFY", "Enabled"),
+            id @ ("k1" | "k2") => metadata(id, "ECC_SECG_P256K1", "SIGN_VERIFY", "Enabled"),
+            id => fails("NotFoundException", &format!("no {id}")),
+        },
+        ("ListResourceTags", "") => {
+            (200, json!({ "Tags": [{ "TagKey": "app", "TagValue": "payments" }], "Truncated": true, "NextMarker": "t" }))
+        }
+        ("ListResourceTags", "t") => {
+            let tier = if short(request) == "k1" { "hot" } else { "cold" };
+            (200, json!({ "Tags": [{ "TagKey": "tier", "TagValue": tier }], "Truncated": false }))
+        }
+        _ => panic!("{operation} {request}"),
+    }
+}
+
+fn arns(found: &[FoundKey]) -> Vec<String> {
+    found.iter().map(|key| key.arn.to_string()).collect()
+}
+
+#[tokio::test]
+async fn everything_is_paged_to_the_end_and_only_secp256k1_signers_are_found() {
+    let server = serve(account).await;
+    let found = server.kms.discover(&KeySelection::All).await.unwrap();
+    assert_eq!(arns(&found), ["k1", "k2", "k3"].map(key_arn));
+    assert_eq!(found[2].state, KeyState::Unusable("PendingDeletion".to_owned()));
+    assert_eq!((server.count("ListKeys"), server.count("DescribeKey"), server.count("ListResourceTags")), (3, 6, 0));
+}
+
+#[tokio::test]
+async fn tags_have_to_match_all() {
+    let server = serve(account).await;
+    let tags = |pairs: &[(&str, &str)]| KeySelection::Tags(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
+    let found = server.kms.discover(&tags(&[("app", "payments"), ("tier", "hot")])).await.unwrap();
+    assert_eq!(arns(&found), [key_arn("k1")]);
+    assert_eq!(found[0].tags.len(), 2);
+    assert_eq!(server.kms.discover(&tags(&[("app", "payments")])).await.unwrap().len(), 3);
+    assert!(server.kms.discover(&tags(&[("app", "other")])).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn names_are_resolved_to_arns_once() {
+    let server = serve(account).await;
+    let ids = |names: &[&str]| KeySelection::Ids(names.iter().map(|name| (*name).to_owned()).collect());
+    let found = server.kms.discover(&ids(&["alias/one", &key_arn("k1"), "k2"])).await.unwrap();
+    assert_eq!(arns(&found), ["k1", "k2"].map(key_arn));
+    assert_eq!(found[0].aliases, ["alias/one"]);
+    assert_eq!(server.count("ListKeys"), 0);
+
+    let missing = server.kms.discover(&ids(&["k1", "alias/none"])).await.unwrap_err();
+    assert_eq!(missing.class, SignClass::Configuration);
+    assert!(missing.detail.starts_with("alias/none: AWS KMS DescribeKey: NotFoundException"), "{}", missing.detail);
+    let wrong = server.kms.discover(&ids(&["p256"])).await.unwrap_err();
+    assert!(wrong.detail.ends_with("is ECC_NIST_P256 for SIGN_VERIFY, not ECC_SECG_P256K1 for SIGN_VERIFY"), "{}", wrong.detail);
+    assert_eq!(class(server.kms.discover(&ids(&["foreign"])).await), SignClass::Credentials);
+}
+
+#[tokio::test]
+async fn a_listing_that_goes_round_is_an_error() {
+    let server = serve(|_, _, _| (200, json!({ "Keys": [], "Truncated": true, "NextMarker": "again" }))).await;
+    assert_eq!(class(server.kms.discover(&KeySelection::All).await), SignClass::Configuration);
+    assert_eq!(server.count("ListKeys"), 2);
+}
+
+#[tokio::test]
+async fn a_probe_tells_the_state() {
+    let server = serve(account).await;
+    server.kms.probe(&arn(&key_arn("k1"))).await.unwrap();
+    assert_eq!(class(server.kms.probe(&arn(&key_arn("k3"))).await), SignClass::KeyDown);
+    assert_eq!(class(server.kms.probe(&arn(&key_arn("gone"))).await), SignClass::Configuration);
+    assert_eq!(server.count("Sign"), 0);
+}
+
+#[tokio::test]
+async fn a_key_is_created_with_its_tags_and_alias() {
+    let server = serve(|operation, _, number| match (operation, number) {
+        ("CreateKey", _) => metadata("new", "ECC_SECG_P256K1", "SIGN_VERIFY", "Enabled"),
+        ("CreateAlias", 0 | 1) => (200, json!({})),
+        _ => fails("AlreadyExistsException", "taken"),
+    })
+    .await;
+    let tags = BTreeMap::from([("app".to_owned(), "payments".to_owned())]);
+    let key = server.kms.create_key(&tags, Some("one")).await.unwrap();
+    assert_eq!((key.arn.to_string(), key.aliases, key.tags), (key_arn("new"), vec!["alias/one".to_owned()], tags));
+    let expected =
+        json!({ "KeySpec": "ECC_SECG_P256K1", "KeyUsage": "SIGN_VERIFY", "Tags": [{ "TagKey": "app", "TagValue": "payments" }] });
+    assert_eq!(server.request("CreateKey"), expected);
+    assert_eq!(server.request("CreateAlias"), json!({ "AliasName": "alias/one", "TargetKeyId": key_arn("new") }));
+
+    let prefixed = server.kms.create_key(&BTreeMap::new(), Some("alias/two")).await.unwrap();
+    assert_eq!(prefixed.aliases, ["alias/two"]);
+    let lost = server.kms.create_key(&BTreeMap::new(), Some("one")).await.unwrap_err();
+    assert!(lost.detail.contains(&key_arn("new")), "{}", lost.detail);
+    assert!(server.kms.create_key(&BTreeMap::new(), None).await.unwrap().aliases.is_empty());
+}
+
+#[tokio::test]
+async fn aliases_are_told_by_key() {
+    let server = serve(|_, request, _| {
+        let alias = |name: &str, target: Option<&str>| {
+            json!({ "AliasName": format!("alias/{name}"), "AliasArn": format!("arn:aws:kms:us-east-1:111122223333:alias/{name}"), "TargetKeyId": target })
+        };
+        match request["Marker"].as_str() {
+            None => (200, json!({ "Aliases": [alias("a", Some("k1")), alias("aws/ebs", None)], "Truncated": true, "NextMarker": "2" })),
+            Some(_) => (200, json!({ "Aliases": [alias("b", Some("k1")), alias("c", Some("k2"))], "Truncated": false })),
+        }
+    })
+    .await;
+    let aliases: HashMap<_, _> = server.kms.describe_aliases().await.unwrap().into_iter().collect();
+    assert_eq!(aliases.len(), 2);
+    assert_eq!(aliases[&arn(&key_arn("k1"))], ["alias/a", "alias/b"]);
+    assert_eq!(aliases[&arn(&key_arn("k2"))], ["alias/c"]);
+}
+
+#[tokio::test]
+async fn a_quota_belongs_to_an_account_in_a_region() {
+    let server = serve(account).await;
+    let group = |text: &str| server.kms.quota_group(&arn(text)).0.to_string();
+    assert_eq!(group(&key_arn("k1")), "111122223333/us-east-1");
+    assert_eq!(group("arn:aws-cn:kms:cn-north-1:1:key/mrk-2"), "1/cn-north-1");
+    assert_eq!(group("k1"), "k1");
+}
+
+#[tokio::test]
+async fn refused_credentials_are_read_again_once() {
+    let mut server = serve(|_, _, _| fails("ExpiredTokenException", "expired")).await;
+    server.kms.has_chain = true;
+    let key = arn("a");
+    // Both were sent with the old credentials: one reads them again, and both may try the new ones.
+    let (first, second) = tokio::join!(server.kms.sign_digest(&key, B256::ZERO), server.kms.sign_digest(&key, B256::ZERO));
+    assert_eq!((class(first), class(second)), (SignClass::Transient, SignClass::Transient));
+    assert_eq!(class(server.kms.sign_digest(&key, B256::ZERO).await), SignClass::Credentials);
+    assert_eq!(server.kms.client().1, 1);
+}

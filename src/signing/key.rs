@@ -1,0 +1,110 @@
+//! A managed key: one public key, the names that hold it, and which of them can sign.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use alloy_primitives::Address;
+
+use super::signature::{PinnedKey, SpkiError};
+use super::{KeyArn, KeyState, KeyStore, KeyStoreError, SignClass};
+
+/// One name of a key, and the way to it.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// The pinned name.
+    pub arn: KeyArn,
+    /// Name of the configuration that reaches it.
+    pub configuration: Arc<str>,
+    /// The store to ask.
+    pub store: Arc<dyn KeyStore>,
+    /// Whether it can sign.
+    pub state: KeyState,
+}
+
+/// A key that services share. Names (replicas) may join it, and their states change; its public key never does.
+#[derive(Debug)]
+pub struct Key {
+    address: Address,
+    held: RwLock<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    pinned: Arc<PinnedKey>,
+    holders: Vec<Holder>,
+}
+
+impl Key {
+    /// A key with its first holder.
+    pub fn new(pinned: PinnedKey, holder: Holder) -> Self {
+        Self { address: pinned.address(), held: RwLock::new(Held { pinned: Arc::new(pinned), holders: vec![holder] }) }
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// The public key with the names that are pinned to it now.
+    pub fn pinned(&self) -> Arc<PinnedKey> {
+        Arc::clone(&self.held.read().unwrap_or_else(PoisonError::into_inner).pinned)
+    }
+
+    /// Every holder, in the order of discovery.
+    pub fn holders(&self) -> Vec<Holder> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).holders.clone()
+    }
+
+    /// The holder that signs: the first that can; if none can, the first.
+    pub fn holder(&self) -> Option<Holder> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let enabled = held.holders.iter().find(|holder| holder.state == KeyState::Enabled);
+        enabled.or(held.holders.first()).cloned()
+    }
+
+    /// Whether it can sign, by any of its names.
+    pub fn state(&self) -> KeyState {
+        self.holder().map_or_else(|| KeyState::Unusable("no holder".to_owned()), |holder| holder.state)
+    }
+
+    /// Notes what is known about one of its names.
+    pub fn set_state(&self, arn: &KeyArn, state: &KeyState) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        for holder in held.holders.iter_mut().filter(|holder| holder.arn == *arn) {
+            holder.state = state.clone();
+        }
+    }
+
+    /// Adds a holder (another name, or another configuration that reaches the same name) and notes its state.
+    pub fn add(&self, holder: Holder, spki: &[u8]) -> Result<(), SpkiError> {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        if !held.pinned.is_pinned(&holder.arn) {
+            Arc::make_mut(&mut held.pinned).also(holder.arn.clone(), spki)?;
+        }
+        match held.holders.iter_mut().find(|known| known.arn == holder.arn && known.configuration == holder.configuration) {
+            Some(known) => known.state = holder.state,
+            None => held.holders.push(holder),
+        }
+        Ok(())
+    }
+
+    /// Asks the store whether the key could sign now, and notes the answer: a key that is down is out of use until a probe
+    /// finds it up again.
+    pub async fn probe(&self) -> Result<(), KeyStoreError> {
+        let mut last = KeyStoreError { class: SignClass::KeyDown, detail: format!("{} has no holder", self.address) };
+        for holder in self.holders() {
+            match holder.store.probe(&holder.arn).await {
+                Ok(()) => {
+                    self.set_state(&holder.arn, &KeyState::Enabled);
+                    return Ok(());
+                }
+                Err(error) => {
+                    if error.class == SignClass::KeyDown {
+                        self.set_state(&holder.arn, &KeyState::Unusable(error.detail.clone()));
+                    }
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+}

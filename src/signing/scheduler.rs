@@ -1,0 +1,152 @@
+//! Who signs next: many Signs in flight per key, ordered by nonce, fair between keys, below the ceilings of key and quota
+//! group. One task decides; callers hold a ticket and never wait at a ceiling themselves.
+
+mod attempt;
+mod ceilings;
+mod queues;
+mod task;
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use alloy_primitives::{B256, Signature};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use self::queues::Bounds;
+use self::task::{Command, Request, Task};
+use super::key::Key;
+use super::{KeyStoreError, QuotaGroup, SignClass};
+use crate::config::{Configuration, Provider};
+use crate::telemetry::metrics::Metrics;
+
+/// Signs in flight, in all and for one key.
+const BOUNDS: Bounds = Bounds { total: 512, per_key: 256 };
+/// Tickets at the same time; above that a Sign is refused at once.
+const TICKETS: usize = 65_536;
+/// For key stores that state no deadline.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a configuration allows its Signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignLimits {
+    /// Signs per second of one quota group; none is no ceiling.
+    pub rate: Option<NonZeroU32>,
+    /// Signs per second of one key; none is no ceiling.
+    pub rate_per_key: Option<NonZeroU32>,
+    /// Time for one signature from its request on, waiting and retries included.
+    pub deadline: Duration,
+}
+
+impl SignLimits {
+    /// The limits that a configuration states; local keys have no quota.
+    pub fn of(configuration: &Configuration) -> Self {
+        match &configuration.provider {
+            Provider::AwsKms(kms) => {
+                Self { rate: Some(kms.sign_rate), rate_per_key: Some(kms.sign_rate_per_key), deadline: kms.sign_deadline }
+            }
+            Provider::Local(_) | Provider::Development { .. } => Self::default(),
+        }
+    }
+}
+
+impl Default for SignLimits {
+    fn default() -> Self {
+        Self { rate: None, rate_per_key: None, deadline: DEADLINE }
+    }
+}
+
+/// A handle on the scheduler's task, which ends with its last handle once everything that was asked is answered.
+#[derive(Debug, Clone)]
+pub struct Scheduler {
+    commands: mpsc::UnboundedSender<Command>,
+    /// Bounds the commands: each ticket sends two at most.
+    permits: Arc<Semaphore>,
+    tickets: Arc<AtomicU64>,
+}
+
+impl Scheduler {
+    /// Starts the task on the current runtime. `limits` by the name of the configuration; one without gets the default.
+    pub fn start(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>) -> Self {
+        Self::with_bounds(limits, metrics, BOUNDS, TICKETS)
+    }
+
+    fn with_bounds(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>, bounds: Bounds, tickets: usize) -> Self {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        tokio::spawn(Task::new(limits, metrics, bounds).run(inbox));
+        Self { commands, permits: Arc::new(Semaphore::new(tickets)), tickets: Arc::new(AtomicU64::new(0)) }
+    }
+
+    /// Asks for a signature of this digest. Within a key, the lowest `order` (the nonce) goes first, then the first that
+    /// arrived. The same digest of the same key, asked again before it is answered, shares one Sign. The ticket gives the
+    /// verified signature, or an error by the configuration's deadline. Never waits.
+    pub fn sign(&self, key: &Arc<Key>, digest: B256, order: u64) -> SignTicket {
+        let id = self.tickets.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            return SignTicket::refused(answer, reply, SignClass::Throttled, "too many signatures are asked for at once");
+        };
+        let permit = Arc::new(permit);
+        let request = Request { ticket: id, key: Arc::clone(key), digest, order, reply, permit: Arc::clone(&permit) };
+        // If the task is gone the request goes with its reply, which the ticket sees.
+        let _ = self.commands.send(Command::Sign(request));
+        SignTicket { answer, cancel: Some(Cancel { id, permit, commands: self.commands.downgrade() }) }
+    }
+}
+
+/// A signature to come. Dropped before it is answered, its Sign is not issued any more; one that was issued runs on.
+#[derive(Debug)]
+pub struct SignTicket {
+    answer: oneshot::Receiver<Result<Signature, KeyStoreError>>,
+    cancel: Option<Cancel>,
+}
+
+#[derive(Debug)]
+struct Cancel {
+    id: u64,
+    permit: Arc<OwnedSemaphorePermit>,
+    /// Weak: a ticket does not keep the scheduler.
+    commands: mpsc::WeakUnboundedSender<Command>,
+}
+
+impl SignTicket {
+    fn refused(
+        answer: oneshot::Receiver<Result<Signature, KeyStoreError>>,
+        reply: oneshot::Sender<Result<Signature, KeyStoreError>>,
+        class: SignClass,
+        detail: &str,
+    ) -> Self {
+        let _ = reply.send(Err(KeyStoreError { class, detail: detail.to_owned() }));
+        Self { answer, cancel: None }
+    }
+}
+
+impl Future for SignTicket {
+    type Output = Result<Signature, KeyStoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answer).poll(context).map(|answer| {
+            self.cancel = None;
+            answer.unwrap_or_else(|_| {
+                Err(KeyStoreError { class: SignClass::Transient, detail: "the scheduler of Signs has ended".to_owned() })
+            })
+        })
+    }
+}
+
+impl Drop for SignTicket {
+    fn drop(&mut self) {
+        if let Some(Cancel { id, permit, commands }) = self.cancel.take()
+            && let Some(commands) = commands.upgrade()
+        {
+            let _ = commands.send(Command::Cancel { ticket: id, _permit: permit });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! A scripted key store in memory, for the tests of this room.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use k256::PublicKey;
+use k256::ecdsa::SigningKey;
+use k256::pkcs8::EncodePublicKey;
+use tokio::sync::Semaphore;
+
+use super::*;
+
+pub(super) fn arn(name: &str) -> KeyArn {
+    KeyArn(name.into())
+}
+
+pub(super) fn signing_key(seed: u8) -> SigningKey {
+    SigningKey::from_slice(&[seed; 32]).unwrap()
+}
+
+pub(super) fn spki(key: &SigningKey) -> Vec<u8> {
+    PublicKey::from(key.verifying_key()).to_public_key_der().unwrap().into_vec()
+}
+
+pub(super) fn failure(class: SignClass) -> KeyStoreError {
+    KeyStoreError { class, detail: format!("scripted {class:?}") }
+}
+
+/// What one Sign does.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Act {
+    Sign,
+    /// Signs after a permit of the store's gate is there.
+    Gated,
+    /// Signs another digest.
+    Lie,
+    Fail(SignClass),
+    Take(Duration),
+    Hang,
+    Panic,
+}
+
+type Script = Box<dyn Fn(usize) -> Act + Send + Sync>;
+
+/// Keys by ARN, a script of Signs by their number, and what was asked.
+pub(super) struct ScriptedStore {
+    pub(super) keys: HashMap<KeyArn, SigningKey>,
+    pub(super) states: Mutex<HashMap<KeyArn, KeyState>>,
+    pub(super) signs: Mutex<Vec<(KeyArn, B256)>>,
+    pub(super) public_keys: Mutex<Vec<KeyArn>>,
+    pub(super) refuse_public_key: Mutex<Option<SignClass>>,
+    pub(super) gate: Semaphore,
+    pub(super) most_in_flight: AtomicUsize,
+    in_flight: AtomicUsize,
+    script: Script,
+}
+
+impl fmt::Debug for ScriptedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ScriptedStore")
+    }
+}
+
+impl ScriptedStore {
+    pub(super) fn new(keys: &[(&str, u8)], script: impl Fn(usize) -> Act + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            keys: keys.iter().map(|(name, seed)| (arn(name), signing_key(*seed))).collect(),
+            states: Mutex::default(),
+            signs: Mutex::default(),
+            public_keys: Mutex::default(),
+            refuse_public_key: Mutex::default(),
+            gate: Semaphore::new(0),
+            most_in_flight: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            script: Box::new(script),
+        })
+    }
+
+    pub(super) fn digests(&self) -> Vec<B256> {
+        self.signs.lock().unwrap().iter().map(|(_, digest)| *digest).collect()
+    }
+
+    pub(super) fn key(self: &Arc<Self>, name: &str) -> Arc<Key> {
+        let pinned = signature::PinnedKey::from_spki(arn(name), &spki(&self.keys[&arn(name)])).unwrap();
+        let store: Arc<dyn KeyStore> = self.clone();
+        Arc::new(Key::new(pinned, Holder { arn: arn(name), configuration: "test".into(), store, state: KeyState::Enabled }))
+    }
+
+    fn found(&self, arn: &KeyArn) -> FoundKey {
+        let state = self.states.lock().unwrap().get(arn).cloned().unwrap_or(KeyState::Enabled);
+        FoundKey { arn: arn.clone(), state, aliases: Vec::new(), tags: BTreeMap::new() }
+    }
+
+    async fn act(&self, key: &KeyArn, digest: B256) -> Result<SignAnswer, KeyStoreError> {
+        let number = {
+            let mut signs = self.signs.lock().unwrap();
+            signs.push((key.clone(), digest));
+            signs.len() - 1
+        };
+        let digest = match (self.script)(number) {
+            Act::Sign => digest,
+            Act::Lie => B256::repeat_byte(0xee),
+            Act::Gated => {
+                self.gate.acquire().await.unwrap().forget();
+                digest
+            }
+            Act::Take(duration) => {
+                tokio::time::sleep(duration).await;
+                digest
+            }
+            Act::Fail(class) => return Err(failure(class)),
+            Act::Hang => std::future::pending().await,
+            Act::Panic => panic!("scripted"),
+        };
+        let (signature, _) = self.keys[key].sign_prehash_recoverable(digest.as_slice()).unwrap();
+        Ok(SignAnswer { arn: key.clone(), signature: RawSignature::Der(signature.to_der().as_bytes().to_vec()) })
+    }
+}
+
+impl KeyStore for ScriptedStore {
+    fn discover<'a>(&'a self, selection: &'a KeySelection) -> BoxFuture<'a, Result<Vec<FoundKey>, KeyStoreError>> {
+        async move {
+            tokio::task::yield_now().await;
+            match selection {
+                KeySelection::Ids(ids) => {
+                    let named = ids.iter().map(|id| arn(id));
+                    named.map(|arn| self.keys.get(&arn).map(|_| self.found(&arn)).ok_or(failure(SignClass::Configuration))).collect()
+                }
+                _ => Ok(self.keys.keys().map(|arn| self.found(arn)).collect()),
+            }
+        }
+        .boxed()
+    }
+
+    fn public_key<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<Vec<u8>, KeyStoreError>> {
+        async move {
+            self.public_keys.lock().unwrap().push(key.clone());
+            tokio::task::yield_now().await;
+            let refused = *self.refuse_public_key.lock().unwrap();
+            refused.map_or_else(|| Ok(spki(&self.keys[key])), |class| Err(failure(class)))
+        }
+        .boxed()
+    }
+
+    fn sign_digest<'a>(&'a self, key: &'a KeyArn, digest: B256) -> BoxFuture<'a, Result<SignAnswer, KeyStoreError>> {
+        async move {
+            let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_in_flight.fetch_max(now, Ordering::SeqCst);
+            let answer = self.act(key, digest).await;
+            self.in_flight.fetch_sub(1, Ordering::SeqCst);
+            answer
+        }
+        .boxed()
+    }
+
+    fn probe<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<(), KeyStoreError>> {
+        async move {
+            match self.found(key).state {
+                KeyState::Enabled => Ok(()),
+                KeyState::Unusable(_) => Err(failure(SignClass::KeyDown)),
+            }
+        }
+        .boxed()
+    }
+
+    fn quota_group(&self, _key: &KeyArn) -> QuotaGroup {
+        QuotaGroup("1/test".into())
+    }
+}
