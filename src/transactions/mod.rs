@@ -1,1 +1,14 @@
-//! transactions
+//! From a request to a final receipt. In the order in which a transaction passes: [`request`], [`prepare`] (with [`fees`]),
+//! [`chain`] (the way in), [`account`] (the single writer) with [`balance`] and [`nonces`], [`broadcast`] and [`outcome`], [`tracking`].
+
+pub mod account;
+pub mod balance;
+pub mod broadcast;
+pub mod chain;
+pub mod errors;
+pub mod fees;
+pub mod nonces;
+pub mod outcome;
+pub mod prepare;
+pub mod request;
+pub mod tracking;

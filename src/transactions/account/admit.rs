@@ -1,0 +1,247 @@
+//! Before the queue: the balance, read once per head, and what the nodes know of the account's nonces.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alloy_primitives::{Address, U64, U256};
+
+use super::{Owed, Pending, Task};
+use crate::journal::AttemptState;
+use crate::node::{CallError, Head};
+use crate::transactions::account::submission::{Accepted, Payload, Submission};
+use crate::transactions::errors::TransactionError;
+use crate::transactions::nonces::SlotState;
+
+/// What the nodes say about an account at one head.
+#[derive(Debug)]
+pub(super) struct Probe {
+    head: Arc<Head>,
+    balance: U256,
+    latest: u64,
+    pending: u64,
+    settled: bool,
+}
+
+/// Time before a probe that failed is made again.
+const RETRY: Duration = Duration::from_millis(250);
+
+async fn probe(chain: Arc<super::Chain>, address: Address, head: Arc<Head>) -> Result<Probe, CallError> {
+    let block = U64::from(head.number);
+    let pool = &chain.pool;
+    let (balance, latest, pending) = tokio::join!(
+        pool.call::<U256>("eth_getBalance", (address, block)),
+        pool.call::<U64>("eth_getTransactionCount", (address, block)),
+        pool.call_every::<U64>("eth_getTransactionCount", (address, "pending")),
+    );
+    let latest: u64 = latest?.to();
+    let answers: Vec<u64> = pending.into_iter().flatten().map(|nonce| nonce.to()).collect();
+    let pending = answers.iter().copied().max().unwrap_or(latest);
+    Ok(Probe { head, balance: balance?, latest, pending, settled: answers.iter().all(|nonce| *nonce == latest) })
+}
+
+impl Task {
+    pub(super) fn submit(&mut self, submission: Submission) {
+        let ticket = self.next_ticket();
+        if let Payload::Unsigned { key, .. } = &submission.payload {
+            self.key = Some(Arc::clone(key));
+        }
+        let refusal = if let Some(reason) = &self.paused {
+            Some(TransactionError::Paused(reason.clone()))
+        } else if self.intake.len() + self.nonces.queued() >= self.chain.environment.account.queue {
+            Some(TransactionError::QueueFull)
+        } else {
+            self.known_bytes(&submission)
+        };
+        let released = refusal.is_none() && self.release_held(&submission);
+        let pending = Pending::new(submission);
+        if released {
+            self.hand_over(pending);
+            return;
+        }
+        self.tickets.insert(ticket, pending);
+        match refusal {
+            Some(error) => self.fail(ticket, error),
+            None => self.intake.push_back(ticket),
+        }
+    }
+
+    /// Bytes that are on record already are geth's "already known", unless a client held them until now.
+    fn known_bytes(&self, submission: &Submission) -> Option<TransactionError> {
+        let Payload::Signed { bytes, .. } = &submission.payload else { return None };
+        let live = self.attempts.get(&bytes.hash)?;
+        let open = live.state == AttemptState::Refused && self.nonces.slot(live.attempt.nonce) == Some(SlotState::Open);
+        (live.state != AttemptState::Held && !open).then_some(TransactionError::AlreadyKnown { hash: bytes.hash })
+    }
+
+    /// Bytes that `eth_signTransaction` gave out come back to be sent from here.
+    fn release_held(&mut self, submission: &Submission) -> bool {
+        let Payload::Signed { bytes, .. } = &submission.payload else { return false };
+        let Some(live) = self.attempts.get_mut(&bytes.hash).filter(|live| live.state == AttemptState::Held) else { return false };
+        let attempt = Arc::clone(&live.attempt);
+        // From here on the hold cannot end, and the same bytes cannot be handed in twice.
+        live.state = AttemptState::Committed;
+        self.nonces.set_slot(attempt.nonce, SlotState::Reopened);
+        let after = super::outbox::After::Released { hash: bytes.hash };
+        self.note(&attempt, AttemptState::Committed, None, Some("sent by its client".into()), Some(after));
+        true
+    }
+
+    fn hand_over(&mut self, pending: Pending) {
+        let Payload::Signed { bytes, .. } = &pending.submission.payload else { return };
+        let hash = bytes.hash;
+        if let Some(live) = self.attempts.get_mut(&hash) {
+            let accepted = Accepted { id: live.attempt.transaction, hash, raw: live.attempt.raw.clone() };
+            live.reply = pending.submission.reply;
+            if let Some(reply) = &live.reply {
+                let _first = reply.committed.set(accepted);
+            }
+            self.answers.push_back((Instant::now() + self.chain.environment.answer_after, hash));
+        }
+    }
+
+    /// Lets requests into the queue, in order of arrival, as far as the balance is known to cover them.
+    pub(super) fn admit(&mut self, now: Instant) {
+        while let Some(&ticket) = self.intake.front() {
+            let Some(pending) = self.tickets.get(&ticket) else {
+                self.intake.pop_front();
+                continue;
+            };
+            let (cost, deadline) = (pending.submission.cost(), self.deadline(&pending.submission));
+            if pending.submission.is_abandoned() {
+                self.intake.pop_front();
+                self.fail(ticket, TransactionError::Internal);
+                continue;
+            }
+            if deadline <= now {
+                self.intake.pop_front();
+                self.fail(ticket, TransactionError::QueueDeadline(self.chain.environment.account.queue_deadline));
+                continue;
+            }
+            match self.balance.check(cost) {
+                None => {
+                    self.probe_wanted = true;
+                    return;
+                }
+                Some(Err(_)) if self.is_stale(ticket) => {
+                    self.probe_wanted = true;
+                    return;
+                }
+                Some(Err(short)) => {
+                    self.intake.pop_front();
+                    let total = cost.saturating_add(short.queued);
+                    let overshot = total.saturating_sub(short.balance);
+                    let error = TransactionError::InsufficientFunds { balance: short.balance, cost, overshot, queued: short.queued };
+                    self.fail(ticket, error);
+                }
+                Some(Ok(())) => {
+                    self.intake.pop_front();
+                    self.enqueue(ticket, cost, deadline);
+                }
+            }
+        }
+    }
+
+    fn enqueue(&mut self, ticket: u64, cost: U256, deadline: Instant) {
+        let Some(pending) = self.tickets.get(&ticket) else { return };
+        let (wish, span) = (Self::wish(&pending.submission), pending.submission.span());
+        self.balance.reserve(Owed::Request(ticket), cost);
+        if let Err(denial) = self.nonces.enqueue(ticket, wish, span, deadline) {
+            self.deny(ticket, denial);
+        }
+    }
+
+    /// Whether the balance is older than the head at which it was first too small for this request.
+    fn is_stale(&mut self, ticket: u64) -> bool {
+        let newest = self.chain.tracker.processed().borrow().as_ref().map(|head| head.number);
+        let Some(pending) = self.tickets.get_mut(&ticket) else { return false };
+        pending.short_at = pending.short_at.or(newest);
+        pending.short_at > self.balance.block()
+    }
+
+    pub(super) fn start_probe(&mut self, now: Instant) {
+        if !self.probe_wanted || self.probe.is_some() || self.probe_after.is_some_and(|at| at > now) {
+            return;
+        }
+        let Some(head) = self.chain.tracker.processed().borrow().clone() else { return };
+        self.probe_wanted = false;
+        self.probe = Some(Box::pin(probe(Arc::clone(&self.chain), self.address(), head)));
+    }
+
+    pub(super) fn probe_finished(&mut self, result: Result<Probe, CallError>) {
+        match result {
+            Ok(probe) => {
+                self.probe_after = None;
+                self.balance.read(probe.head.number, probe.balance);
+                self.compare(&probe);
+                for asker in std::mem::take(&mut self.askers) {
+                    let _gone = asker.send(self.nonces.next_free());
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, account = %self.address(), "balance and nonces could not be read");
+                self.probe_wanted = true;
+                self.probe_after = Some(Instant::now() + RETRY);
+            }
+        }
+    }
+
+    /// Whose nonces are they? What the chain counts beyond ours was signed elsewhere.
+    fn compare(&mut self, probe: &Probe) {
+        if probe.pending.max(probe.latest) > self.nonces.ceiling() {
+            if !self.nonces.is_on_hold() {
+                self.nonces.set_on_hold(true);
+                self.alarm("foreign_nonce", "the key is used outside of Sluice; new nonces wait until the chain has settled");
+            }
+            if probe.settled && self.nonces.resync(probe.latest) {
+                self.floor = Some(probe.latest);
+                self.nonces.set_on_hold(false);
+                tracing::warn!(account = %self.address(), next = probe.latest, "nonces go on where the chain is");
+            }
+        } else if self.nonces.is_on_hold() {
+            self.nonces.set_on_hold(false);
+        }
+        self.find_foreign(probe.latest, probe.head.number);
+        self.settle_foreign(probe.head.number);
+    }
+
+    /// What the chain used for somebody else's payload is final when it is deep enough: ours can never be mined.
+    fn settle_foreign(&mut self, head: u64) {
+        let confirmations = self.chain.environment.confirmations;
+        self.foreign.retain(|nonce, _| self.nonces.slot(*nonce) == Some(SlotState::Foreign));
+        let deep: Vec<u64> =
+            self.foreign.iter().filter(|(_, found)| found.saturating_add(confirmations) <= head).map(|(nonce, _)| *nonce).collect();
+        for nonce in deep {
+            self.foreign.remove(&nonce);
+            for attempt in self.take_slot(nonce) {
+                let detail = Some("the chain used the nonce for a payload that is not ours".into());
+                self.note(&attempt, AttemptState::Replaced, None, detail, None);
+                self.chain.tracker.forget(attempt.hash);
+            }
+        }
+    }
+
+    /// Slots below the chain's nonce whose payloads are in no block: the receipts are asked again before anything is concluded.
+    fn find_foreign(&mut self, latest: u64, head: u64) {
+        let passed: Vec<u64> = self.current.range(..latest).map(|(nonce, _)| *nonce).collect();
+        for nonce in passed {
+            if matches!(self.nonces.slot(nonce), None | Some(SlotState::Mined | SlotState::Foreign | SlotState::Tied)) {
+                continue;
+            }
+            let hashes: Vec<_> = self.attempts.iter().filter(|(_, live)| live.attempt.nonce == nonce).map(|(hash, _)| *hash).collect();
+            let absent = hashes.iter().all(|hash| self.attempts.get(hash).is_some_and(|live| live.absent));
+            if absent {
+                self.nonces.set_slot(nonce, SlotState::Foreign);
+                self.foreign.insert(nonce, head);
+                for hash in &hashes {
+                    self.balance.release(Owed::Attempt(*hash));
+                    self.accept(*hash);
+                }
+                self.alarm("foreign_nonce", &format!("nonce {nonce} was used on the chain by a payload that is not ours"));
+                continue;
+            }
+            for hash in hashes {
+                self.chain.tracker.look_up(hash);
+            }
+        }
+    }
+}

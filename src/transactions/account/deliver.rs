@@ -1,0 +1,152 @@
+//! From a committed attempt to the nodes, and what their answers mean.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+
+use super::outbox::After;
+use super::{Answered, RESEND, Task};
+use crate::journal::{AttemptState, Kind, Record};
+use crate::transactions::broadcast::Verdict;
+use crate::transactions::errors::TransactionError;
+use crate::transactions::nonces::SlotState;
+use crate::transactions::outcome::classify;
+
+/// Time before an account that is paused by a refused filler tries another one: somebody may have added funds.
+const FILL_PAUSED: Duration = Duration::from_secs(30);
+
+impl Task {
+    pub(super) fn send(&mut self, nonce: u64, now: Instant) {
+        let Some(hash) = self.current.get(&nonce).copied() else { return };
+        let Some(live) = self.attempts.get_mut(&hash) else { return };
+        let tickets = self.chain.pool.send_raw(Arc::clone(&live.params));
+        live.delivery.begin(tickets.len());
+        live.sent_at = Some(now);
+        live.absent = false;
+        for (endpoint, ticket) in tickets.into_iter().enumerate() {
+            self.sends.push(ticket.map(move |answer| (hash, endpoint, answer)).boxed());
+        }
+    }
+
+    pub(super) fn answered(&mut self, (hash, endpoint, answer): Answered) {
+        let outcome = classify(&answer, hash);
+        self.chain.metrics.submission(&outcome);
+        let Some(live) = self.attempts.get_mut(&hash) else { return };
+        let (attempt, state) = (Arc::clone(&live.attempt), live.state);
+        let verdict = live.delivery.record(endpoint, outcome);
+        let waits = self.nonces.slot(attempt.nonce) == Some(SlotState::Sent);
+        match verdict {
+            Verdict::Wait => {}
+            Verdict::Taken => {
+                if matches!(state, AttemptState::Committed | AttemptState::Orphaned) {
+                    live.state = AttemptState::Broadcast;
+                    self.note(&attempt, AttemptState::Broadcast, None, None, None);
+                }
+                self.accept(hash);
+                self.filled(&attempt);
+            }
+            Verdict::NotSent => self.nonces.send_later(attempt.nonce, Instant::now() + RESEND),
+            Verdict::Refused { code, message } if waits => self.refused(&attempt, code, message),
+            Verdict::Refused { message, .. } => tracing::debug!(%hash, message, "a refusal of bytes that are not waited for"),
+            Verdict::NonceTooLow => {
+                self.accept(hash);
+                self.look_up_slot(attempt.nonce);
+            }
+            Verdict::Occupied => {
+                self.alarm("slot_occupied", &format!("another payload holds nonce {} in the node's pool", attempt.nonce));
+                self.accept(hash);
+            }
+            Verdict::PoolFull => {
+                self.nonces.pool_full(attempt.nonce);
+                self.retries.push((Instant::now() + 2 * RESEND, hash));
+                self.accept(hash);
+            }
+            Verdict::RefusedInDoubt(why) => {
+                let nonce = attempt.nonce;
+                self.alarm(
+                    "refused_in_doubt",
+                    &format!("nonce {nonce} is refused ({why}), but an earlier send of these bytes ended in doubt: held"),
+                );
+                self.accept(hash);
+            }
+            Verdict::Held(why) => {
+                tracing::warn!(%hash, account = %self.address(), nonce = attempt.nonce, why, "nobody knows whether a node has these bytes: held");
+                self.accept(hash);
+            }
+        }
+    }
+
+    /// Every endpoint refused the bytes for good. That is journaled before anybody is told, and they are never sent again.
+    fn refused(&mut self, attempt: &Arc<crate::journal::Attempt>, code: i64, message: String) {
+        let hash = attempt.hash;
+        tracing::warn!(%hash, account = %self.address(), nonce = attempt.nonce, message, "refused by every endpoint");
+        self.nonces.set_slot(attempt.nonce, SlotState::Reopened);
+        if attempt.kind == Kind::Filler {
+            let reason = format!("a filler for nonce {} was refused: {message}", attempt.nonce);
+            self.alarm("filler_refused", &reason);
+            self.outbox.push(Record::Pause { account: self.account, reason: Some(reason.clone()) }, None);
+            self.paused = Some(reason);
+            self.fill_later(FILL_PAUSED);
+        }
+        let error = TransactionError::Refused { code, message: message.clone(), hash };
+        self.note(attempt, AttemptState::Refused, None, Some(message), Some(After::Refused { hash, error }));
+    }
+
+    /// A node took a filler: what stopped the account is over.
+    fn filled(&mut self, attempt: &crate::journal::Attempt) {
+        if attempt.kind == Kind::Filler && self.paused.take().is_some() {
+            tracing::warn!(account = %self.address(), nonce = attempt.nonce, "the slot is filled; the account goes on");
+            self.outbox.push(Record::Pause { account: self.account, reason: None }, None);
+        }
+    }
+
+    fn look_up_slot(&self, nonce: u64) {
+        for (hash, live) in &self.attempts {
+            if live.attempt.nonce == nonce {
+                self.chain.tracker.look_up(*hash);
+            }
+        }
+    }
+
+    /// Bytes that reached nobody, or found no room, go out again; what is long unmined is looked up by hash first; holds end.
+    pub(super) fn resend_due(&mut self, now: Instant) {
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retries).into_iter().partition(|(at, _)| *at <= now);
+        self.retries = later;
+        for (_, hash) in due {
+            self.resend(hash);
+        }
+        let rebroadcast = self.chain.environment.rebroadcast;
+        let clock = std::time::SystemTime::now();
+        let mut over = Vec::new();
+        for (&nonce, hash) in &self.current {
+            let Some(live) = self.attempts.get_mut(hash) else { continue };
+            match self.nonces.slot(nonce) {
+                Some(SlotState::Sent) if live.sent_at.is_some_and(|at| now.duration_since(at) >= rebroadcast) => {
+                    live.sent_at = Some(now);
+                    live.resend_if_absent = true;
+                    self.chain.tracker.look_up(*hash);
+                }
+                Some(SlotState::Held) if live.attempt.hold_until.is_some_and(|until| until <= clock) => over.push(*hash),
+                _ => {}
+            }
+        }
+        for hash in over {
+            let Some(attempt) = self.attempts.get(&hash).map(|live| Arc::clone(&live.attempt)) else { continue };
+            self.nonces.set_slot(attempt.nonce, SlotState::Reopened);
+            let detail = Some("the hold of eth_signTransaction is over".into());
+            self.note(&attempt, AttemptState::Refused, None, detail, Some(After::HoldOver { hash }));
+        }
+    }
+
+    /// Sends the same bytes again, if the slot still waits for them.
+    pub(super) fn resend(&mut self, hash: alloy_primitives::B256) {
+        if let Some(live) = self.attempts.get_mut(&hash) {
+            let nonce = live.attempt.nonce;
+            live.resend_if_absent = false;
+            if self.current.get(&nonce) == Some(&hash) && self.nonces.slot(nonce) == Some(SlotState::Sent) {
+                self.nonces.set_slot(nonce, SlotState::Unsent);
+            }
+        }
+    }
+}

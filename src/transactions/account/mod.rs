@@ -1,0 +1,306 @@
+//! The single writer of one account: it alone hands out nonces, commits attempts and sends them. Requests and sightings reach
+//! it as messages; everything slow (Sign, commit, node) runs beside it and comes back as a message too.
+
+mod admit;
+mod deliver;
+mod open;
+mod outbox;
+mod sight;
+mod sign;
+pub mod submission;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alloy_primitives::{Address, B256};
+use futures_util::StreamExt as _;
+use futures_util::future::{AbortHandle, Aborted, BoxFuture, OptionFuture};
+use futures_util::stream::FuturesUnordered;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot};
+
+use self::admit::Probe;
+use self::outbox::Outbox;
+use self::submission::{Accepted, Reply, SignedBytes, Submission};
+use super::balance::Balance;
+use super::broadcast::Delivery;
+use super::chain::Chain;
+use super::errors::TransactionError;
+use super::nonces::{Action, Denial, Nonces, Ticket, Wish};
+use super::tracking::{Owner, Sighting};
+use crate::journal::{Account, Attempt, AttemptState, BlockRef, JournalError};
+use crate::node::CallError;
+use crate::signing::Key;
+use crate::signing::KeyStoreError;
+
+/// A message to an account's task.
+#[derive(Debug)]
+pub enum Command {
+    /// A request.
+    Submit(Box<Submission>),
+    /// The nonce that would be handed out next.
+    NextNonce(oneshot::Sender<u64>),
+}
+
+/// What a balance is reserved for: a request, then the attempt that it became.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Owed {
+    Request(Ticket),
+    Attempt(B256),
+}
+
+struct Pending {
+    submission: Submission,
+    signed: Option<SignedBytes>,
+    /// Ends the Sign in flight when the nonce it was for is void.
+    sign: Option<AbortHandle>,
+    replaces: bool,
+    nonce: u64,
+    /// The newest head when the balance was first too small: it is told as such only by a balance of that head or a later one.
+    short_at: Option<u64>,
+}
+
+impl Pending {
+    fn new(submission: Submission) -> Self {
+        Self { submission, signed: None, sign: None, replaces: false, nonce: 0, short_at: None }
+    }
+}
+
+struct Live {
+    attempt: Arc<Attempt>,
+    /// `["0x…"]`, made once.
+    params: Arc<RawValue>,
+    delivery: Delivery,
+    reply: Option<Reply>,
+    state: AttemptState,
+    block: Option<BlockRef>,
+    sent_at: Option<Instant>,
+    /// The same bytes go out again once the receipts know nothing of them.
+    resend_if_absent: bool,
+    /// A look-up since the last send found no receipt.
+    absent: bool,
+}
+
+type Signed = (Ticket, Result<Result<alloy_primitives::Signature, KeyStoreError>, Aborted>);
+type Written = (Vec<Ticket>, Result<Vec<i64>, JournalError>);
+type Answered = (B256, usize, Result<B256, CallError>);
+
+/// The task's state.
+pub(super) struct Task {
+    chain: Arc<Chain>,
+    account: Account,
+    nonces: Nonces,
+    balance: Balance<Owed>,
+    tickets: HashMap<Ticket, Pending>,
+    last_ticket: Ticket,
+    /// Requests that wait for a balance, in order of arrival.
+    intake: VecDeque<Ticket>,
+    attempts: HashMap<B256, Live>,
+    /// The payload on record of each slot that is not final.
+    current: BTreeMap<u64, B256>,
+    signs: FuturesUnordered<BoxFuture<'static, Signed>>,
+    commit: Option<BoxFuture<'static, Written>>,
+    sends: FuturesUnordered<BoxFuture<'static, Answered>>,
+    outbox: Outbox,
+    probe: Option<BoxFuture<'static, Result<Probe, CallError>>>,
+    probe_wanted: bool,
+    probe_after: Option<Instant>,
+    /// A floor to be written with the next commit.
+    floor: Option<u64>,
+    /// Committed attempts whose requester waits, and until when.
+    answers: VecDeque<(Instant, B256)>,
+    /// Attempts whose bytes go out again at a time.
+    retries: Vec<(Instant, B256)>,
+    /// Who asked for the next nonce while it was not known whether the chain agrees.
+    askers: Vec<oneshot::Sender<u64>>,
+    /// Slots that the chain used for payloads that are not ours, and the head at which that was found.
+    foreign: BTreeMap<u64, u64>,
+    paused: Option<String>,
+    key: Option<Arc<Key>>,
+    fill_after: Option<Instant>,
+}
+
+/// How often waiting things are looked at when nothing else happens.
+const TICK: Duration = Duration::from_millis(200);
+/// Time before bytes that reached nobody, or found the pool full, go out again.
+const RESEND: Duration = Duration::from_millis(500);
+
+/// Runs the account until its chain stops. The channels outlive a panic of the task only in the caller's hands.
+pub(super) async fn run(
+    chain: Arc<Chain>,
+    address: Address,
+    mut commands: mpsc::Receiver<Command>,
+    mut sightings: mpsc::UnboundedReceiver<Sighting>,
+) {
+    let Some((mut task, early)) = open::open(Arc::clone(&chain), address, &mut commands).await else { return };
+    for command in early {
+        task.command(command);
+    }
+    let mut processed = chain.tracker.processed();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        task.act();
+        tokio::select! {
+            () = chain.stop.cancelled() => return,
+            Some(sighting) = sightings.recv() => {
+                task.sighting(sighting);
+                while let Ok(sighting) = sightings.try_recv() {
+                    task.sighting(sighting);
+                }
+            }
+            Some(command) = commands.recv() => {
+                task.command(command);
+                while let Ok(command) = commands.try_recv() {
+                    task.command(command);
+                }
+            }
+            Some(signed) = task.signs.next() => task.sign_finished(signed),
+            Some(written) = OptionFuture::from(task.commit.as_mut()) => {
+                task.commit = None;
+                task.commit_finished(written);
+            }
+            Some(answered) = task.sends.next() => task.answered(answered),
+            Some(written) = OptionFuture::from(task.outbox.writing()) => task.outbox_finished(written),
+            Some(probe) = OptionFuture::from(task.probe.as_mut()) => {
+                task.probe = None;
+                // Sightings up to the probe's block were sent before its head was announced: they are in the channel.
+                while let Ok(sighting) = sightings.try_recv() {
+                    task.sighting(sighting);
+                }
+                task.probe_finished(probe);
+            }
+            Ok(()) = processed.changed() => {
+                processed.mark_unchanged();
+                task.head_moved();
+            }
+            _ = tick.tick() => task.tick(Instant::now()),
+        }
+    }
+}
+
+impl Task {
+    fn address(&self) -> Address {
+        self.account.address
+    }
+
+    /// Whether anything is under way that the next head can change.
+    fn is_active(&self) -> bool {
+        !self.intake.is_empty() || !self.nonces.is_idle() || !self.current.is_empty() || self.nonces.is_on_hold()
+    }
+
+    /// A new head: an account at work reads its balance and nonces; one that idles does so before its next request.
+    fn head_moved(&mut self) {
+        if self.is_active() {
+            self.probe_wanted = true;
+        } else {
+            self.balance.forget();
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::NextNonce(reply) if self.balance.block().is_some() => {
+                let _gone = reply.send(self.nonces.next_free());
+            }
+            Command::NextNonce(reply) => {
+                self.askers.push(reply);
+                self.probe_wanted = true;
+            }
+            Command::Submit(submission) => self.submit(*submission),
+        }
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        self.last_ticket
+    }
+
+    fn deadline(&self, submission: &Submission) -> Instant {
+        submission.arrived + self.chain.environment.account.queue_deadline
+    }
+
+    /// Does everything that can be done now.
+    fn act(&mut self) {
+        let now = Instant::now();
+        self.admit(now);
+        while let Some(action) = self.nonces.poll(now) {
+            match action {
+                Action::Sign { ticket, nonce, replaces } => self.start_sign(ticket, nonce, replaces),
+                Action::Commit(tickets) => self.start_commit(tickets),
+                Action::Send(nonce) => self.send(nonce, now),
+                Action::Fill(nonce) => self.start_fill(nonce, now),
+                Action::Deny(ticket, denial) => self.deny(ticket, denial),
+                Action::Void(ticket) => self.void(&[ticket]),
+            }
+        }
+        self.outbox.write(&self.chain.journal, now);
+        self.start_probe(now);
+    }
+
+    /// Ends a request without a nonce.
+    fn fail(&mut self, ticket: Ticket, error: TransactionError) {
+        self.balance.release(Owed::Request(ticket));
+        if let Some(pending) = self.tickets.remove(&ticket) {
+            if let Some(sign) = pending.sign {
+                sign.abort();
+            }
+            if let Some(reply) = pending.submission.reply {
+                let _gone = reply.sender.send(Err(error));
+            }
+        }
+    }
+
+    fn deny(&mut self, ticket: Ticket, denial: Denial) {
+        let nonce = self.tickets.get(&ticket).and_then(|pending| pending.submission.nonce()).unwrap_or_default();
+        let error = match denial {
+            Denial::QueueFull => TransactionError::QueueFull,
+            Denial::Deadline if self.nonces.is_on_hold() => TransactionError::ForeignNonce,
+            Denial::Deadline => TransactionError::QueueDeadline(self.chain.environment.account.queue_deadline),
+            Denial::Gap => TransactionError::NonceGap { nonce },
+            Denial::Held => TransactionError::NonceHeld { nonce },
+            Denial::TooLow { next } => TransactionError::NonceTooLow { next, nonce },
+        };
+        self.fail(ticket, error);
+    }
+
+    /// Time has passed: answers that are due, bytes that go out again, holds that are over.
+    fn tick(&mut self, now: Instant) {
+        while let Some(&(due, hash)) = self.answers.front() {
+            if due > now {
+                break;
+            }
+            self.answers.pop_front();
+            self.accept(hash);
+        }
+        self.resend_due(now);
+        if self.fill_after.is_some_and(|at| at <= now) {
+            self.fill_after = None;
+            self.nonces.set_can_fill(true);
+        }
+    }
+
+    /// Tells the requester the hash.
+    fn accept(&mut self, hash: B256) {
+        if let Some(live) = self.attempts.get_mut(&hash)
+            && let Some(reply) = live.reply.take()
+        {
+            let accepted = Accepted { id: live.attempt.transaction, hash, raw: live.attempt.raw.clone() };
+            let _gone = reply.sender.send(Ok(accepted));
+        }
+    }
+
+    fn owner(attempt: &Attempt) -> Owner {
+        Owner { address: attempt.account.address, service: Arc::clone(&attempt.service), principal: Arc::clone(&attempt.principal) }
+    }
+
+    fn alarm(&self, kind: &'static str, detail: &str) {
+        self.chain.metrics.alarm(kind);
+        tracing::error!(environment = %self.chain.environment.name, account = %self.address(), alarm = kind, "{detail}");
+    }
+
+    fn wish(submission: &Submission) -> Wish {
+        submission.nonce().map_or(Wish::Any, Wish::Given)
+    }
+}

@@ -1,0 +1,208 @@
+//! The start of an account's task: what the journal has, and what the chain makes of it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alloy_primitives::{Address, U64};
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+
+use super::outbox::Outbox;
+use super::sign::params;
+use super::{Command, Live, Owed, Task};
+use crate::journal::{Account, AttemptState, JournalError, StoredAccount, StoredAttempt};
+use crate::node::CallError;
+use crate::transactions::balance::Balance;
+use crate::transactions::broadcast::Delivery;
+use crate::transactions::chain::Chain;
+use crate::transactions::errors::TransactionError;
+use crate::transactions::nonces::{Nonces, SlotState};
+
+/// Time before a start that did not work is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    #[error("{0}")]
+    Node(#[from] CallError),
+}
+
+/// Loads the account; requests that arrive meanwhile are kept and come back with it. `None` when the chain stops first.
+pub(super) async fn open(chain: Arc<Chain>, address: Address, commands: &mut mpsc::Receiver<Command>) -> Option<(Task, Vec<Command>)> {
+    let mut early = Vec::new();
+    let loading = load(Arc::clone(&chain), address);
+    tokio::pin!(loading);
+    let mut tick = tokio::time::interval(RETRY);
+    loop {
+        tokio::select! {
+            () = chain.stop.cancelled() => return None,
+            task = &mut loading => return Some((task, early)),
+            Some(command) = commands.recv(), if early.len() < chain.environment.account.queue => early.push(command),
+            _ = tick.tick() => expire(&mut early, chain.environment.account.queue_deadline),
+        }
+    }
+}
+
+fn expire(early: &mut Vec<Command>, deadline: Duration) {
+    let now = Instant::now();
+    let due = |command: &Command| match command {
+        Command::Submit(submission) => submission.arrived + deadline <= now,
+        Command::NextNonce(reply) => reply.is_closed(),
+    };
+    for command in early.extract_if(.., |command| due(command)) {
+        if let Command::Submit(submission) = command
+            && let Some(reply) = submission.reply
+        {
+            let _gone = reply.sender.send(Err(TransactionError::QueueDeadline(deadline)));
+        }
+    }
+}
+
+async fn load(chain: Arc<Chain>, address: Address) -> Task {
+    loop {
+        match try_load(&chain, address).await {
+            Ok(task) => return task,
+            Err(error) => {
+                tracing::warn!(%error, account = %address, environment = %chain.environment.name, "the account cannot be opened yet");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Task, OpenError> {
+    let account = Account { chain_id: chain.environment.chain_id, address };
+    // Behind every commit that an earlier task of this account may have left under way.
+    chain.journal.commit(Vec::new()).await?;
+    let stored = chain.journal.account(account).await?;
+    let unfinished = chain.journal.unfinished(account).await?;
+    let (stored, floor) = match stored {
+        Some(stored) => (stored, None),
+        None => {
+            let next_nonce = first_nonce(chain, address).await?;
+            (StoredAccount { account, next_nonce, paused: None }, Some(next_nonce))
+        }
+    };
+    Ok(Task::new(Arc::clone(chain), stored, floor, unfinished))
+}
+
+/// An account without rows starts at the highest of latest and pending that any endpoint tells.
+async fn first_nonce(chain: &Chain, address: Address) -> Result<u64, CallError> {
+    let (latest, pending) = tokio::join!(
+        chain.pool.call_every::<U64>("eth_getTransactionCount", (address, "latest")),
+        chain.pool.call_every::<U64>("eth_getTransactionCount", (address, "pending")),
+    );
+    let mut highest = None;
+    let mut failed = CallError::Unavailable;
+    for answer in latest.into_iter().chain(pending) {
+        match answer {
+            Ok(nonce) => highest = highest.max(Some(nonce.to())),
+            Err(error) => failed = error,
+        }
+    }
+    highest.ok_or(failed)
+}
+
+fn slot_state(stored: &StoredAttempt) -> SlotState {
+    match stored.state {
+        // Whether it was sent, and arrived, is asked before it is sent again.
+        AttemptState::Committed | AttemptState::Broadcast | AttemptState::Orphaned => SlotState::Sent,
+        AttemptState::Held => SlotState::Held,
+        AttemptState::Refused => SlotState::Open,
+        AttemptState::Included | AttemptState::Confirmed | AttemptState::Replaced => SlotState::Mined,
+    }
+}
+
+/// The state of a slot that is used up by the payload of a slot below.
+fn tied_state(owner: AttemptState) -> SlotState {
+    match owner {
+        AttemptState::Refused | AttemptState::Replaced => SlotState::Open,
+        AttemptState::Included | AttemptState::Confirmed => SlotState::Mined,
+        AttemptState::Committed | AttemptState::Held | AttemptState::Broadcast | AttemptState::Orphaned => SlotState::Tied,
+    }
+}
+
+impl Task {
+    fn new(chain: Arc<Chain>, stored: StoredAccount, floor: Option<u64>, unfinished: Vec<StoredAttempt>) -> Self {
+        let current = unfinished.iter().filter(|attempt| attempt.current && !attempt.state.is_final());
+        let mut slots: BTreeMap<u64, SlotState> = current.map(|attempt| (attempt.attempt.nonce, slot_state(attempt))).collect();
+        let mut current = BTreeMap::new();
+        let mut ties = Vec::new();
+        for stored in &unfinished {
+            let own = stored.attempt.authorisations.iter().filter(|(account, _)| *account == stored.attempt.account);
+            let free: Vec<u64> = own.map(|(_, nonce)| *nonce).filter(|nonce| !slots.contains_key(nonce)).collect();
+            for nonce in &free {
+                slots.insert(*nonce, tied_state(stored.state));
+                current.insert(*nonce, stored.attempt.hash);
+            }
+            if tied_state(stored.state) != SlotState::Open {
+                ties.push((stored.attempt.nonce, free.len() as u64));
+            }
+        }
+        let mut nonces = Nonces::new(chain.environment.account, stored.next_nonce, slots);
+        for (nonce, above) in ties {
+            nonces.tie(nonce, above);
+        }
+        let mut task = Self {
+            account: stored.account,
+            nonces,
+            balance: Balance::default(),
+            tickets: HashMap::new(),
+            last_ticket: 0,
+            intake: VecDeque::new(),
+            attempts: HashMap::new(),
+            current,
+            signs: FuturesUnordered::new(),
+            commit: None,
+            sends: FuturesUnordered::new(),
+            outbox: Outbox::default(),
+            probe: None,
+            probe_wanted: true,
+            probe_after: None,
+            floor,
+            answers: VecDeque::new(),
+            retries: Vec::new(),
+            askers: Vec::new(),
+            foreign: BTreeMap::new(),
+            paused: stored.paused,
+            key: (chain.key_of)(stored.account.address),
+            fill_after: None,
+            chain,
+        };
+        for stored in unfinished {
+            task.restore(stored);
+        }
+        task
+    }
+
+    /// An attempt from the journal: looked up by hash first; the same bytes go out again only if no block has them.
+    fn restore(&mut self, stored: StoredAttempt) {
+        let attempt = Arc::new(stored.attempt);
+        if stored.state.is_final() {
+            return;
+        }
+        if stored.current {
+            self.current.insert(attempt.nonce, attempt.hash);
+        }
+        if stored.current && stored.state != AttemptState::Refused {
+            self.balance.reserve(Owed::Attempt(attempt.hash), attempt.cost);
+        }
+        self.chain.tracker.watch(attempt.hash, Self::owner(&attempt), true);
+        let waits = matches!(stored.state, AttemptState::Committed | AttemptState::Broadcast | AttemptState::Orphaned);
+        let live = Live {
+            params: params(&attempt.raw),
+            delivery: Delivery::new(true),
+            reply: None,
+            state: stored.state,
+            block: stored.block,
+            sent_at: None,
+            resend_if_absent: stored.current && waits,
+            absent: false,
+            attempt: Arc::clone(&attempt),
+        };
+        self.attempts.insert(attempt.hash, live);
+    }
+}

@@ -1,0 +1,120 @@
+//! Changes of state on their way to the journal: written in order, one commit at a time, tried again until they are durable.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alloy_primitives::B256;
+use futures_util::future::BoxFuture;
+
+use super::Task;
+use crate::journal::{Attempt, AttemptState, BlockRef, Journal, JournalError, Record};
+use crate::transactions::errors::TransactionError;
+use crate::transactions::nonces::SlotState;
+
+/// What has to wait until a record is durable.
+#[derive(Debug)]
+pub(super) enum After {
+    /// The refusal may be told and the slot is open.
+    Refused { hash: B256, error: TransactionError },
+    /// The hold is over and the slot is open.
+    HoldOver { hash: B256 },
+    /// Bytes that a client held are sent from here now.
+    Released { hash: B256 },
+}
+
+pub(super) type Written = (Vec<Record>, Vec<After>, Result<Vec<i64>, JournalError>);
+
+/// Records that wait, and the commit under way.
+#[derive(Default)]
+pub(super) struct Outbox {
+    records: Vec<Record>,
+    after: Vec<After>,
+    writing: Option<BoxFuture<'static, Written>>,
+    not_before: Option<Instant>,
+}
+
+/// Time before a commit that did not work is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Outbox {
+    pub(super) fn push(&mut self, record: Record, after: Option<After>) {
+        self.records.push(record);
+        self.after.extend(after);
+    }
+
+    pub(super) fn writing(&mut self) -> Option<&mut BoxFuture<'static, Written>> {
+        self.writing.as_mut()
+    }
+
+    pub(super) fn write(&mut self, journal: &Arc<dyn Journal>, now: Instant) {
+        if self.writing.is_some() || self.records.is_empty() || self.not_before.is_some_and(|at| at > now) {
+            return;
+        }
+        let records = std::mem::take(&mut self.records);
+        let after = std::mem::take(&mut self.after);
+        let commit = journal.commit(records.clone());
+        self.writing = Some(Box::pin(async move { (records, after, commit.await) }));
+    }
+
+    /// Puts back what was not written, before what came since.
+    fn put_back(&mut self, mut records: Vec<Record>, mut after: Vec<After>, now: Instant) {
+        records.append(&mut self.records);
+        after.append(&mut self.after);
+        self.records = records;
+        self.after = after;
+        self.not_before = Some(now + RETRY);
+    }
+}
+
+impl Task {
+    /// Notes a change of state of an attempt.
+    pub(super) fn note(
+        &mut self,
+        attempt: &Attempt,
+        state: AttemptState,
+        block: Option<BlockRef>,
+        detail: Option<String>,
+        after: Option<After>,
+    ) {
+        self.chain.metrics.state(state);
+        let record = Record::State { account: self.account, hash: attempt.hash, state, block, detail };
+        self.outbox.push(record, after);
+    }
+
+    pub(super) fn outbox_finished(&mut self, (records, after, result): Written) {
+        self.outbox.writing = None;
+        if let Err(error) = result {
+            tracing::error!(%error, account = %self.address(), "a change of state is not durable yet");
+            self.outbox.put_back(records, after, Instant::now());
+            return;
+        }
+        for step in after {
+            match step {
+                After::Refused { hash, error } => self.open_slot(hash, Some(error)),
+                After::HoldOver { hash } => self.open_slot(hash, None),
+                After::Released { hash } => {
+                    if let Some(live) = self.attempts.get_mut(&hash) {
+                        live.state = AttemptState::Committed;
+                        self.nonces.set_slot(live.attempt.nonce, SlotState::Unsent);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The slot's payload on record will never be sent again: the next request takes the slot.
+    fn open_slot(&mut self, hash: B256, error: Option<TransactionError>) {
+        let Some(live) = self.attempts.get_mut(&hash) else { return };
+        live.state = AttemptState::Refused;
+        let nonce = live.attempt.nonce;
+        if let Some(error) = error
+            && let Some(reply) = live.reply.take()
+        {
+            let _gone = reply.sender.send(Err(error));
+        }
+        self.balance.release(super::Owed::Attempt(hash));
+        if self.current.get(&nonce) == Some(&hash) {
+            self.nonces.set_slot(nonce, SlotState::Open);
+        }
+    }
+}

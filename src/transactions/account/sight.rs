@@ -1,0 +1,98 @@
+//! What the chain did with the account's attempts.
+
+use std::sync::Arc;
+
+use alloy_primitives::B256;
+
+use super::{Owed, Task};
+use crate::journal::{Attempt, AttemptState, BlockRef};
+use crate::transactions::nonces::SlotState;
+use crate::transactions::tracking::Sighting;
+
+impl Task {
+    pub(super) fn sighting(&mut self, sighting: Sighting) {
+        match sighting {
+            Sighting::Included { hash, block, success } => self.included(hash, block, success),
+            Sighting::Orphaned { hash } => self.orphaned(hash),
+            Sighting::Confirmed { hash, block } => self.confirmed(hash, block),
+            Sighting::Absent { hash } => self.absent(hash),
+        }
+    }
+
+    fn included(&mut self, hash: B256, block: BlockRef, success: bool) {
+        let Some(live) = self.attempts.get_mut(&hash) else { return };
+        live.absent = false;
+        live.resend_if_absent = false;
+        if live.state == AttemptState::Included && live.block == Some(block) {
+            // Known from the journal: only this process's balance and slot have to learn it.
+            self.nonces.set_slot(live.attempt.nonce, SlotState::Mined);
+            self.balance.included(Owed::Attempt(hash), block.number);
+            return;
+        }
+        live.state = AttemptState::Included;
+        live.block = Some(block);
+        let attempt = Arc::clone(&live.attempt);
+        self.nonces.set_slot(attempt.nonce, SlotState::Mined);
+        self.balance.included(Owed::Attempt(hash), block.number);
+        let detail = (!success).then(|| "reverted".to_owned());
+        self.note(&attempt, AttemptState::Included, Some(block), detail, None);
+        self.accept(hash);
+    }
+
+    fn orphaned(&mut self, hash: B256) {
+        let Some(live) = self.attempts.get_mut(&hash) else { return };
+        live.state = AttemptState::Orphaned;
+        live.block = None;
+        let attempt = Arc::clone(&live.attempt);
+        self.balance.orphaned(Owed::Attempt(hash));
+        self.balance.forget();
+        self.note(&attempt, AttemptState::Orphaned, None, None, None);
+        // The slot's payload on record is sent again, whichever of its attempts the lost block had.
+        if self.nonces.slot(attempt.nonce) == Some(SlotState::Mined) {
+            self.nonces.set_slot(attempt.nonce, SlotState::Unsent);
+        }
+    }
+
+    fn confirmed(&mut self, hash: B256, block: BlockRef) {
+        let Some(live) = self.attempts.get(&hash) else { return };
+        let nonce = live.attempt.nonce;
+        let attempt = Arc::clone(&live.attempt);
+        self.note(&attempt, AttemptState::Confirmed, Some(block), None, None);
+        self.accept(hash);
+        if self.balance.block().is_some_and(|read| read < block.number) {
+            self.balance.forget();
+        }
+        for other in self.take_slot(nonce) {
+            if other.hash != hash {
+                self.chain.tracker.forget(other.hash);
+            }
+        }
+    }
+
+    /// The slot is final: nothing of it is watched, owed or waited for any more. Answers its attempts.
+    pub(super) fn take_slot(&mut self, nonce: u64) -> Vec<Arc<Attempt>> {
+        self.nonces.finish(nonce);
+        let hashes: Vec<B256> = self.attempts.iter().filter(|(_, live)| live.attempt.nonce == nonce).map(|(hash, _)| *hash).collect();
+        self.current.retain(|slot, hash| *slot != nonce && !hashes.contains(hash));
+        let mut attempts = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            self.accept(hash);
+            self.balance.release(Owed::Attempt(hash));
+            attempts.extend(self.attempts.remove(&hash).map(|live| live.attempt));
+        }
+        attempts
+    }
+
+    fn absent(&mut self, hash: B256) {
+        let Some(live) = self.attempts.get_mut(&hash) else { return };
+        live.absent = true;
+        if live.state == AttemptState::Included {
+            // Included when the journal was written, and not any more.
+            self.orphaned(hash);
+            return;
+        }
+        if live.resend_if_absent {
+            self.resend(hash);
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! From a nonce to a durable attempt: Sign, assemble, commit.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alloy_consensus::{SignableTransaction as _, TxEip1559, TxLegacy, TypedTransaction};
+use alloy_primitives::{Bytes, TxKind, U256, hex};
+use futures_util::FutureExt as _;
+use futures_util::future::abortable;
+
+use super::outbox::After;
+use super::submission::{Accepted, Payload, SignedBytes, Submission, assemble, with_nonce};
+use super::{Live, Owed, Pending, Signed, Task, Written};
+use crate::journal::{Attempt, AttemptState, JournalError, Kind, Record, TransactionId};
+use crate::signing::SignClass;
+use crate::transactions::broadcast::Delivery;
+use crate::transactions::errors::TransactionError;
+use crate::transactions::fees::{Price, decide};
+use crate::transactions::nonces::{SlotState, Ticket};
+use crate::transactions::prepare::{Prepared, TRANSFER_GAS};
+use crate::transactions::request::Fees;
+
+/// Time before another filler is tried.
+const FILL_AGAIN: Duration = Duration::from_secs(2);
+
+impl Task {
+    pub(super) fn start_sign(&mut self, ticket: Ticket, nonce: u64, replaces: bool) {
+        let Some(pending) = self.tickets.get_mut(&ticket) else {
+            self.give_up(ticket, TransactionError::Internal);
+            return;
+        };
+        if pending.submission.is_abandoned() {
+            self.give_up(ticket, TransactionError::Internal);
+            return;
+        }
+        if let Some(void) = pending.sign.take() {
+            void.abort();
+        }
+        pending.nonce = nonce;
+        pending.replaces = replaces;
+        match &pending.submission.payload {
+            Payload::Signed { bytes, .. } => {
+                pending.signed = Some(bytes.clone());
+                self.nonces.signed(ticket);
+            }
+            Payload::Unsigned { prepared, key } => {
+                let digest = with_nonce(&prepared.transaction, nonce).signature_hash();
+                let (sign, abort) = abortable(self.chain.scheduler.sign(key, digest, nonce));
+                pending.sign = Some(abort);
+                self.signs.push(sign.map(move |result| (ticket, result)).boxed());
+            }
+        }
+    }
+
+    pub(super) fn sign_finished(&mut self, (ticket, result): Signed) {
+        // An aborted Sign was for a nonce that is void: its ticket waits again, or is gone.
+        let Ok(result) = result else { return };
+        let Some(pending) = self.tickets.get_mut(&ticket) else { return };
+        pending.sign = None;
+        match (result, &pending.submission.payload) {
+            (Ok(signature), Payload::Unsigned { prepared, .. }) => {
+                pending.signed = Some(assemble(with_nonce(&prepared.transaction, pending.nonce), signature));
+                self.nonces.signed(ticket);
+            }
+            (Ok(_), Payload::Signed { .. }) => {}
+            (Err(error), _) => {
+                tracing::warn!(%error, account = %self.address(), class = ?error.class, "no signature");
+                let class = error.class;
+                self.give_up(ticket, TransactionError::Sign(class));
+                if matches!(class, SignClass::KeyDown | SignClass::Credentials | SignClass::Configuration) {
+                    self.fail_unsigned(class);
+                }
+            }
+        }
+    }
+
+    /// The ticket gets no nonce; what was above it is signed again for lower ones.
+    fn give_up(&mut self, ticket: Ticket, error: TransactionError) {
+        let filler = self.tickets.get(&ticket).is_some_and(|pending| pending.submission.kind == Kind::Filler);
+        let void = self.nonces.sign_failed(ticket);
+        self.void(&void);
+        self.fail(ticket, error);
+        if filler {
+            self.pause_filling();
+        }
+    }
+
+    pub(super) fn void(&mut self, tickets: &[Ticket]) {
+        for ticket in tickets {
+            if let Some(pending) = self.tickets.get_mut(ticket) {
+                pending.signed = None;
+                if let Some(sign) = pending.sign.take() {
+                    sign.abort();
+                }
+                self.chain.metrics.resigned();
+            }
+        }
+    }
+
+    /// The key itself is down: everything that waits for it fails closed, at once, instead of each after its own deadline.
+    fn fail_unsigned(&mut self, class: SignClass) {
+        let waiting: Vec<Ticket> = self
+            .tickets
+            .iter()
+            .filter(|(_, pending)| pending.signed.is_none() && matches!(pending.submission.payload, Payload::Unsigned { .. }))
+            .map(|(ticket, _)| *ticket)
+            .collect();
+        for ticket in waiting {
+            let void = self.nonces.sign_failed(ticket);
+            self.void(&void);
+            self.fail(ticket, TransactionError::Sign(class));
+        }
+    }
+
+    pub(super) fn start_fill(&mut self, nonce: u64, now: Instant) {
+        let key = self.key.clone().or_else(|| (self.chain.key_of)(self.address()));
+        let (Some(key), Some(suggestion)) = (key, self.chain.fees.now()) else {
+            self.pause_filling();
+            return;
+        };
+        let Ok(price) = decide(Fees::Dynamic { cap: None, tip: None }, suggestion) else {
+            self.pause_filling();
+            return;
+        };
+        let ticket = self.next_ticket();
+        let submission = Submission {
+            id: TransactionId::new(),
+            kind: Kind::Filler,
+            service: Arc::from(""),
+            principal: Arc::from(""),
+            request: Arc::from("{}"),
+            payload: Payload::Unsigned { prepared: Box::new(filler(self.account.address, self.account.chain_id, price)), key },
+            arrived: now,
+            reply: None,
+        };
+        tracing::warn!(account = %self.address(), nonce, "an open slot below committed ones is filled");
+        self.chain.metrics.filler();
+        self.balance.reserve(Owed::Request(ticket), submission.cost());
+        self.tickets.insert(ticket, Pending { replaces: true, nonce, ..Pending::new(submission) });
+        self.nonces.fill(ticket, nonce, now + FILL_AGAIN);
+        self.start_sign(ticket, nonce, true);
+    }
+
+    fn pause_filling(&mut self) {
+        self.fill_later(FILL_AGAIN);
+    }
+
+    /// No filler for a while.
+    pub(super) fn fill_later(&mut self, pause: Duration) {
+        self.nonces.set_can_fill(false);
+        self.fill_after = Some(Instant::now() + pause);
+    }
+
+    pub(super) fn start_commit(&mut self, tickets: Vec<Ticket>) {
+        let mut records = Vec::with_capacity(tickets.len() + 1);
+        if let Some(nonce) = self.floor {
+            records.push(Record::Floor { account: self.account, nonce });
+        }
+        for ticket in &tickets {
+            if let Some(pending) = self.tickets.get(ticket)
+                && let Some(attempt) = self.attempt(pending)
+            {
+                let replaces = if pending.replaces { self.current.get(&pending.nonce).copied() } else { None };
+                records.push(Record::Attempt { state: first_state(pending.submission.kind), attempt: Box::new(attempt), replaces });
+            }
+        }
+        let mut told = Vec::new();
+        for pending in tickets.iter().filter_map(|ticket| self.tickets.get(ticket)) {
+            if let (Some(reply), Some(bytes)) = (&pending.submission.reply, &pending.signed) {
+                let accepted = Accepted { id: pending.submission.id, hash: bytes.hash, raw: bytes.raw.clone() };
+                told.push((Arc::clone(&reply.committed), accepted));
+            }
+        }
+        let commit = self.chain.journal.commit(records);
+        // On its own: a fault of this task must not keep a requester from the hash of what became durable.
+        let task = tokio::spawn(async move {
+            let result = commit.await;
+            if result.is_ok() {
+                for (cell, accepted) in told {
+                    let _first = cell.set(accepted);
+                }
+            }
+            result
+        });
+        let lost = |_| Err(JournalError::Closed);
+        self.commit = Some(task.map(move |result| (tickets, result.unwrap_or_else(lost))).boxed());
+    }
+
+    fn attempt(&self, pending: &Pending) -> Option<Attempt> {
+        let submission = &pending.submission;
+        let SignedBytes { raw, hash } = pending.signed.clone()?;
+        let held = first_state(submission.kind) == AttemptState::Held;
+        let own = (1..submission.span()).map(|more| (self.account, pending.nonce + more));
+        Some(Attempt {
+            account: self.account,
+            nonce: pending.nonce,
+            transaction: submission.id,
+            kind: submission.kind,
+            service: Arc::clone(&submission.service),
+            principal: Arc::clone(&submission.principal),
+            request: Arc::clone(&submission.request),
+            hash,
+            raw,
+            cost: submission.cost(),
+            hold_until: held.then(|| std::time::SystemTime::now() + self.chain.environment.hold),
+            authorisations: own.collect(),
+        })
+    }
+
+    pub(super) fn commit_finished(&mut self, (tickets, result): Written) {
+        match result {
+            Ok(_) => self.committed(&tickets),
+            // Nobody knows what was written: the process ends and reads it at its next start. Nothing may be told before.
+            Err(JournalError::Closed) => tracing::error!(account = %self.address(), "the journal is closed in the middle of a commit"),
+            Err(error) => self.not_committed(&tickets, error),
+        }
+    }
+
+    fn committed(&mut self, tickets: &[Ticket]) {
+        self.floor = None;
+        let mut slots = Vec::with_capacity(tickets.len());
+        for &ticket in tickets {
+            let Some(pending) = self.tickets.remove(&ticket) else { continue };
+            let Some(attempt) = self.attempt(&pending).map(Arc::new) else { continue };
+            let state = first_state(attempt.kind);
+            self.chain.metrics.state(state);
+            slots.push((ticket, state == AttemptState::Held));
+            self.balance.rename(Owed::Request(ticket), Owed::Attempt(attempt.hash));
+            if pending.replaces && self.nonces.slot(attempt.nonce) != Some(SlotState::Reopened) {
+                self.never_sent(attempt, state, pending.submission.reply);
+                continue;
+            }
+            self.current.insert(attempt.nonce, attempt.hash);
+            for (_, tied) in &attempt.authorisations {
+                self.current.insert(*tied, attempt.hash);
+            }
+            // Watched before it is sent: no block can hold it before the tracker knows it.
+            self.chain.tracker.watch(attempt.hash, Self::owner(&attempt), false);
+            self.add_live(attempt, state, pending.submission.reply);
+        }
+        self.nonces.committed(&slots);
+    }
+
+    /// The slot was mined by its older payload while this replacement was being committed: its bytes are refused before they were
+    /// sent to anybody.
+    fn never_sent(&mut self, attempt: Arc<Attempt>, state: AttemptState, reply: Option<super::Reply>) {
+        let (hash, nonce) = (attempt.hash, attempt.nonce);
+        self.add_live(Arc::clone(&attempt), state, reply);
+        let error = TransactionError::NonceTooLow { next: self.nonces.next_free(), nonce };
+        let detail = Some("the slot was mined before these bytes were sent".into());
+        self.note(&attempt, AttemptState::Refused, None, detail, Some(After::Refused { hash, error }));
+    }
+
+    fn add_live(&mut self, attempt: Arc<Attempt>, state: AttemptState, reply: Option<super::Reply>) {
+        let accepted = Accepted { id: attempt.transaction, hash: attempt.hash, raw: attempt.raw.clone() };
+        let mut reply = reply;
+        if let Some(waiting) = reply.take() {
+            if state == AttemptState::Held {
+                let _gone = waiting.sender.send(Ok(accepted));
+            } else {
+                self.answers.push_back((Instant::now() + self.chain.environment.answer_after, attempt.hash));
+                reply = Some(waiting);
+            }
+        }
+        let live = Live {
+            params: params(&attempt.raw),
+            delivery: Delivery::new(false),
+            reply,
+            state,
+            block: None,
+            sent_at: None,
+            resend_if_absent: false,
+            absent: false,
+            attempt: Arc::clone(&attempt),
+        };
+        self.attempts.insert(attempt.hash, live);
+    }
+
+    fn not_committed(&mut self, tickets: &[Ticket], error: JournalError) {
+        tracing::error!(%error, account = %self.address(), "attempts were not committed");
+        if matches!(error, JournalError::SlotTaken { .. }) {
+            self.alarm("slot_taken", "the journal has another payload for a slot of this account; the account is paused");
+            self.paused = Some("the journal has another payload for a slot: restart to reconcile".into());
+        }
+        let void = self.nonces.commit_failed(tickets);
+        self.void(&void);
+        for ticket in tickets {
+            self.fail(*ticket, TransactionError::Journal(error.clone()));
+        }
+    }
+}
+
+fn first_state(kind: Kind) -> AttemptState {
+    if kind == Kind::SignOnly { AttemptState::Held } else { AttemptState::Committed }
+}
+
+/// `["0x…"]`: the parameters of `eth_sendRawTransaction`, made once per attempt.
+pub(super) fn params(raw: &Bytes) -> Arc<serde_json::value::RawValue> {
+    let text = format!("[\"0x{}\"]", hex::encode(raw));
+    serde_json::value::RawValue::from_string(text).map_or_else(|_| Arc::from(serde_json::value::RawValue::NULL.to_owned()), Arc::from)
+}
+
+/// A payment of nothing to oneself.
+fn filler(address: alloy_primitives::Address, chain_id: u64, price: Price) -> Prepared {
+    let to = TxKind::Call(address);
+    let transaction = match price {
+        Price::Legacy(gas_price) => {
+            TypedTransaction::Legacy(TxLegacy { chain_id: Some(chain_id), gas_price, gas_limit: TRANSFER_GAS, to, ..TxLegacy::default() })
+        }
+        Price::Dynamic { cap, tip } => TypedTransaction::Eip1559(TxEip1559 {
+            chain_id,
+            gas_limit: TRANSFER_GAS,
+            max_fee_per_gas: cap,
+            max_priority_fee_per_gas: tip,
+            to,
+            ..TxEip1559::default()
+        }),
+    };
+    let cost = U256::from(price.highest()).saturating_mul(U256::from(TRANSFER_GAS));
+    Prepared { from: address, transaction, nonce: None, cost, span: 1 }
+}

@@ -1,0 +1,382 @@
+//! One environment at work: its accounts, its tracker, its fees, and the way in for requests.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use alloy_primitives::Address;
+use dashmap::DashMap;
+use prometheus::{IntCounter, IntCounterVec};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::account::{self, Command, submission};
+use super::errors::TransactionError;
+use super::fees::Feed;
+use super::outcome::Outcome;
+use super::tracking::{Audience, Receipt, Sighting, Tracker};
+use crate::config::Environment;
+use crate::journal::{AttemptState, ChainPin, Journal, Kind, TransactionId};
+use crate::node::CallError;
+use crate::node::Pool;
+use crate::signing::Key;
+use crate::signing::Scheduler;
+use crate::telemetry::metrics::Metrics;
+
+pub use submission::{Accepted, Payload, SignedBytes};
+
+/// Finds the managed key of an address, whichever service may use it.
+pub type KeyOf = Arc<dyn Fn(Address) -> Option<Arc<Key>> + Send + Sync>;
+
+/// What a chain works with.
+pub struct Parts {
+    /// The environment's configuration.
+    pub environment: Environment,
+    /// Its nodes.
+    pub pool: Pool,
+    /// The durable store.
+    pub journal: Arc<dyn Journal>,
+    /// The schedule of Signs.
+    pub scheduler: Scheduler,
+    /// The managed keys.
+    pub key_of: KeyOf,
+    /// Where receipts of watched transactions go.
+    pub receipts: mpsc::UnboundedSender<Vec<Receipt>>,
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// Ends every task of the chain.
+    pub stop: CancellationToken,
+}
+
+/// One environment at work.
+pub struct Chain {
+    pub(super) environment: Environment,
+    pub(super) pool: Pool,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) scheduler: Scheduler,
+    pub(super) fees: Feed,
+    pub(super) tracker: Tracker,
+    pub(super) metrics: Handles,
+    pub(super) key_of: KeyOf,
+    pub(super) stop: CancellationToken,
+    accounts: Arc<DashMap<Address, Handle>>,
+    requests: TaskTracker,
+    draining: AtomicBool,
+    opened: watch::Receiver<bool>,
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chain").field("environment", &self.environment.name).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Handle {
+    commands: mpsc::Sender<Command>,
+    sightings: mpsc::UnboundedSender<Sighting>,
+}
+
+/// Metric handles of one environment, resolved once.
+pub(super) struct Handles {
+    environment: String,
+    submissions: HashMap<&'static str, IntCounter>,
+    states: HashMap<&'static str, IntCounter>,
+    alarms: IntCounterVec,
+    fillers: IntCounter,
+    resigned: IntCounter,
+}
+
+const OUTCOMES: [&str; 8] = ["accepted", "known", "nonce_too_low", "occupied", "pool_full", "unknown", "not_sent", "refused"];
+
+impl Handles {
+    fn new(metrics: &Metrics, environment: &str) -> Self {
+        let resolve = |family: &IntCounterVec, words: &[&'static str]| {
+            words.iter().map(|word| (*word, family.with_label_values(&[environment, word]))).collect()
+        };
+        Self {
+            environment: environment.to_owned(),
+            submissions: resolve(&metrics.submissions, &OUTCOMES),
+            states: resolve(&metrics.states, &AttemptState::ALL.map(AttemptState::as_str)),
+            alarms: metrics.alarms.clone(),
+            fillers: metrics.fillers.with_label_values(&[environment]),
+            resigned: metrics.resigned.clone(),
+        }
+    }
+
+    pub(super) fn submission(&self, outcome: &Outcome) {
+        if let Some(counter) = self.submissions.get(outcome.label()) {
+            counter.inc();
+        }
+    }
+
+    pub(super) fn state(&self, state: AttemptState) {
+        if let Some(counter) = self.states.get(state.as_str()) {
+            counter.inc();
+        }
+    }
+
+    pub(super) fn alarm(&self, kind: &str) {
+        self.alarms.with_label_values(&[self.environment.as_str(), kind]).inc();
+    }
+
+    pub(super) fn filler(&self) {
+        self.fillers.inc();
+    }
+
+    pub(super) fn resigned(&self) {
+        self.resigned.inc();
+    }
+}
+
+struct Crowd {
+    accounts: Arc<DashMap<Address, Handle>>,
+    receipts: mpsc::UnboundedSender<Vec<Receipt>>,
+}
+
+impl Audience for Crowd {
+    fn sighting(&self, address: Address, sighting: Sighting) {
+        if let Some(handle) = self.accounts.get(&address) {
+            // A task that died loses its sightings; the next one asks for all of its attempts again.
+            let _gone = handle.sightings.send(sighting);
+        }
+    }
+
+    fn receipts(&self, receipts: Vec<Receipt>) {
+        let _gone = self.receipts.send(receipts);
+    }
+}
+
+/// A request on its way into an account's queue.
+#[derive(Debug)]
+pub struct NewRequest {
+    /// The sender.
+    pub from: Address,
+    /// What it came from.
+    pub kind: Kind,
+    /// The service that took it.
+    pub service: Arc<str>,
+    /// The principal that made it.
+    pub principal: Arc<str>,
+    /// The request as JSON.
+    pub request: Arc<str>,
+    /// What is to be committed.
+    pub payload: Payload,
+    /// When it arrived.
+    pub arrived: Instant,
+}
+
+/// A request in an account's queue. Dropping it before its Sign is issued takes it back.
+#[derive(Debug)]
+pub struct Submitted {
+    answer: oneshot::Receiver<Result<Accepted, TransactionError>>,
+    committed: Arc<OnceLock<Accepted>>,
+}
+
+impl Submitted {
+    /// Waits for what the client is told.
+    pub async fn answer(self) -> Result<Accepted, TransactionError> {
+        match self.answer.await {
+            Ok(answer) => answer,
+            // The account's task died. What it committed is on its way; what it did not will never be.
+            Err(_) => self.committed.get().cloned().ok_or(TransactionError::Internal),
+        }
+    }
+}
+
+/// Time before an account whose task ended by a fault is opened again.
+const RESTART: Duration = Duration::from_millis(100);
+
+impl Chain {
+    /// Starts the environment: pins the chain, then opens every account that has unfinished slots. Nothing is sent before the
+    /// chain is known to be the pinned one.
+    pub fn start(parts: Parts) -> Arc<Self> {
+        let Parts { environment, pool, journal, scheduler, key_of, receipts, metrics, stop } = parts;
+        let accounts = Arc::new(DashMap::new());
+        let crowd = Arc::new(Crowd { accounts: Arc::clone(&accounts), receipts });
+        let tracker = Tracker::start(pool.clone(), environment.confirmations, crowd, stop.clone());
+        let (open, opened) = watch::channel(false);
+        let chain = Arc::new(Self {
+            fees: Feed::start(pool.clone(), stop.clone()),
+            metrics: Handles::new(&metrics, &environment.name),
+            environment,
+            pool,
+            journal,
+            scheduler,
+            tracker,
+            key_of,
+            stop: stop.clone(),
+            accounts,
+            requests: TaskTracker::new(),
+            draining: AtomicBool::new(false),
+            opened,
+        });
+        tokio::spawn(stop.run_until_cancelled_owned(recover(Arc::clone(&chain), open)));
+        chain
+    }
+
+    /// The environment's configuration.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// The environment's nodes.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The newest fees.
+    pub fn fees(&self) -> &Feed {
+        &self.fees
+    }
+
+    /// The tracker.
+    pub fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+
+    /// The durable store.
+    pub fn journal(&self) -> &Arc<dyn Journal> {
+        &self.journal
+    }
+
+    /// The schedule of Signs.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// Whether the address has a managed key, of whichever service.
+    pub fn is_managed(&self, address: Address) -> bool {
+        (self.key_of)(address).is_some()
+    }
+
+    /// Why no send can be accepted now, if so.
+    pub fn fault(&self) -> Option<TransactionError> {
+        if self.draining.load(Ordering::Acquire) {
+            return Some(TransactionError::ShuttingDown);
+        }
+        self.pool.fault().map(TransactionError::Call)
+    }
+
+    /// Whether the chain is pinned and its accounts are open.
+    pub fn is_open(&self) -> bool {
+        *self.opened.borrow()
+    }
+
+    /// Waits until the chain is pinned and its accounts are open; an error when the nodes do not let it.
+    pub async fn ready(&self) -> Result<(), TransactionError> {
+        if let Some(fault) = self.fault() {
+            return Err(fault);
+        }
+        let mut opened = self.opened.clone();
+        let patience = self.environment.node_deadline;
+        match tokio::time::timeout(patience, opened.wait_for(|open| *open)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(TransactionError::Call(CallError::Deadline(patience))),
+        }
+    }
+
+    /// Puts a request into its account's queue, at once and in the order of the calls.
+    pub fn submit(self: &Arc<Self>, new: NewRequest) -> Result<Submitted, TransactionError> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(TransactionError::ShuttingDown);
+        }
+        let (sender, answer) = oneshot::channel();
+        let committed = Arc::new(OnceLock::new());
+        let reply = submission::Reply { sender, committed: Arc::clone(&committed), token: self.requests.token() };
+        let submission = submission::Submission {
+            id: TransactionId::new(),
+            kind: new.kind,
+            service: new.service,
+            principal: new.principal,
+            request: new.request,
+            payload: new.payload,
+            arrived: new.arrived,
+            reply: Some(reply),
+        };
+        match self.account(new.from).commands.try_send(Command::Submit(Box::new(submission))) {
+            Ok(()) => Ok(Submitted { answer, committed }),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(TransactionError::QueueFull),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(TransactionError::Internal),
+        }
+    }
+
+    /// The nonce that the account would hand out next, reservations in memory included.
+    pub async fn next_nonce(self: &Arc<Self>, address: Address) -> Result<u64, TransactionError> {
+        self.ready().await?;
+        let (reply, answer) = oneshot::channel();
+        let patience = self.environment.node_deadline;
+        let asked = async {
+            self.account(address).commands.send(Command::NextNonce(reply)).await.map_err(|_| TransactionError::Internal)?;
+            answer.await.map_err(|_| TransactionError::Internal)
+        };
+        tokio::time::timeout(patience, asked).await.unwrap_or(Err(TransactionError::Call(CallError::Deadline(patience))))
+    }
+
+    /// No new sends; waits until every request has its answer, no longer than `patience`. Answers whether all had.
+    pub async fn drain(&self, patience: Duration) -> bool {
+        self.draining.store(true, Ordering::Release);
+        self.requests.close();
+        tokio::time::timeout(patience, self.requests.wait()).await.is_ok()
+    }
+
+    fn account(self: &Arc<Self>, address: Address) -> Handle {
+        self.accounts.entry(address).or_insert_with(|| self.open_account(address)).clone()
+    }
+
+    fn open_account(self: &Arc<Self>, address: Address) -> Handle {
+        let (commands, inbox) = mpsc::channel(self.environment.account.queue);
+        let (sightings, seen) = mpsc::unbounded_channel();
+        let task = tokio::spawn(account::run(Arc::clone(self), address, inbox, seen));
+        let chain = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
+                chain.metrics.alarm("account_restarted");
+                tracing::error!(account = %address, "the account's task ended by a fault; it starts again from the journal");
+                // A fault that comes again at once must not become a busy loop.
+                tokio::time::sleep(RESTART).await;
+                let again = chain.open_account(address);
+                chain.accounts.insert(address, again);
+            }
+        });
+        Handle { commands, sightings }
+    }
+}
+
+/// Time before a start that did not work is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+async fn recover(chain: Arc<Chain>, open: watch::Sender<bool>) {
+    let genesis = chain.pool.genesis().await;
+    let chain_id = chain.environment.chain_id;
+    loop {
+        let done = async {
+            chain.journal.pin_chain(ChainPin { chain_id, genesis }).await?;
+            chain.journal.accounts(chain_id).await
+        };
+        match done.await {
+            Ok(accounts) => {
+                for stored in accounts {
+                    chain.account(stored.account.address);
+                }
+                open.send_replace(true);
+                tracing::info!(environment = %chain.environment.name, chain_id, %genesis, "the chain is pinned and its accounts are open");
+                // Keeps the channel until the chain stops.
+                chain.stop.cancelled().await;
+                return;
+            }
+            Err(error) => {
+                tracing::error!(%error, environment = %chain.environment.name, "the chain cannot be opened");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

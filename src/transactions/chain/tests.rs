@@ -1,0 +1,95 @@
+use std::sync::atomic::AtomicUsize;
+
+use alloy_primitives::{B256, Bytes, U256};
+
+use super::*;
+use crate::config::{AccountBounds, Node};
+use crate::journal::sqlite::SqliteJournal;
+use crate::journal::{Account, Record};
+
+const ADDRESS: Address = Address::repeat_byte(7);
+
+/// A chain whose node is not there, over a journal that knows one account.
+async fn chain(folder: &std::path::Path, key_of: KeyOf) -> Arc<Chain> {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let journal = SqliteJournal::open(&folder.join("journal.db"), Arc::clone(&metrics)).unwrap();
+    let account = Account { chain_id: 31337, address: ADDRESS };
+    journal.commit(vec![Record::Floor { account, nonce: 3 }]).await.unwrap();
+    let environment = Environment {
+        name: "dev".into(),
+        chain_id: 31337,
+        nodes: vec![Node { url: "ws://127.0.0.1:9".parse().unwrap() }],
+        account: AccountBounds { queue_deadline: Duration::from_millis(300), ..AccountBounds::default() },
+        answer_after: Duration::from_secs(2),
+        confirmations: 12,
+        node_deadline: Duration::from_secs(1),
+        gas_percent: 100,
+        rebroadcast: Duration::from_secs(30),
+        hold: Duration::from_secs(600),
+    };
+    let stop = CancellationToken::new();
+    Chain::start(Parts {
+        pool: Pool::start(&environment, None, Arc::clone(&metrics), stop.clone()),
+        environment,
+        journal,
+        scheduler: Scheduler::start(HashMap::new(), Arc::clone(&metrics)),
+        key_of,
+        receipts: mpsc::unbounded_channel().0,
+        metrics,
+        stop,
+    })
+}
+
+fn request() -> NewRequest {
+    NewRequest {
+        from: ADDRESS,
+        kind: Kind::Raw,
+        service: Arc::from("payments"),
+        principal: Arc::from("default"),
+        request: Arc::from("{}"),
+        payload: Payload::Signed { bytes: SignedBytes { raw: Bytes::new(), hash: B256::ZERO }, nonce: 3, cost: U256::ZERO },
+        arrived: Instant::now(),
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_an_accounts_task_ends_its_requests_and_the_task_starts_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let key_of: KeyOf = Arc::new(move |_| {
+        assert!(counted.fetch_add(1, Ordering::SeqCst) > 0, "the fault that the test wants");
+        None
+    });
+    let chain = chain(folder.path(), key_of).await;
+    let first = chain.submit(request()).unwrap().answer().await;
+    assert!(matches!(first, Err(TransactionError::Internal)), "{first:?}");
+    while calls.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    // The new task takes requests: this one waits for a balance until its deadline.
+    let second = chain.submit(request()).unwrap().answer().await;
+    assert!(matches!(second, Err(TransactionError::QueueDeadline(_))), "{second:?}");
+    assert_eq!(chain.metrics.alarms.with_label_values(&["dev", "account_restarted"]).get(), 1);
+    chain.stop.cancel();
+}
+
+#[tokio::test]
+async fn a_request_whose_task_died_after_the_commit_is_told_the_hash() {
+    let accepted = Accepted { id: TransactionId::new(), hash: B256::repeat_byte(1), raw: Bytes::new() };
+    let (sender, answer) = oneshot::channel();
+    let committed = Arc::new(OnceLock::from(accepted.clone()));
+    drop(sender);
+    assert_eq!(Submitted { answer, committed }.answer().await.unwrap(), accepted);
+}
+
+#[tokio::test]
+async fn a_chain_that_drains_takes_no_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let chain = chain(folder.path(), Arc::new(|_| None)).await;
+    let waiting = chain.submit(request()).unwrap();
+    let (drained, answered) = tokio::join!(chain.drain(Duration::from_secs(30)), waiting.answer());
+    assert!(drained && matches!(answered, Err(TransactionError::QueueDeadline(_))));
+    assert!(matches!(chain.submit(request()), Err(TransactionError::ShuttingDown)));
+    chain.stop.cancel();
+}

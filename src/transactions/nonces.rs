@@ -1,0 +1,603 @@
+//! The nonce machine of one account: which request gets which nonce, what may be committed, what may be sent. Pure: events in,
+//! actions out, no clock and no I/O of its own.
+//!
+//! The rules it keeps:
+//! - a nonce is handed out right before its Sign, in order of arrival, never before;
+//! - signed payloads enter a commit only as the contiguous signed prefix, one commit at a time, so that the journal never
+//!   holds a hole;
+//! - when a Sign fails, what was above it moves down, in order, and is signed again: nothing of it had left the process;
+//! - a slot whose committed payload was refused for good is open: the next request takes it as a recorded replacement, and only if
+//!   none waits while a higher nonce is committed is it filled.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use crate::config::AccountBounds;
+
+/// A request, as the machine knows it.
+pub type Ticket = u64;
+
+/// How a request may get its nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Whichever is next.
+    Any,
+    /// This one, given by the client.
+    Given(u64),
+}
+
+/// Why a request gets no nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denial {
+    /// As many requests wait as may.
+    QueueFull,
+    /// It waited its whole deadline.
+    Deadline,
+    /// It waited its whole deadline for nonces below its own.
+    Gap,
+    /// Its nonce is in use by a transaction that is not final.
+    Held,
+    /// Its nonce is used up; the next one is told.
+    TooLow {
+        /// The next nonce that would be handed out.
+        next: u64,
+    },
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Sign the ticket's payload for this nonce. `replaces`: the slot's payload on record is replaced.
+    Sign {
+        /// Whose payload.
+        ticket: Ticket,
+        /// For which nonce.
+        nonce: u64,
+        /// Whether the slot has a refused payload on record.
+        replaces: bool,
+    },
+    /// Write these signed payloads to the journal, in this order, in one commit.
+    Commit(Vec<Ticket>),
+    /// Send the committed payload of this nonce.
+    Send(u64),
+    /// Make a filler for this open slot, and call [`Nonces::fill`] with its ticket.
+    Fill(u64),
+    /// Tell the requester.
+    Deny(Ticket, Denial),
+    /// The ticket's Sign is void: its slot was mined by the payload that it was to replace. It waits again.
+    Void(Ticket),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    ticket: Ticket,
+    deadline: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Signing,
+    Signed,
+    Committing,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Reserved {
+    ticket: Ticket,
+    wish: Wish,
+    deadline: Instant,
+    progress: Progress,
+    /// Nonces that the payload uses up: 1, and one more for each EIP-7702 authorisation of the sender by itself.
+    span: u64,
+}
+
+/// Where a committed slot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotState {
+    /// Committed, to be sent.
+    Unsent,
+    /// Sent, not mined.
+    Sent,
+    /// The client holds the bytes; Sluice does not send them.
+    Held,
+    /// Refused for good (or a hold is over): the next request takes it.
+    Open,
+    /// A replacement for the open slot is being signed or committed.
+    Reopened,
+    /// In a block that is not final yet.
+    Mined,
+    /// The chain used the nonce for a payload that is not ours.
+    Foreign,
+    /// Used up by the payload of a slot below: an EIP-7702 authorisation of the sender by itself.
+    Tied,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Nonces {
+    bounds: AccountBounds,
+    window: usize,
+    next: u64,
+    committed: u64,
+    waiting: VecDeque<Waiting>,
+    given: BTreeMap<u64, (Waiting, u64)>,
+    spans: BTreeMap<Ticket, u64>,
+    reserved: BTreeMap<u64, Reserved>,
+    slots: BTreeMap<u64, SlotState>,
+    /// How many nonces above a slot its payload uses up as well.
+    ties: BTreeMap<u64, u64>,
+    owed: VecDeque<Action>,
+    committing: bool,
+    on_hold: bool,
+    can_fill: bool,
+    sends_after: Option<Instant>,
+    resigned: u64,
+}
+
+impl Nonces {
+    /// A machine whose next nonce is `next`, with the slots on record that are not final.
+    pub fn new(bounds: AccountBounds, next: u64, slots: impl IntoIterator<Item = (u64, SlotState)>) -> Self {
+        Self {
+            bounds,
+            window: bounds.broadcast_window,
+            next,
+            committed: next,
+            waiting: VecDeque::new(),
+            given: BTreeMap::new(),
+            spans: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+            slots: slots.into_iter().collect(),
+            ties: BTreeMap::new(),
+            owed: VecDeque::new(),
+            committing: false,
+            on_hold: false,
+            can_fill: true,
+            sends_after: None,
+            resigned: 0,
+        }
+    }
+
+    /// A payload on record uses up this many nonces above its own slot.
+    pub fn tie(&mut self, nonce: u64, above: u64) {
+        if above > 0 {
+            self.ties.insert(nonce, above);
+        }
+    }
+
+    /// The nonce that would be handed out next.
+    pub fn next_free(&self) -> u64 {
+        self.lowest_open().unwrap_or_else(|| {
+            let mut next = self.next;
+            while self.given.contains_key(&next) {
+                next += 1;
+            }
+            next
+        })
+    }
+
+    /// The nonce after every slot that is on record or reserved: no payload of ours has a higher one.
+    pub fn ceiling(&self) -> u64 {
+        self.next
+    }
+
+    /// How many payloads were signed again because a lower one failed.
+    pub fn resigned(&self) -> u64 {
+        self.resigned
+    }
+
+    /// Requests that wait without a nonce.
+    pub fn queued(&self) -> usize {
+        self.waiting.len() + self.given.len()
+    }
+
+    /// Whether nothing waits, is signed or is committed at the moment.
+    pub fn is_idle(&self) -> bool {
+        self.queued() == 0 && self.reserved.is_empty() && !self.committing
+    }
+
+    /// The state of a slot on record that is not final.
+    pub fn slot(&self, nonce: u64) -> Option<SlotState> {
+        self.slots.get(&nonce).copied()
+    }
+
+    /// A request arrives. `span` is how many nonces it uses up (1, or more with EIP-7702 authorisations by the sender).
+    pub fn enqueue(&mut self, ticket: Ticket, wish: Wish, span: u64, deadline: Instant) -> Result<(), Denial> {
+        if let Wish::Given(nonce) = wish {
+            self.check_given(nonce, span)?;
+        }
+        if self.queued() >= self.bounds.queue {
+            return Err(Denial::QueueFull);
+        }
+        let entry = Waiting { ticket, deadline };
+        match wish {
+            Wish::Given(nonce) => {
+                self.given.insert(nonce, (entry, span));
+            }
+            Wish::Any => {
+                self.waiting.push_back(entry);
+                if span > 1 {
+                    self.spans.insert(ticket, span);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_given(&self, nonce: u64, span: u64) -> Result<(), Denial> {
+        if self.given.contains_key(&nonce) || self.is_reserved(nonce) {
+            return Err(Denial::Held);
+        }
+        match self.slots.get(&nonce) {
+            // An open slot is one nonce; what needs more of them takes new ones.
+            Some(SlotState::Open) if span == 1 => Ok(()),
+            Some(SlotState::Mined | SlotState::Foreign) => Err(Denial::TooLow { next: self.next_free() }),
+            Some(_) => Err(Denial::Held),
+            None if nonce < self.next => Err(Denial::TooLow { next: self.next_free() }),
+            None => Ok(()),
+        }
+    }
+
+    fn is_reserved(&self, nonce: u64) -> bool {
+        self.reserved.range(..=nonce).next_back().is_some_and(|(first, slot)| nonce < first + slot.span)
+    }
+
+    /// The requester is gone, or its ticket is not worth a Sign any more: forget it if no Sign was asked for yet.
+    pub fn cancel(&mut self, ticket: Ticket) -> bool {
+        let before = self.queued();
+        self.waiting.retain(|entry| entry.ticket != ticket);
+        self.given.retain(|_, (entry, _)| entry.ticket != ticket);
+        self.spans.remove(&ticket);
+        before != self.queued()
+    }
+
+    /// The ticket's payload is signed and verified.
+    pub fn signed(&mut self, ticket: Ticket) {
+        if let Some(slot) = self.reservation(ticket) {
+            slot.progress = Progress::Signed;
+        }
+    }
+
+    /// The ticket's Sign failed for good: it gets no nonce. What was above it moves down. Answers the tickets whose Signs in
+    /// flight are void now.
+    pub fn sign_failed(&mut self, ticket: Ticket) -> Vec<Ticket> {
+        let Some(nonce) = self.nonce_of(ticket) else {
+            self.cancel(ticket);
+            return Vec::new();
+        };
+        self.reserved.remove(&nonce);
+        if nonce < self.committed {
+            self.reopen(nonce);
+            return Vec::new();
+        }
+        self.move_down(nonce)
+    }
+
+    /// The replacement of an open slot did not come about: the slot waits for another, unless it was mined meanwhile.
+    fn reopen(&mut self, nonce: u64) {
+        if let Some(slot @ SlotState::Reopened) = self.slots.get_mut(&nonce) {
+            *slot = SlotState::Open;
+        }
+    }
+
+    /// Puts every reservation from `nonce` up back to where it waited, in order, and makes `nonce` the next one.
+    fn move_down(&mut self, nonce: u64) -> Vec<Ticket> {
+        let mut void = Vec::new();
+        let above = self.reserved.split_off(&nonce);
+        let mut back = Vec::with_capacity(above.len());
+        for (own, slot) in above {
+            void.push(slot.ticket);
+            self.resigned += 1;
+            let entry = Waiting { ticket: slot.ticket, deadline: slot.deadline };
+            match slot.wish {
+                Wish::Given(_) => {
+                    self.given.insert(own, (entry, slot.span));
+                }
+                Wish::Any => {
+                    if slot.span > 1 {
+                        self.spans.insert(slot.ticket, slot.span);
+                    }
+                    back.push(entry);
+                }
+            }
+        }
+        for entry in back.into_iter().rev() {
+            self.waiting.push_front(entry);
+        }
+        self.next = nonce;
+        void
+    }
+
+    /// The commit is durable. `held`: the payload was given out and is not sent from here.
+    pub fn committed(&mut self, tickets: &[(Ticket, bool)]) {
+        self.committing = false;
+        for &(ticket, held) in tickets {
+            let Some(nonce) = self.nonce_of(ticket) else { continue };
+            let Some(slot) = self.reserved.remove(&nonce) else { continue };
+            if nonce < self.committed && self.slots.get(&nonce) != Some(&SlotState::Reopened) {
+                continue;
+            }
+            self.slots.insert(nonce, if held { SlotState::Held } else { SlotState::Unsent });
+            self.tie(nonce, slot.span - 1);
+            for above in nonce + 1..nonce + slot.span {
+                self.slots.insert(above, SlotState::Tied);
+            }
+            self.committed = self.committed.max(nonce + slot.span);
+        }
+    }
+
+    /// The commit wrote nothing: its tickets get no nonce; what was above moves down. Answers the tickets whose Signs are void now.
+    pub fn commit_failed(&mut self, tickets: &[Ticket]) -> Vec<Ticket> {
+        self.committing = false;
+        let mut lowest = None;
+        for &ticket in tickets {
+            let Some(nonce) = self.nonce_of(ticket) else { continue };
+            self.reserved.remove(&nonce);
+            if nonce < self.committed {
+                self.reopen(nonce);
+            } else {
+                lowest = Some(lowest.map_or(nonce, |low: u64| low.min(nonce)));
+            }
+        }
+        lowest.map_or_else(Vec::new, |nonce| self.move_down(nonce))
+    }
+
+    /// The filler that [`Action::Fill`] asked for, to be signed.
+    pub fn fill(&mut self, ticket: Ticket, nonce: u64, deadline: Instant) {
+        self.slots.insert(nonce, SlotState::Reopened);
+        self.reserved.insert(nonce, Reserved { ticket, wish: Wish::Given(nonce), deadline, progress: Progress::Signing, span: 1 });
+    }
+
+    /// Fillers cannot be made (no key is at hand, or one was refused): wait for a request instead.
+    pub fn set_can_fill(&mut self, can_fill: bool) {
+        self.can_fill = can_fill;
+    }
+
+    /// A slot's state changed: sent again, refused, held over, mined, orphaned. Slots that are not on record are left alone.
+    pub fn set_slot(&mut self, nonce: u64, state: SlotState) {
+        let Some(slot) = self.slots.get_mut(&nonce) else { return };
+        let before = std::mem::replace(slot, state);
+        let used = matches!(state, SlotState::Mined | SlotState::Foreign);
+        if used && before != state {
+            self.window = (self.window + 1).min(self.bounds.broadcast_window);
+            self.give_way(nonce);
+        }
+        let Some(above) = self.ties.get(&nonce).copied() else { return };
+        let tied = match state {
+            SlotState::Open | SlotState::Mined | SlotState::Foreign => state,
+            _ => SlotState::Tied,
+        };
+        for nonce in nonce + 1..=nonce + above {
+            if let Some(slot) = self.slots.get_mut(&nonce) {
+                *slot = tied;
+            }
+        }
+        if state == SlotState::Open {
+            self.ties.remove(&nonce);
+        }
+    }
+
+    /// An open slot was mined after all, by the payload that was thought refused: what was to replace it waits again, unless
+    /// it is being committed.
+    fn give_way(&mut self, nonce: u64) {
+        let Some(slot) = self.reserved.get(&nonce).copied() else { return };
+        if slot.progress == Progress::Committing {
+            return;
+        }
+        self.reserved.remove(&nonce);
+        match slot.wish {
+            Wish::Any => {
+                self.waiting.push_front(Waiting { ticket: slot.ticket, deadline: slot.deadline });
+                self.owed.push_back(Action::Void(slot.ticket));
+            }
+            Wish::Given(_) => {
+                let denial = Denial::TooLow { next: self.next_free() };
+                self.owed.push_back(Action::Deny(slot.ticket, denial));
+            }
+        }
+    }
+
+    /// The node's pool had no room for this payload: send no more than what is below it until something is mined. The payload
+    /// stays with its slot and is sent again later.
+    pub fn pool_full(&mut self, nonce: u64) {
+        let below = self.slots.range(..nonce).filter(|(_, state)| **state == SlotState::Sent).count();
+        self.window = below.clamp(1, self.window);
+    }
+
+    /// No endpoint could be reached: this payload goes out again, and nothing of the account before it, not sooner than `until`.
+    pub fn send_later(&mut self, nonce: u64, until: Instant) {
+        if self.slots.get(&nonce) == Some(&SlotState::Sent) {
+            self.slots.insert(nonce, SlotState::Unsent);
+            self.sends_after = Some(until);
+        }
+    }
+
+    /// The slot's payload is final.
+    pub fn finish(&mut self, nonce: u64) {
+        self.slots.remove(&nonce);
+        for above in 1..=self.ties.remove(&nonce).unwrap_or(0) {
+            self.slots.remove(&(nonce + above));
+        }
+    }
+
+    /// New nonces wait (somebody else uses the key) or go on.
+    pub fn set_on_hold(&mut self, on_hold: bool) {
+        self.on_hold = on_hold;
+    }
+
+    /// Whether new nonces wait.
+    pub fn is_on_hold(&self) -> bool {
+        self.on_hold
+    }
+
+    /// The chain is beyond what we know and nothing of ours is being signed: go on from there.
+    pub fn resync(&mut self, next: u64) -> bool {
+        if !self.reserved.is_empty() || next < self.next {
+            return false;
+        }
+        self.next = next;
+        self.committed = next;
+        true
+    }
+
+    /// The earliest deadline of a waiting request.
+    pub fn earliest_deadline(&self) -> Option<Instant> {
+        let waiting = self.waiting.iter().map(|entry| entry.deadline);
+        waiting.chain(self.given.values().map(|(entry, _)| entry.deadline)).min()
+    }
+
+    /// What to do next; call until it answers `None`, after every event.
+    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+        self.owed
+            .pop_front()
+            .or_else(|| self.expire(now))
+            .or_else(|| self.commit())
+            .or_else(|| self.send(now))
+            .or_else(|| self.assign())
+            .or_else(|| self.filler())
+    }
+
+    fn expire(&mut self, now: Instant) -> Option<Action> {
+        if let Some(at) = self.waiting.iter().position(|entry| entry.deadline <= now) {
+            let entry = self.waiting.remove(at)?;
+            self.spans.remove(&entry.ticket);
+            return Some(Action::Deny(entry.ticket, Denial::Deadline));
+        }
+        let passed = |nonce: u64| nonce < self.next && self.slots.get(&nonce) != Some(&SlotState::Open);
+        let (&nonce, &(entry, _)) = self.given.iter().find(|(nonce, (entry, _))| entry.deadline <= now || passed(**nonce))?;
+        let why = match nonce {
+            nonce if passed(nonce) => self.check_given_again(nonce),
+            nonce if nonce > self.next => Denial::Gap,
+            _ => Denial::Deadline,
+        };
+        self.given.remove(&nonce);
+        Some(Action::Deny(entry.ticket, why))
+    }
+
+    /// Why a given nonce that waited cannot be had any more.
+    fn check_given_again(&self, nonce: u64) -> Denial {
+        match self.slots.get(&nonce) {
+            Some(SlotState::Mined | SlotState::Foreign) => Denial::TooLow { next: self.next_free() },
+            None if !self.is_reserved(nonce) => Denial::TooLow { next: self.next_free() },
+            _ => Denial::Held,
+        }
+    }
+
+    fn commit(&mut self) -> Option<Action> {
+        if self.committing {
+            return None;
+        }
+        let mut tickets = Vec::new();
+        let mut end = self.committed;
+        for (&nonce, slot) in &mut self.reserved {
+            let replacement = nonce < self.committed;
+            if slot.progress != Progress::Signed || !(replacement || nonce == end) {
+                if replacement {
+                    continue;
+                }
+                break;
+            }
+            slot.progress = Progress::Committing;
+            tickets.push(slot.ticket);
+            if !replacement {
+                end = nonce + slot.span;
+            }
+        }
+        if tickets.is_empty() {
+            return None;
+        }
+        self.committing = true;
+        Some(Action::Commit(tickets))
+    }
+
+    fn send(&mut self, now: Instant) -> Option<Action> {
+        if self.sends_after.is_some_and(|until| until > now) {
+            return None;
+        }
+        self.sends_after = None;
+        // What is below everything in flight goes out whatever the window says: nothing above it can be mined before it.
+        let lowest_sent = self.slots.iter().find(|(_, state)| **state == SlotState::Sent).map(|(nonce, _)| *nonce);
+        let is_full = self.in_flight() >= self.window;
+        let (&nonce, state) = self.slots.iter_mut().find(|(_, state)| **state == SlotState::Unsent)?;
+        if is_full && lowest_sent.is_some_and(|lowest| lowest < nonce) {
+            return None;
+        }
+        *state = SlotState::Sent;
+        Some(Action::Send(nonce))
+    }
+
+    fn assign(&mut self) -> Option<Action> {
+        if self.on_hold || self.reserved.len() >= self.bounds.sign_window {
+            return None;
+        }
+        if let Some(action) = self.assign_open() {
+            return Some(action);
+        }
+        if self.unmined() + self.reserved.len() >= self.bounds.sign_ahead + self.window {
+            return None;
+        }
+        let nonce = self.next;
+        let (entry, wish, span) = match self.given.remove(&nonce) {
+            Some((entry, span)) => (entry, Wish::Given(nonce), span),
+            None => {
+                let span = self.waiting.front().and_then(|entry| self.spans.get(&entry.ticket)).copied().unwrap_or(1);
+                if self.given.range(nonce..nonce + span).next().is_some() {
+                    return None;
+                }
+                let entry = self.waiting.pop_front()?;
+                self.spans.remove(&entry.ticket);
+                (entry, Wish::Any, span)
+            }
+        };
+        self.reserved.insert(nonce, Reserved { ticket: entry.ticket, wish, deadline: entry.deadline, progress: Progress::Signing, span });
+        self.next = nonce + span;
+        Some(Action::Sign { ticket: entry.ticket, nonce, replaces: false })
+    }
+
+    fn assign_open(&mut self) -> Option<Action> {
+        let given = self.given.iter().find(|(nonce, _)| self.slots.get(nonce) == Some(&SlotState::Open)).map(|(nonce, _)| *nonce);
+        let (nonce, entry, wish) = match given {
+            Some(nonce) => (nonce, self.given.remove(&nonce)?.0, Wish::Given(nonce)),
+            None => {
+                let nonce = self.lowest_open()?;
+                let at = self.waiting.iter().position(|entry| !self.spans.contains_key(&entry.ticket))?;
+                (nonce, self.waiting.remove(at)?, Wish::Any)
+            }
+        };
+        self.slots.insert(nonce, SlotState::Reopened);
+        self.reserved
+            .insert(nonce, Reserved { ticket: entry.ticket, wish, deadline: entry.deadline, progress: Progress::Signing, span: 1 });
+        Some(Action::Sign { ticket: entry.ticket, nonce, replaces: true })
+    }
+
+    fn filler(&self) -> Option<Action> {
+        if self.on_hold || !self.can_fill || !self.waiting.is_empty() {
+            return None;
+        }
+        let nonce = self.lowest_open()?;
+        let above = self.slots.range(nonce + 1..).any(|(_, state)| matches!(state, SlotState::Unsent | SlotState::Sent | SlotState::Held));
+        above.then_some(Action::Fill(nonce))
+    }
+
+    fn lowest_open(&self) -> Option<u64> {
+        self.slots.iter().find(|(_, state)| **state == SlotState::Open).map(|(nonce, _)| *nonce)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.slots.values().filter(|state| **state == SlotState::Sent).count()
+    }
+
+    fn unmined(&self) -> usize {
+        self.slots.values().filter(|state| !matches!(state, SlotState::Mined | SlotState::Foreign | SlotState::Tied)).count()
+    }
+
+    fn nonce_of(&self, ticket: Ticket) -> Option<u64> {
+        self.reserved.iter().find(|(_, slot)| slot.ticket == ticket).map(|(nonce, _)| *nonce)
+    }
+
+    fn reservation(&mut self, ticket: Ticket) -> Option<&mut Reserved> {
+        self.reserved.values_mut().find(|slot| slot.ticket == ticket)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,597 @@
+//! Following the chain: which of our attempts are in which block, and how deep. One task per environment; heads come from the
+//! pool, missing parents are fetched by hash, orphaned blocks are unwound newest first. Of a block no more is fetched than
+//! its transaction hashes, and the receipts of those that are watched.
+
+mod line;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alloy_primitives::{Address, B256, U64};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::line::{Line, Link};
+use crate::journal::BlockRef;
+use crate::node::Pool;
+use crate::node::{CallError, Head};
+
+/// Whose attempt a hash is.
+#[derive(Debug, Clone)]
+pub struct Owner {
+    /// The account's address.
+    pub address: Address,
+    /// The service that took the request.
+    pub service: Arc<str>,
+    /// The principal that made it.
+    pub principal: Arc<str>,
+}
+
+/// What the chain did with an attempt of an account.
+#[derive(Debug, Clone)]
+pub enum Sighting {
+    /// In this block.
+    Included {
+        /// Which attempt.
+        hash: B256,
+        /// Its block.
+        block: BlockRef,
+        /// Whether execution succeeded (`status` of the receipt; absent before Byzantium counts as success).
+        success: bool,
+    },
+    /// Its block is not canonical any more.
+    Orphaned {
+        /// Which attempt.
+        hash: B256,
+    },
+    /// Deep enough to be final.
+    Confirmed {
+        /// Which attempt.
+        hash: B256,
+        /// Its block.
+        block: BlockRef,
+    },
+    /// A look-up found no receipt.
+    Absent {
+        /// Which attempt.
+        hash: B256,
+    },
+}
+
+/// A receipt of something that is watched.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// Transaction hash.
+    pub hash: B256,
+    /// Whose it is; `None` for a hash that a client only observes.
+    pub owner: Option<Owner>,
+    /// Its block.
+    pub block: BlockRef,
+    /// Its place in the block.
+    pub index: u64,
+    /// The receipt, byte for byte as the node gave it.
+    pub json: Arc<RawValue>,
+}
+
+enum Command {
+    Watch { hash: B256, owner: Owner, look_up: bool },
+    LookUp { hash: B256 },
+    Forget { hash: B256 },
+    Observe { hashes: Vec<B256>, reply: oneshot::Sender<Vec<Receipt>> },
+    Unobserve { hashes: Vec<B256> },
+}
+
+/// The way to the tracking task.
+#[derive(Debug, Clone)]
+pub struct Tracker {
+    commands: mpsc::UnboundedSender<Command>,
+    processed: watch::Receiver<Option<Arc<Head>>>,
+}
+
+/// Where sightings and receipts go. Both are called from the tracking task and must not block.
+pub trait Audience: Send + Sync + 'static {
+    /// Something happened to an attempt of this account.
+    fn sighting(&self, address: Address, sighting: Sighting);
+    /// The watched receipts of one block (in the order of the block), or one that a look-up found.
+    fn receipts(&self, receipts: Vec<Receipt>);
+}
+
+impl Tracker {
+    /// Starts the task; it ends with `stop`.
+    pub fn start(pool: Pool, confirmations: u64, audience: Arc<dyn Audience>, stop: CancellationToken) -> Self {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (sender, processed) = watch::channel(None);
+        let task = Task {
+            pool,
+            confirmations,
+            audience,
+            line: Line::new(usize::try_from(confirmations).unwrap_or(usize::MAX).saturating_add(256).min(8192)),
+            watched: HashMap::new(),
+            included: BTreeMap::new(),
+            to_look_up: VecDeque::new(),
+            looking_up: FuturesUnordered::new(),
+            inclusions: 0,
+            observations: Vec::new(),
+            found: Vec::new(),
+            again_at: None,
+            processed: sender,
+        };
+        tokio::spawn(stop.run_until_cancelled_owned(task.run(inbox)));
+        Self { commands, processed }
+    }
+
+    /// Watches an attempt from now on. `look_up`: it may be in a block already.
+    pub fn watch(&self, hash: B256, owner: Owner, look_up: bool) {
+        self.send(Command::Watch { hash, owner, look_up });
+    }
+
+    /// Asks for the receipt of a watched attempt; answers by a sighting.
+    pub fn look_up(&self, hash: B256) {
+        self.send(Command::LookUp { hash });
+    }
+
+    /// Stops watching an attempt: another payload of its slot is final.
+    pub fn forget(&self, hash: B256) {
+        self.send(Command::Forget { hash });
+    }
+
+    /// Watches hashes for a client, whoever sent them; answers the receipts that exist already.
+    pub async fn observe(&self, hashes: Vec<B256>) -> Vec<Receipt> {
+        let (reply, found) = oneshot::channel();
+        self.send(Command::Observe { hashes, reply });
+        found.await.unwrap_or_default()
+    }
+
+    /// Ends one [`Tracker::observe`] of these hashes.
+    pub fn unobserve(&self, hashes: Vec<B256>) {
+        self.send(Command::Unobserve { hashes });
+    }
+
+    /// The newest head up to which every sighting has been delivered.
+    pub fn processed(&self) -> watch::Receiver<Option<Arc<Head>>> {
+        self.processed.clone()
+    }
+
+    fn send(&self, command: Command) {
+        // The task ends only with the process; then nobody waits for sightings any more.
+        let _gone = self.commands.send(command);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    owner: Option<Owner>,
+    observers: u32,
+    included: Option<BlockRef>,
+    /// Which inclusion of the task's it was.
+    inclusion: u64,
+    /// It was included before the chain moved out of sight: if it is not found, it was orphaned.
+    doubted: bool,
+}
+
+struct Task {
+    pool: Pool,
+    confirmations: u64,
+    audience: Arc<dyn Audience>,
+    line: Line,
+    watched: HashMap<B256, Watched>,
+    /// Inclusions that are not confirmed, by block number.
+    included: BTreeMap<u64, Vec<B256>>,
+    to_look_up: VecDeque<B256>,
+    /// Each with the number of inclusions known when it began.
+    looking_up: FuturesUnordered<BoxFuture<'static, (u64, LookedUp)>>,
+    inclusions: u64,
+    observations: Vec<Observation>,
+    found: Vec<Receipt>,
+    again_at: Option<Instant>,
+    processed: watch::Sender<Option<Arc<Head>>>,
+}
+
+/// A hash and what the node has of its receipt.
+type LookedUp = (B256, Result<Option<(Arc<RawValue>, ReceiptFacts)>, CallError>);
+
+/// A client's hashes whose look-ups are under way.
+struct Observation {
+    missing: HashSet<B256>,
+    found: Vec<Receipt>,
+    reply: Option<oneshot::Sender<Vec<Receipt>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BlockBody {
+    hash: B256,
+    number: U64,
+    parent_hash: B256,
+    transactions: Vec<B256>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReceiptFacts {
+    block_hash: B256,
+    block_number: U64,
+    #[serde(default)]
+    transaction_index: U64,
+    status: Option<U64>,
+}
+
+/// Time before a step that the node could not answer is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+/// Look-ups in flight.
+const LOOK_UPS: usize = 64;
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
+        let mut heads = self.pool.heads();
+        // A head that is known already is no change that would be told.
+        let mut behind = true;
+        loop {
+            if behind && self.again_at.is_none() {
+                let head = heads.borrow_and_update().clone();
+                if let Some(head) = head {
+                    behind = match self.advance(&head, &mut inbox).await {
+                        Ok(()) => false,
+                        Err(error) => {
+                            tracing::debug!(%error, number = head.number, "the head cannot be followed yet");
+                            self.again_at = Some(Instant::now() + RETRY);
+                            true
+                        }
+                    };
+                }
+            }
+            self.start_look_ups();
+            self.tell_found();
+            let again = self.again_at.unwrap_or_else(Instant::now);
+            tokio::select! {
+                biased;
+                command = inbox.recv() => match command {
+                    Some(command) => {
+                        self.command(command);
+                        while let Ok(command) = inbox.try_recv() {
+                            self.command(command);
+                        }
+                    }
+                    None => return,
+                },
+                changed = heads.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    behind = true;
+                    self.again_at = None;
+                }
+                Some(looked_up) = self.looking_up.next() => self.looked_up(looked_up),
+                () = tokio::time::sleep_until(again.into()), if self.again_at.is_some() => self.again_at = None,
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Watch { hash, owner, look_up } => {
+                self.watched.entry(hash).or_default().owner = Some(owner);
+                if look_up {
+                    self.to_look_up.push_back(hash);
+                }
+            }
+            Command::LookUp { hash } => self.to_look_up.push_back(hash),
+            Command::Forget { hash } => {
+                if let Some(entry) = self.watched.get_mut(&hash) {
+                    entry.owner = None;
+                    if entry.observers == 0 {
+                        self.drop_watch(hash);
+                    }
+                }
+            }
+            Command::Observe { hashes, reply } => {
+                for hash in &hashes {
+                    self.watched.entry(*hash).or_default().observers += 1;
+                    self.to_look_up.push_back(*hash);
+                }
+                self.observations.push(Observation { missing: hashes.into_iter().collect(), found: Vec::new(), reply: Some(reply) });
+                self.answer_observations();
+            }
+            Command::Unobserve { hashes } => {
+                for hash in hashes {
+                    if let Some(entry) = self.watched.get_mut(&hash) {
+                        entry.observers = entry.observers.saturating_sub(1);
+                        if entry.observers == 0 && entry.owner.is_none() {
+                            self.drop_watch(hash);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer_observations(&mut self) {
+        self.observations.retain_mut(|observation| {
+            let gone = observation.reply.as_ref().is_none_or(oneshot::Sender::is_closed);
+            if !gone && !observation.missing.is_empty() {
+                return true;
+            }
+            if let Some(reply) = observation.reply.take() {
+                let _gone = reply.send(std::mem::take(&mut observation.found));
+            }
+            false
+        });
+    }
+
+    fn drop_watch(&mut self, hash: B256) {
+        if let Some(block) = self.watched.remove(&hash).and_then(|entry| entry.included) {
+            self.drop_inclusion(block.number, hash);
+        }
+    }
+
+    fn drop_inclusion(&mut self, number: u64, hash: B256) {
+        if let Some(hashes) = self.included.get_mut(&number) {
+            hashes.retain(|other| *other != hash);
+            if hashes.is_empty() {
+                self.included.remove(&number);
+            }
+        }
+    }
+
+    async fn advance(&mut self, head: &Arc<Head>, inbox: &mut mpsc::UnboundedReceiver<Command>) -> Result<(), CallError> {
+        let top = Link { number: head.number, hash: head.hash, parent: head.parent_hash };
+        if self.line.contains(top.number, top.hash) {
+            return Ok(());
+        }
+        let mut path = vec![(top, None)];
+        let mut joined = self.line.is_empty();
+        while !joined {
+            let lowest = path.last().map_or(top, |(link, _)| *link);
+            if lowest.number == 0 || self.line.contains(lowest.number - 1, lowest.parent) {
+                joined = true;
+            } else if lowest.number <= self.line.front().unwrap_or(u64::MAX) || path.len() > self.line.depth() {
+                break;
+            } else {
+                let body = block(&self.pool, lowest.parent).await?;
+                let link = Link { number: body.number.to(), hash: body.hash, parent: body.parent_hash };
+                path.push((link, Some(body.transactions)));
+            }
+        }
+        if joined {
+            let lowest = path.last().map_or(top.number, |(link, _)| link.number);
+            self.unwind(lowest);
+        } else {
+            tracing::warn!(number = head.number, "the chain moved further than the blocks on record; every open transaction is looked up");
+            self.line.clear();
+            // No inclusion is believed any more before it has been looked up: its block may be gone.
+            self.included.clear();
+            for (hash, entry) in &mut self.watched {
+                entry.included = None;
+                entry.doubted = true;
+                self.to_look_up.push_back(*hash);
+            }
+            path.truncate(1);
+        }
+        while let Some((link, transactions)) = path.pop() {
+            // What was sent before this block was announced is watched before the block is read.
+            while let Ok(command) = inbox.try_recv() {
+                self.command(command);
+            }
+            self.read_block(link, transactions).await?;
+            self.line.push(link);
+        }
+        self.confirm(head.number);
+        self.processed.send_replace(Some(Arc::clone(head)));
+        Ok(())
+    }
+
+    /// Takes blocks from `lowest` up off the line, newest first.
+    fn unwind(&mut self, lowest: u64) {
+        while let Some(gone) = self.line.pop_from(lowest) {
+            tracing::info!(number = gone.number, hash = %gone.hash, "a block was orphaned");
+            for hash in self.included.remove(&gone.number).unwrap_or_default() {
+                self.orphan(hash);
+            }
+        }
+        let above: Vec<u64> = self.included.range(lowest..).map(|(number, _)| *number).collect();
+        for number in above {
+            for hash in self.included.remove(&number).unwrap_or_default() {
+                self.orphan(hash);
+            }
+        }
+    }
+
+    fn orphan(&mut self, hash: B256) {
+        if let Some(entry) = self.watched.get_mut(&hash) {
+            entry.included = None;
+            if let Some(owner) = &entry.owner {
+                self.audience.sighting(owner.address, Sighting::Orphaned { hash });
+            }
+        }
+    }
+
+    async fn read_block(&mut self, link: Link, transactions: Option<Vec<B256>>) -> Result<(), CallError> {
+        if self.watched.values().all(|entry| entry.included.is_some()) {
+            return Ok(());
+        }
+        let transactions = match transactions {
+            Some(transactions) => transactions,
+            None => block(&self.pool, link.hash).await?.transactions,
+        };
+        let ours: Vec<B256> = transactions.into_iter().filter(|hash| self.watched.contains_key(hash)).collect();
+        if ours.is_empty() {
+            return Ok(());
+        }
+        let mut receipts = Vec::with_capacity(ours.len());
+        for (hash, receipt) in receipts_of(self.pool.clone(), ours).await {
+            match receipt? {
+                Some((json, facts)) if facts.block_hash == link.hash => receipts.push((hash, json, facts)),
+                // Not indexed yet, or moved to another block meanwhile: the block is read again.
+                _ => return Err(CallError::Malformed(format!("no receipt yet for {hash}"))),
+            }
+        }
+        let receipts: Vec<Receipt> = receipts.into_iter().filter_map(|(hash, json, facts)| self.include(hash, json, &facts)).collect();
+        if !receipts.is_empty() {
+            self.audience.receipts(receipts);
+        }
+        Ok(())
+    }
+
+    /// Look-ups run beside the heads: what a client asks for delays no block. None before a head is known, which they are judged by.
+    fn start_look_ups(&mut self) {
+        if self.line.is_empty() || self.again_at.is_some() {
+            return;
+        }
+        while self.looking_up.len() < LOOK_UPS {
+            let Some(hash) = self.to_look_up.pop_front() else { return };
+            if self.watched.contains_key(&hash) {
+                let began = self.inclusions;
+                self.looking_up.push(receipt(self.pool.clone(), hash).map(move |receipt| (began, receipt)).boxed());
+            } else {
+                self.observed(hash, None);
+            }
+        }
+    }
+
+    fn looked_up(&mut self, (began, (hash, receipt)): (u64, LookedUp)) {
+        match receipt {
+            Ok(Some((json, facts))) => match self.note_inclusion(hash, json, &facts) {
+                Some(receipt) => {
+                    self.observed(hash, Some(&receipt));
+                    self.found.push(receipt);
+                }
+                None if self.watched.contains_key(&hash) => self.look_up_again(hash),
+                None => self.observed(hash, None),
+            },
+            // Asked before the block was read that it is in: the answer is older than what is known.
+            Ok(None) if self.watched.get(&hash).is_some_and(|entry| entry.included.is_some() && entry.inclusion > began) => {
+                self.look_up_again(hash);
+            }
+            Ok(None) => {
+                self.observed(hash, None);
+                self.absent(hash);
+            }
+            Err(_) => self.look_up_again(hash),
+        }
+    }
+
+    /// What look-ups found is told when the last of them is done, in the order of the chain.
+    fn tell_found(&mut self) {
+        if self.found.is_empty() || !self.looking_up.is_empty() {
+            return;
+        }
+        let mut found = std::mem::take(&mut self.found);
+        found.sort_by_key(|receipt| (receipt.block.number, receipt.index));
+        for block in found.chunk_by(|one, other| one.block == other.block) {
+            self.audience.receipts(block.to_vec());
+        }
+    }
+
+    fn look_up_again(&mut self, hash: B256) {
+        self.to_look_up.push_back(hash);
+        self.again_at = Some(self.again_at.unwrap_or_else(|| Instant::now() + RETRY));
+    }
+
+    fn observed(&mut self, hash: B256, receipt: Option<&Receipt>) {
+        for observation in &mut self.observations {
+            if observation.missing.remove(&hash) {
+                observation.found.extend(receipt.cloned());
+            }
+        }
+        self.answer_observations();
+    }
+
+    fn absent(&mut self, hash: B256) {
+        let Some(entry) = self.watched.get_mut(&hash) else { return };
+        let doubted = std::mem::take(&mut entry.doubted);
+        match entry.included {
+            Some(block) => {
+                self.drop_inclusion(block.number, hash);
+                self.orphan(hash);
+            }
+            None if doubted => self.orphan(hash),
+            None => {}
+        }
+        if let Some(owner) = self.watched.get(&hash).and_then(|entry| entry.owner.as_ref()) {
+            self.audience.sighting(owner.address, Sighting::Absent { hash });
+        }
+    }
+
+    /// A receipt that a look-up found. One from beyond the line waits for its head; one that contradicts it is asked for again.
+    fn note_inclusion(&mut self, hash: B256, json: Arc<RawValue>, facts: &ReceiptFacts) -> Option<Receipt> {
+        let number: u64 = facts.block_number.to();
+        if let Some(front) = self.line.front()
+            && number >= front
+            && !self.line.contains(number, facts.block_hash)
+        {
+            return None;
+        }
+        let receipt = self.include(hash, json, facts);
+        if let Some(tip) = self.line.tip() {
+            self.confirm(tip);
+        }
+        receipt
+    }
+
+    fn include(&mut self, hash: B256, json: Arc<RawValue>, facts: &ReceiptFacts) -> Option<Receipt> {
+        let block = BlockRef { number: facts.block_number.to(), hash: facts.block_hash };
+        let entry = self.watched.get_mut(&hash)?;
+        let owner = entry.owner.clone();
+        entry.doubted = false;
+        self.inclusions += 1;
+        entry.inclusion = self.inclusions;
+        if let Some(before) = entry.included.replace(block)
+            && before != block
+        {
+            self.drop_inclusion(before.number, hash);
+        }
+        let hashes = self.included.entry(block.number).or_default();
+        if !hashes.contains(&hash) {
+            hashes.push(hash);
+        }
+        if let Some(owner) = &owner {
+            let success = facts.status.is_none_or(|status| status == U64::from(1));
+            self.audience.sighting(owner.address, Sighting::Included { hash, block, success });
+        }
+        Some(Receipt { hash, owner, block, index: facts.transaction_index.to(), json })
+    }
+
+    fn confirm(&mut self, head: u64) {
+        while let Some(entry) = self.included.first_entry() {
+            if entry.key().saturating_add(self.confirmations) > head.saturating_add(1) {
+                return;
+            }
+            for hash in entry.remove() {
+                let Some(watched) = self.watched.remove(&hash) else { continue };
+                if let (Some(owner), Some(block)) = (watched.owner, watched.included) {
+                    self.audience.sighting(owner.address, Sighting::Confirmed { hash, block });
+                }
+            }
+        }
+    }
+}
+
+async fn block(pool: &Pool, hash: B256) -> Result<BlockBody, CallError> {
+    pool.call::<Option<BlockBody>>("eth_getBlockByHash", (hash, false))
+        .await?
+        .ok_or_else(|| CallError::Malformed(format!("the node does not have block {hash} that it announced")))
+}
+
+async fn receipts_of(pool: Pool, hashes: Vec<B256>) -> Vec<LookedUp> {
+    stream::iter(hashes).map(|hash| receipt(pool.clone(), hash)).buffered(LOOK_UPS).collect().await
+}
+
+async fn receipt(pool: Pool, hash: B256) -> LookedUp {
+    (hash, read_receipt(&pool, hash).await)
+}
+
+async fn read_receipt(pool: &Pool, hash: B256) -> Result<Option<(Arc<RawValue>, ReceiptFacts)>, CallError> {
+    let params = serde_json::value::to_raw_value(&(hash,)).map_err(|error| CallError::Malformed(error.to_string()))?;
+    let json = pool.call_raw("eth_getTransactionReceipt", Some(&params)).await?;
+    if json.get() == "null" {
+        return Ok(None);
+    }
+    let facts = serde_json::from_str(json.get()).map_err(|error| CallError::Malformed(error.to_string()))?;
+    Ok(Some((json, facts)))
+}
