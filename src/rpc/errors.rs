@@ -39,8 +39,6 @@ pub enum Reason {
     InsufficientFunds,
     /// The transaction breaks a rule of the chain (type, fees, gas).
     InvalidTransaction,
-    /// The gas cannot be estimated because the call reverts.
-    ExecutionReverted,
     /// Every endpoint that got the signed bytes refused them for good; they are never sent again.
     Refused,
     /// No endpoint of the environment answers.
@@ -61,6 +59,37 @@ pub enum Reason {
     ShuttingDown,
     /// A fault inside Sluice; the log has it.
     Internal,
+}
+
+impl Reason {
+    /// Every reason, in the order of the page.
+    pub const ALL: [Self; 25] = [
+        Self::InvalidRequest,
+        Self::InvalidParams,
+        Self::MethodNotFound,
+        Self::Unsupported,
+        Self::LimitExceeded,
+        Self::UnknownAccount,
+        Self::AccountPaused,
+        Self::ForeignNonce,
+        Self::QueueFull,
+        Self::QueueDeadline,
+        Self::NonceGap,
+        Self::NonceHeld,
+        Self::NonceTooLow,
+        Self::InsufficientFunds,
+        Self::InvalidTransaction,
+        Self::Refused,
+        Self::NodeUnavailable,
+        Self::ChainMismatch,
+        Self::KeyStoreUnavailable,
+        Self::KeyStoreThrottled,
+        Self::KeyStoreDenied,
+        Self::KeyUnavailable,
+        Self::JournalUnavailable,
+        Self::ShuttingDown,
+        Self::Internal,
+    ];
 }
 
 /// What a client is told when a call fails.

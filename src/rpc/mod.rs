@@ -1,3 +1,29 @@
 //! JSON-RPC by namespace: what is answered here, what passes through to the node, and the errors.
 
+mod arguments;
+pub mod batch;
 pub mod errors;
+mod eth;
+mod messages;
+pub mod middleware;
+pub mod order;
+pub mod pass_through;
+pub mod refusals;
+pub mod service;
+mod subscribe;
+
+use std::sync::Arc;
+
+use jsonrpsee::RpcModule;
+use jsonrpsee::server::RegisterMethodError;
+
+use self::service::Service;
+
+/// Everything that a service answers itself.
+pub fn module(service: Arc<Service>) -> Result<RpcModule<Service>, RegisterMethodError> {
+    let mut module = RpcModule::from_arc(service);
+    eth::register(&mut module)?;
+    messages::register(&mut module)?;
+    subscribe::register(&mut module)?;
+    Ok(module)
+}

@@ -1,1 +1,6 @@
-//! subscriptions
+//! Streams to clients: heads relayed from the node, receipts answered here.
+
+pub mod connection;
+pub mod heads;
+mod member;
+pub mod receipts;

@@ -1,0 +1,41 @@
+//! Positional parameters, read one by one with geth's words for what is missing or wrong.
+
+use jsonrpsee::types::{ErrorObjectOwned, Params};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::refusals::{invalid_argument, missing_argument};
+
+/// The parameters of one call, not read further than the array.
+pub(super) struct Arguments<'a> {
+    items: Vec<&'a RawValue>,
+}
+
+impl<'a> Arguments<'a> {
+    pub(super) fn of(params: &'a Params<'_>) -> Result<Self, ErrorObjectOwned> {
+        let Some(text) = params.as_str() else { return Ok(Self { items: Vec::new() }) };
+        let items =
+            serde_json::from_str(text).map_err(|_| ErrorObjectOwned::from(super::errors::RpcError::invalid_params("non-array args")))?;
+        Ok(Self { items })
+    }
+
+    /// The argument as it stands; `null` counts as missing.
+    pub(super) fn raw(&self, position: usize) -> Option<&'a RawValue> {
+        self.items.get(position).copied().filter(|item| item.get() != "null")
+    }
+
+    pub(super) fn required<T: Deserialize<'a>>(&self, position: usize) -> Result<T, ErrorObjectOwned> {
+        self.optional(position)?.ok_or_else(|| missing_argument(position))
+    }
+
+    pub(super) fn optional<T: Deserialize<'a>>(&self, position: usize) -> Result<Option<T>, ErrorObjectOwned> {
+        let Some(item) = self.raw(position) else { return Ok(None) };
+        serde_json::from_str(item.get()).map(Some).map_err(|error| invalid_argument(position, plain(&error)))
+    }
+}
+
+/// serde's words without its position in a text that the client never saw.
+fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or_default().to_owned()
+}

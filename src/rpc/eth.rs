@@ -1,0 +1,230 @@
+//! The `eth_` and `net_` methods that are answered here: accounts, sends and what has to know of nonces in memory.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use alloy_consensus::transaction::SignerRecoverable as _;
+use alloy_consensus::{Transaction as _, TxEnvelope};
+use alloy_eips::{Decodable2718 as _, Encodable2718 as _};
+use alloy_primitives::{Address, Bytes, U64, U256};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use jsonrpsee::types::{ErrorObjectOwned, Params};
+use jsonrpsee::{Extensions, RpcModule};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::arguments::Arguments;
+use super::errors::RpcError;
+use super::pass_through::call_error;
+use super::refusals::refusal;
+use super::service::{Service, principal, turn};
+use crate::config::SignTransactionResult;
+use crate::journal::Kind;
+use crate::node::CallError;
+use crate::signing::Key;
+use crate::signing::KeyState;
+use crate::transactions::chain::{Accepted, NewRequest, Payload, SignedBytes};
+use crate::transactions::errors::TransactionError;
+use crate::transactions::prepare::{foreign_authorities, prepare, prepare_as_given};
+use crate::transactions::request;
+
+type Answer<T> = Result<T, ErrorObjectOwned>;
+/// A result that is passed on as it is.
+type Raw = Arc<RawValue>;
+
+/// Registers the methods.
+pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee::server::RegisterMethodError> {
+    module.register_method("eth_accounts", |_, service, _| Answer::Ok(service.keys.addresses()))?;
+    module.register_method("eth_chainId", |_, service, _| Answer::Ok(U64::from(service.chain.environment().chain_id)))?;
+    module.register_method("net_version", |_, service, _| Answer::Ok(service.chain.environment().chain_id.to_string()))?;
+    module.register_async_method("eth_getTransactionCount", |params, service, _| async move { count(&params, &service).await })?;
+    module.register_async_method("eth_sendTransaction", |params, service, extensions| async move {
+        let sent = send(&params, &service, &extensions, Kind::Send).await?;
+        Answer::Ok(sent.hash)
+    })?;
+    module.register_async_method("eth_signTransaction", |params, service, extensions| async move {
+        let signed = send(&params, &service, &extensions, Kind::SignOnly).await?;
+        signed_transaction(&signed.raw, service.sign_transaction_result)
+    })?;
+    module.register_async_method("eth_sendRawTransaction", |params, service, extensions| async move {
+        send_raw(&params, &service, &extensions).await
+    })?;
+    module
+        .register_async_method("eth_sendRawTransactionSync", |params, service, _| async move { send_raw_sync(&params, &service).await })?;
+    Ok(())
+}
+
+/// The next nonce of a managed account at `pending` is ours to tell; every other question is the node's.
+async fn count(params: &Params<'_>, service: &Arc<Service>) -> Answer<Raw> {
+    let arguments = Arguments::of(params)?;
+    let pending = arguments.raw(1).is_some_and(|block| block.get() == "\"pending\"");
+    if pending
+        && let Ok(Some(address)) = arguments.optional::<Address>(0)
+        && service.chain.is_managed(address)
+    {
+        let nonce = service.chain.next_nonce(address).await.map_err(refusal)?;
+        return raw(&U64::from(nonce));
+    }
+    let params = untouched(params)?;
+    service.chain.pool().call_raw("eth_getTransactionCount", params.as_deref()).await.map_err(|error| call_error(&error))
+}
+
+/// The key of `from`, if this service may use it and it can sign.
+pub(super) fn usable_key(service: &Service, from: Address) -> Result<Arc<Key>, TransactionError> {
+    let key = service.keys.get(&from).ok_or(TransactionError::UnknownAccount)?;
+    match key.state() {
+        KeyState::Enabled => Ok(key),
+        KeyState::Unusable(_) => Err(TransactionError::Sign(crate::signing::SignClass::KeyDown)),
+    }
+}
+
+async fn send(params: &Params<'_>, service: &Arc<Service>, extensions: &Extensions, kind: Kind) -> Answer<Accepted> {
+    let arrived = Instant::now();
+    let arguments = Arguments::of(params)?;
+    let given: request::Arguments = arguments.required(0)?;
+    // Taken before the first await: items of a batch take their nonces in array order.
+    let turn = given.from.and_then(|from| turn(extensions, from));
+    let text: Arc<str> = arguments.raw(0).map_or_else(|| Arc::from("{}"), |object| Arc::from(object.get()));
+    let chain = &service.chain;
+    let chain_id = chain.environment().chain_id;
+    let from = given.from.ok_or(TransactionError::UnknownAccount).map_err(refusal)?;
+    let key = usable_key(service, from).map_err(refusal)?;
+    let request = given.check(chain_id).map_err(refusal)?;
+    if let Some((authority, _)) = foreign_authorities(&request, chain_id).find(|(authority, _)| chain.is_managed(*authority)) {
+        let words = format!("an authorisation by {authority}, another account of this gateway, cannot be sent yet");
+        return Err(refusal(TransactionError::Unsupported(words)));
+    }
+    chain.ready().await.map_err(refusal)?;
+    let prepared = if kind == Kind::SignOnly {
+        prepare_as_given(request, chain_id)
+    } else {
+        prepare(request, chain.environment(), chain.pool(), chain.fees()).await
+    };
+    let prepared = prepared.map_err(refusal)?;
+    if kind == Kind::SignOnly && prepared.span > 1 {
+        let words = "an authorisation of the sender by itself goes with eth_sendTransaction";
+        return Err(refusal(TransactionError::Unsupported(words.into())));
+    }
+    let new = NewRequest {
+        from,
+        kind,
+        service: Arc::clone(&service.name),
+        principal: Arc::clone(&principal(extensions).name),
+        request: text,
+        payload: Payload::Unsigned { prepared: Box::new(prepared), key },
+        arrived,
+    };
+    submit(service, new, turn).await
+}
+
+async fn submit(service: &Arc<Service>, new: NewRequest, turn: Option<super::order::Turn>) -> Answer<Accepted> {
+    let mut turn = turn;
+    if let Some(turn) = &mut turn {
+        turn.wait().await;
+    }
+    let submitted = service.chain.submit(new).map_err(refusal)?;
+    drop(turn);
+    submitted.answer().await.map_err(refusal)
+}
+
+/// Bytes of a managed sender enter the same table under the same rules; all others are the node's business.
+async fn send_raw(params: &Params<'_>, service: &Arc<Service>, extensions: &Extensions) -> Answer<Raw> {
+    let arrived = Instant::now();
+    let arguments = Arguments::of(params)?;
+    let bytes: Bytes = arguments.required(0)?;
+    let ours = TxEnvelope::decode_2718_exact(&bytes)
+        .ok()
+        .and_then(|envelope| envelope.recover_signer().ok().map(|from| (envelope, from)))
+        .filter(|(_, from)| service.chain.is_managed(*from));
+    let Some((envelope, from)) = ours else {
+        return forward(service, untouched(params)?.unwrap_or_default()).await;
+    };
+    let turn = turn(extensions, from);
+    let chain_id = service.chain.environment().chain_id;
+    check_raw(&envelope, chain_id).map_err(refusal)?;
+    service.chain.ready().await.map_err(refusal)?;
+    let fees = U256::from(envelope.max_fee_per_gas()).saturating_mul(U256::from(envelope.gas_limit()));
+    let payload = Payload::Signed {
+        nonce: envelope.nonce(),
+        cost: fees.saturating_add(envelope.value()),
+        bytes: SignedBytes { hash: *envelope.tx_hash(), raw: envelope.encoded_2718().into() },
+    };
+    let new = NewRequest {
+        from,
+        kind: Kind::Raw,
+        service: Arc::clone(&service.name),
+        principal: Arc::clone(&principal(extensions).name),
+        request: Arc::from("{}"),
+        payload,
+        arrived,
+    };
+    let accepted = submit(service, new, turn).await?;
+    raw(&accepted.hash)
+}
+
+/// Passes through, but not past the table of a managed sender.
+async fn send_raw_sync(params: &Params<'_>, service: &Arc<Service>) -> Answer<Raw> {
+    let bytes: Option<Bytes> = Arguments::of(params)?.optional(0)?;
+    let sender = bytes.and_then(|bytes| TxEnvelope::decode_2718_exact(&bytes).ok()?.recover_signer().ok());
+    if sender.is_some_and(|sender| service.chain.is_managed(sender)) {
+        let words = "bytes of a managed account are sent by eth_sendRawTransaction";
+        return Err(refusal(TransactionError::Unsupported(words.into())));
+    }
+    let params = untouched(params)?;
+    service.chain.pool().call_raw("eth_sendRawTransactionSync", params.as_deref()).await.map_err(|error| call_error(&error))
+}
+
+/// Bytes of a sender that is not managed go to every endpoint, once; the best answer is passed on.
+async fn forward(service: &Service, params: Box<RawValue>) -> Answer<Raw> {
+    let mut worst = CallError::Unavailable;
+    let mut answers: FuturesUnordered<_> = service.chain.pool().send_raw(Arc::from(params)).into_iter().collect();
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(hash) => return raw(&hash),
+            Err(error) if matches!(worst, CallError::Unavailable) || matches!(error, CallError::Lost | CallError::Deadline(_)) => {
+                worst = error
+            }
+            Err(_) => {}
+        }
+    }
+    Err(call_error(&worst))
+}
+
+fn check_raw(envelope: &TxEnvelope, chain_id: u64) -> Result<(), TransactionError> {
+    match envelope.chain_id() {
+        None => Err(TransactionError::Invalid("only replay-protected (EIP-155) transactions allowed over RPC".into())),
+        Some(have) if have != chain_id => {
+            Err(TransactionError::Invalid(format!("invalid sender: invalid chain id for signer: have {have} want {chain_id}")))
+        }
+        Some(_) if envelope.is_eip4844() => {
+            Err(TransactionError::Unsupported("blob transactions of managed accounts are not supported".into()))
+        }
+        Some(_) if envelope.is_eip7702() => {
+            Err(TransactionError::Unsupported("EIP-7702 transactions of managed accounts are sent by eth_sendTransaction".into()))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn signed_transaction(bytes: &Bytes, shape: SignTransactionResult) -> Answer<Raw> {
+    if shape == SignTransactionResult::Raw {
+        return raw(bytes);
+    }
+    #[derive(serde::Serialize)]
+    struct Signed<'a> {
+        raw: &'a Bytes,
+        tx: TxEnvelope,
+    }
+    let tx = TxEnvelope::decode_2718_exact(bytes).map_err(|_| ErrorObjectOwned::from(RpcError::internal()))?;
+    raw(&Signed { raw: bytes, tx })
+}
+
+pub(super) fn raw<T: serde::Serialize>(value: &T) -> Answer<Raw> {
+    to_raw_value(value).map(Arc::from).map_err(|_| RpcError::internal().into())
+}
+
+/// The client's parameters, to be passed on as they are.
+fn untouched(params: &Params<'_>) -> Answer<Option<Box<RawValue>>> {
+    let text = params.as_str().map(|text| RawValue::from_string(text.to_owned()));
+    text.transpose().map_err(|_| RpcError::invalid_params("non-array args").into())
+}

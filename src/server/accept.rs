@@ -1,0 +1,231 @@
+//! The accept loop: sockets, TLS, HTTP/1.1, and the end of all connections at a stop. What is served comes from a [`Handler`].
+
+use std::convert::Infallible;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jsonrpsee::server::HttpBody;
+use prometheus::IntGauge;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::error::ServerError;
+use super::io::ClientIo;
+use crate::subscriptions::connection::ConnectionHandle;
+
+/// Connections that the system holds for us while we are busy: bursts of clients that reconnect.
+const BACKLOG: u32 = 1024;
+/// From the connection to the end of the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// From the connection, or the response before, to the end of a request's headers; an idle connection is closed after it too.
+const HEADERS: Duration = Duration::from_secs(30);
+/// See [`Door::stall`].
+const STALL: Duration = Duration::from_secs(20);
+/// Bytes of one request's headers.
+const HEADER_BYTES: usize = 64 * 1024;
+/// Time between two tries when the system has no more sockets for us.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long connections that were cut may take to go away.
+const CUT: Duration = Duration::from_secs(2);
+
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 32\r\nretry-after: 1\r\nconnection: close\r\n\r\n{\"error\":\"too many connections\"}";
+
+/// What one listener serves. Clones share everything.
+pub(super) trait Handler: Clone + Send + Sync + 'static {
+    /// Answers one request.
+    fn handle(&self, request: Request<Incoming>, connection: ConnectionHandle) -> impl Future<Output = Response<HttpBody>> + Send;
+
+    /// No more connections come; the open ones should finish what they do.
+    fn stop(&self) {}
+}
+
+/// A bound socket and its bounds.
+pub(super) struct Door {
+    listener: TcpListener,
+    local: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    slots: Arc<Semaphore>,
+    gauge: Option<IntGauge>,
+    drain: Duration,
+    /// How long one write may wait for a client that does not read.
+    pub(super) stall: Duration,
+}
+
+/// One open connection: free again when dropped.
+pub(super) struct Slot {
+    gauge: Option<IntGauge>,
+    _permit: OwnedSemaphorePermit,
+    _open: TaskTrackerToken,
+}
+
+impl Slot {
+    fn new(permit: OwnedSemaphorePermit, open: &TaskTracker, gauge: Option<IntGauge>) -> Self {
+        if let Some(gauge) = &gauge {
+            gauge.inc();
+        }
+        Self { gauge, _permit: permit, _open: open.token() }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(gauge) = &self.gauge {
+            gauge.dec();
+        }
+    }
+}
+
+impl Door {
+    /// Opens the socket. `connections` are open at the same time at most, counted by `gauge`; `drain` is how long a stop waits for them.
+    pub(super) fn open(
+        address: SocketAddr,
+        tls: Option<TlsAcceptor>,
+        connections: u32,
+        gauge: Option<IntGauge>,
+        drain: Duration,
+    ) -> Result<Self, ServerError> {
+        let listen = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let listener = socket.listen(BACKLOG)?;
+            let local = listener.local_addr()?;
+            Ok((listener, local))
+        };
+        let (listener, local) = listen().map_err(|source| ServerError::Listen { address, source })?;
+        let slots = Arc::new(Semaphore::new(usize::try_from(connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)));
+        Ok(Self { listener, local, tls, slots, gauge, drain, stall: STALL })
+    }
+
+    pub(super) fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Serves until `stop`, then lets the open connections finish for `drain` and cuts the rest.
+    pub(super) async fn run<H: Handler>(self, handler: H, stop: CancellationToken) {
+        let open = TaskTracker::new();
+        let cut = CancellationToken::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => match self.slots.clone().try_acquire_owned() {
+                    Ok(permit) => {
+                        let slot = Slot::new(permit, &open, self.gauge.clone());
+                        let connection =
+                            Connection { handler: handler.clone(), cut: cut.child_token(), stop: stop.clone(), stall: self.stall };
+                        tokio::spawn(connection.accept(stream, self.tls.clone(), slot));
+                    }
+                    Err(_) => refuse(stream, self.tls.is_some()),
+                },
+                Err(error) if is_of_the_client(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, pause = ?PAUSE, "no connection can be accepted");
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = sleep(PAUSE) => {}
+                    }
+                }
+            }
+        }
+        drop(self.listener);
+        handler.stop();
+        open.close();
+        if timeout(self.drain, open.wait()).await.is_err() {
+            tracing::warn!(connections = open.len(), after = ?self.drain, "connections are cut");
+            cut.cancel();
+            if timeout(CUT, open.wait()).await.is_err() {
+                tracing::error!(connections = open.len(), "connections do not end");
+            }
+        }
+    }
+}
+
+/// The client gave up before we got to it; everything else (no more file descriptors, no memory) lasts a while.
+fn is_of_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Tells the client why, if that takes no waiting. Under TLS the handshake would be the expensive part: just closed.
+fn refuse(stream: TcpStream, tls: bool) {
+    tracing::debug!("too many connections");
+    if !tls && let Ok(mut stream) = stream.into_std() {
+        // A client that gets no answer sees the close.
+        let _ = stream.write(FULL);
+    }
+}
+
+struct Connection<H> {
+    handler: H,
+    cut: CancellationToken,
+    stop: CancellationToken,
+    stall: Duration,
+}
+
+impl<H: Handler> Connection<H> {
+    async fn accept(self, stream: TcpStream, tls: Option<TlsAcceptor>, slot: Slot) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        let Some(tls) = tls else { return self.serve(stream, slot).await };
+        let handshake = tokio::select! {
+            () = self.cut.cancelled() => return,
+            () = self.stop.cancelled() => return,
+            handshake = timeout(HANDSHAKE, tls.accept(stream)) => handshake,
+        };
+        match handshake {
+            Ok(Ok(stream)) => self.serve(stream, slot).await,
+            Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
+            Err(_) => tracing::debug!("no TLS handshake in time"),
+        }
+    }
+
+    /// Ends with the last HTTP request. A WebSocket lives on in a task of jsonrpsee and takes stream and slot with it.
+    async fn serve<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: IO, slot: Slot) {
+        let Self { handler, cut, stop, stall } = self;
+        let handle = ConnectionHandle::new(cut.clone());
+        let stream = ClientIo::new(stream, handle.clone(), stall, slot);
+        let service = service_fn(move |request| {
+            let (handler, handle) = (handler.clone(), handle.clone());
+            async move { Ok::<_, Infallible>(handler.handle(request, handle).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS)
+            .max_buf_size(HEADER_BYTES)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let finished = tokio::select! {
+            () = cut.cancelled() => return,
+            finished = &mut connection => finished,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    () = cut.cancelled() => return,
+                    finished = &mut connection => finished,
+                }
+            }
+        };
+        if let Err(error) = finished {
+            tracing::debug!(%error, "a connection ended");
+        }
+    }
+}
