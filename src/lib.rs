@@ -3,6 +3,7 @@
 //! The rooms are listed in the order in which a transaction passes them; docs/architecture.md draws the way.
 
 pub mod config;
+pub mod gateway;
 pub mod journal;
 pub mod node;
 pub mod policy;

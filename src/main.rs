@@ -1,3 +1,158 @@
-//! The command line: serve, dev, check, keys, journal.
+//! The command line. Exit codes: 0 done, 1 it did not work, 2 the command line or the configuration is wrong.
 
-fn main() {}
+mod commands;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use sluice_gateway::telemetry::logs;
+use url::Url;
+
+/// A streaming signer gateway for Ethereum: keys in AWS KMS, one WebSocket for sends and receipts.
+#[derive(Parser)]
+#[command(name = "sluice", version, propagate_version = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the configuration until SIGTERM or SIGINT, then drain
+    Serve(File),
+    /// Serve a development node with the well-known development keys (chain ids 31337 and 1337 only)
+    Dev(Dev),
+    /// Say every error of the configuration; prove that nodes, chain ids and keys answer
+    Check {
+        #[command(flatten)]
+        file: File,
+        /// Read the configuration only; ask nobody
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Keys of the configuration
+    #[command(subcommand)]
+    Keys(Keys),
+    /// The durable store
+    #[command(subcommand)]
+    Journal(JournalCommand),
+}
+
+#[derive(Args)]
+struct File {
+    /// The configuration (TOML)
+    #[arg(value_name = "FILE")]
+    path: PathBuf,
+}
+
+#[derive(Args)]
+struct Dev {
+    /// WebSocket URL of the development node
+    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8546")]
+    node: Url,
+    /// Its chain id
+    #[arg(long, default_value_t = 31337)]
+    chain_id: u64,
+    /// How many of the development addresses to serve
+    #[arg(long, default_value_t = 10)]
+    accounts: u32,
+    /// JSON-RPC over HTTP and WebSocket
+    #[arg(long, default_value = "127.0.0.1:8545")]
+    listen: std::net::SocketAddr,
+    /// /metrics, /status, /livez, /readyz
+    #[arg(long, default_value = "127.0.0.1:9545")]
+    admin: std::net::SocketAddr,
+    /// Keep the journal in this file; without it, it is gone when the command ends
+    #[arg(long, value_name = "PATH")]
+    journal: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Keys {
+    /// The keys of every service, with their state
+    List {
+        #[command(flatten)]
+        file: File,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Create a key (ECC_SECG_P256K1, SIGN_VERIFY) in AWS KMS
+    Create {
+        #[command(flatten)]
+        file: File,
+        /// Name of the configuration to create it in; may be left out if there is one
+        #[arg(long, value_name = "NAME")]
+        configuration: Option<String>,
+        /// A tag of the new key; may be repeated
+        #[arg(long = "tag", value_name = "NAME=VALUE")]
+        tags: Vec<String>,
+        /// An alias of the new key (`alias/` is put before it if missing)
+        #[arg(long, value_name = "NAME")]
+        alias: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum JournalCommand {
+    /// Chains, accounts and attempts on record; may run beside a gateway
+    Inspect {
+        #[command(flatten)]
+        file: File,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget everything of an environment's chain (for a development chain that was started anew)
+    ForgetChain {
+        #[command(flatten)]
+        file: File,
+        /// Name of the environment
+        environment: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let command = CommandLine::parse().command;
+    // A command that answers on standard output tells the rest only when something is wrong.
+    let quiet = !matches!(command, Command::Serve(_) | Command::Dev(_));
+    let directives = std::env::var("RUST_LOG").ok().or_else(|| quiet.then(|| "error".to_owned()));
+    if let Err(error) = logs::init(directives.as_deref()) {
+        eprintln!("sluice: {error}");
+        return ExitCode::from(2);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("sluice: the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = runtime.block_on(async {
+        match command {
+            Command::Serve(file) => commands::serve::serve(&file.path).await,
+            Command::Dev(dev) => commands::serve::dev(dev).await,
+            Command::Check { file, offline } => commands::check::check(&file.path, offline).await,
+            Command::Keys(Keys::List { file, json }) => commands::keys::list(&file.path, json).await,
+            Command::Keys(Keys::Create { file, configuration, tags, alias, json }) => {
+                commands::keys::create(&file.path, configuration.as_deref(), &tags, alias.as_deref(), json).await
+            }
+            Command::Journal(JournalCommand::Inspect { file, json }) => commands::journal::inspect(&file.path, json).await,
+            Command::Journal(JournalCommand::ForgetChain { file, environment }) => {
+                commands::journal::forget_chain(&file.path, &environment).await
+            }
+        }
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("sluice: {failure}");
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `sluice serve` and `sluice dev`.
+
+use std::path::Path;
+
+use sluice_gateway::config::{self, Config};
+use sluice_gateway::gateway::{Ended, Gateway};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, load};
+use crate::Dev;
+
+pub(crate) async fn serve(path: &Path) -> Result<(), Failure> {
+    run(&load(path)?).await
+}
+
+pub(crate) async fn dev(dev: Dev) -> Result<(), Failure> {
+    let folder = tempdir(dev.journal.is_none())?;
+    let journal = match (&dev.journal, &folder) {
+        (Some(path), _) => path.clone(),
+        (None, Some(folder)) => folder.0.join("sluice-dev.db"),
+        (None, None) => return Err(Failure::Failed("no place for the journal".into())),
+    };
+    let config = config::development(dev.node, dev.chain_id, dev.accounts, dev.listen, dev.admin, journal)?;
+    run(&config).await
+}
+
+/// A folder that goes when the command ends.
+struct Folder(std::path::PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, folder = %self.0.display(), "the development journal could not be removed");
+        }
+    }
+}
+
+fn tempdir(wanted: bool) -> Result<Option<Folder>, Failure> {
+    if !wanted {
+        return Ok(None);
+    }
+    let path = std::env::temp_dir().join(format!("sluice-dev-{}", std::process::id()));
+    std::fs::create_dir_all(&path).map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
+    Ok(Some(Folder(path)))
+}
+
+async fn run(config: &Config) -> Result<(), Failure> {
+    let shutdown = CancellationToken::new();
+    watch_signals(&shutdown)?;
+    let gateway = tokio::select! {
+        gateway = Gateway::start(config) => gateway?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    tracing::info!(listen = %gateway.address(), admin = %gateway.admin_address(), services = config.services.len(), "serving");
+    match gateway.run(shutdown).await {
+        Ended::Drained => Ok(()),
+        Ended::Cut => {
+            Err(Failure::Failed("requests were still open when the time to drain was over; the journal has what was committed".into()))
+        }
+        Ended::Fatal => Err(Failure::Failed("the journal's writer is gone; start again to recover".into())),
+    }
+}
+
+/// The first SIGTERM or SIGINT drains, the second ends at once.
+fn watch_signals(shutdown: &CancellationToken) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::Failed(format!("signals: {error}"));
+    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            if shutdown.is_cancelled() {
+                tracing::warn!("second signal: ending at once");
+                std::process::exit(1);
+            }
+            shutdown.cancel();
+        }
+    });
+    Ok(())
+}
