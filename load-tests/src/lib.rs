@@ -1,1 +1,16 @@
-//! x
+//! What looks at Sluice from outside: proxies that count, record and break what passes through them, a JSON-RPC client,
+//! and the load generator `sluice-load`. Everything listens on loopback only.
+
+pub mod client;
+pub mod http;
+pub mod kms_proxy;
+pub mod latency;
+pub mod node_proxy;
+pub mod transaction;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The lock, also after a panic of somebody who held it: what it guards are counts, good after any statement.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

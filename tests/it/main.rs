@@ -1,0 +1,17 @@
+//! Sluice from outside: the real binary between real clients, a real node (anvil) and a KMS emulator that others wrote.
+//!
+//! Every test has a world of its own (processes, ports, folder) and takes it down by process id. What a test needs comes from
+//! `scripts/parts`; where a part is missing, the test says `SKIP name: reason` on stderr and ends, and `make test` lists it.
+// Tests may panic, and so may what they share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod calls;
+mod chains;
+mod clients;
+mod command_line;
+mod errors;
+mod lifecycle;
+mod nonces;
+mod proxies;
+mod support;
+mod thousand;

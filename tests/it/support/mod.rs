@@ -1,0 +1,36 @@
+//! What the tests share.
+
+pub(crate) mod anvil;
+pub(crate) mod gateway;
+pub(crate) mod journal;
+pub(crate) mod kms;
+pub(crate) mod parts;
+pub(crate) mod process;
+pub(crate) mod unstick;
+pub(crate) mod world;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+/// How long anything may take before the test gives up: a bound against hanging, never an expectation.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Asks again and again until there is an answer.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < until, "gave up waiting: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The future's output; panics when it takes for ever.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("gave up waiting: {what}"),
+    }
+}

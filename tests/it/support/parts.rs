@@ -1,0 +1,53 @@
+//! Where `scripts/parts` has put what the tests run against.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A group of parts that is there or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// anvil and ethers.
+    Node,
+    /// ministack and eth-account.
+    Python,
+}
+
+pub(crate) fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(".parts")
+}
+
+pub(crate) fn anvil() -> PathBuf {
+    folder().join("bin/anvil")
+}
+
+pub(crate) fn ministack() -> PathBuf {
+    folder().join("bin/ministack")
+}
+
+pub(crate) fn python() -> PathBuf {
+    folder().join("python/bin/python")
+}
+
+/// A script of tests/clients.
+pub(crate) fn client(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+}
+
+/// Whether all parts are there; otherwise says that this test is skipped, and why.
+pub(crate) fn have(test: &str, parts: &[Part]) -> bool {
+    for part in parts {
+        let (name, probe) = match part {
+            Part::Node => ("node", anvil()),
+            Part::Python => ("python", python()),
+        };
+        if !probe.exists() || !folder().join(format!("{name}.stamp")).exists() {
+            let reason = std::fs::read_to_string(folder().join(format!("{name}.missing")));
+            let reason = reason.unwrap_or_else(|_| "scripts/parts has not run".into());
+            // Not by println!: the test harness would keep it to itself.
+            let line = format!("\nSKIP {test}: part {name}: {}\n", reason.trim());
+            let _ = std::io::stderr().write_all(line.as_bytes());
+            return false;
+        }
+    }
+    true
+}
