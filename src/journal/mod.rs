@@ -215,6 +215,14 @@ pub enum Record {
         /// For people and streams: why.
         detail: Option<String>,
     },
+    /// The chain used the slot up by an EIP-7702 authorisation in another account's attempt, deep enough to be final. The
+    /// attempt's own confirmation does not say so: an authorisation that is out of turn is skipped.
+    Used {
+        /// Whose slot.
+        account: Account,
+        /// Which slot.
+        nonce: u64,
+    },
     /// The account stops or (with `None`) goes on.
     Pause {
         /// Which account.

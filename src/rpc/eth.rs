@@ -1,5 +1,7 @@
 //! The `eth_` and `net_` methods that are answered here: accounts, sends and what has to know of nonces in memory.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,9 +25,11 @@ use crate::journal::Kind;
 use crate::node::CallError;
 use crate::signing::Key;
 use crate::signing::KeyState;
+use crate::transactions::account::loans::Borrowed;
+use crate::transactions::authorisations::Authorisations;
 use crate::transactions::chain::{Accepted, NewRequest, Payload, SignedBytes};
 use crate::transactions::errors::TransactionError;
-use crate::transactions::prepare::{foreign_authorities, prepare, prepare_as_given};
+use crate::transactions::prepare::{prepare, prepare_as_given};
 use crate::transactions::request;
 
 type Answer<T> = Result<T, ErrorObjectOwned>;
@@ -90,21 +94,19 @@ async fn send(params: &Params<'_>, service: &Arc<Service>, extensions: &Extensio
     let from = given.from.ok_or(TransactionError::UnknownAccount).map_err(refusal)?;
     let key = usable_key(service, from).map_err(refusal)?;
     let request = given.check(chain_id).map_err(refusal)?;
-    if let Some((authority, _)) = foreign_authorities(&request, chain_id).find(|(authority, _)| chain.is_managed(*authority)) {
-        let words = format!("an authorisation by {authority}, another account of this gateway, cannot be sent yet");
-        return Err(refusal(TransactionError::Unsupported(words)));
+    let list = request.authorizations.as_deref().unwrap_or_default();
+    let authorisations = Authorisations::read(list, from, chain_id, |address| chain.is_managed(address)).map_err(refusal)?;
+    if kind == Kind::SignOnly && authorisations != Authorisations::default() {
+        let words = "authorisations by accounts of this gateway go with eth_sendTransaction";
+        return Err(refusal(TransactionError::Unsupported(words.into())));
     }
     chain.ready().await.map_err(refusal)?;
     let prepared = if kind == Kind::SignOnly {
-        prepare_as_given(request, chain_id)
+        prepare_as_given(request, &authorisations, chain_id)
     } else {
-        prepare(request, chain.environment(), chain.pool(), chain.fees()).await
+        prepare(request, &authorisations, chain.environment(), chain.pool(), chain.fees()).await
     };
     let prepared = prepared.map_err(refusal)?;
-    if kind == Kind::SignOnly && prepared.span > 1 {
-        let words = "an authorisation of the sender by itself goes with eth_sendTransaction";
-        return Err(refusal(TransactionError::Unsupported(words.into())));
-    }
     let new = NewRequest {
         from,
         kind,
@@ -112,15 +114,25 @@ async fn send(params: &Params<'_>, service: &Arc<Service>, extensions: &Extensio
         principal: Arc::clone(&principal(extensions).name),
         request: text,
         payload: Payload::Unsigned { prepared: Box::new(prepared), key },
+        borrowed: Borrowed::default(),
         arrived,
     };
-    submit(service, new, turn).await
+    submit(service, new, authorisations.others, turn).await
 }
 
-async fn submit(service: &Arc<Service>, new: NewRequest, turn: Option<super::order::Turn>) -> Answer<Accepted> {
+/// `others`: nonces of other accounts that the payload authorises with; they are had before it gets a nonce of its own.
+async fn submit(
+    service: &Arc<Service>,
+    mut new: NewRequest,
+    others: BTreeMap<Address, Range<u64>>,
+    turn: Option<super::order::Turn>,
+) -> Answer<Accepted> {
     let mut turn = turn;
     if let Some(turn) = &mut turn {
         turn.wait().await;
+    }
+    if !others.is_empty() {
+        new.borrowed = service.chain.borrow(others, new.arrived).await.map_err(refusal)?;
     }
     let submitted = service.chain.submit(new).map_err(refusal)?;
     drop(turn);
@@ -143,9 +155,13 @@ async fn send_raw(params: &Params<'_>, service: &Arc<Service>, extensions: &Exte
     let chain_id = service.chain.environment().chain_id;
     check_raw(&envelope, chain_id).map_err(refusal)?;
     service.chain.ready().await.map_err(refusal)?;
+    let list = envelope.authorization_list().unwrap_or_default();
+    let authorisations = Authorisations::read(list, from, chain_id, |address| service.chain.is_managed(address)).map_err(refusal)?;
+    let (_, span) = authorisations.of_sender(Some(envelope.nonce())).map_err(refusal)?;
     let fees = U256::from(envelope.max_fee_per_gas()).saturating_mul(U256::from(envelope.gas_limit()));
     let payload = Payload::Signed {
         nonce: envelope.nonce(),
+        span,
         cost: fees.saturating_add(envelope.value()),
         bytes: SignedBytes { hash: *envelope.tx_hash(), raw: envelope.encoded_2718().into() },
     };
@@ -156,9 +172,10 @@ async fn send_raw(params: &Params<'_>, service: &Arc<Service>, extensions: &Exte
         principal: Arc::clone(&principal(extensions).name),
         request: Arc::from("{}"),
         payload,
+        borrowed: Borrowed::default(),
         arrived,
     };
-    let accepted = submit(service, new, turn).await?;
+    let accepted = submit(service, new, authorisations.others, turn).await?;
     raw(&accepted.hash)
 }
 
@@ -198,9 +215,6 @@ fn check_raw(envelope: &TxEnvelope, chain_id: u64) -> Result<(), TransactionErro
         }
         Some(_) if envelope.is_eip4844() => {
             Err(TransactionError::Unsupported("blob transactions of managed accounts are not supported".into()))
-        }
-        Some(_) if envelope.is_eip7702() => {
-            Err(TransactionError::Unsupported("EIP-7702 transactions of managed accounts are sent by eth_sendTransaction".into()))
         }
         Some(_) => Ok(()),
     }

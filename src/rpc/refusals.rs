@@ -15,6 +15,10 @@ const SOON: Duration = Duration::from_secs(1);
 /// The JSON-RPC error of a transaction that is not accepted.
 pub fn refusal(error: TransactionError) -> ErrorObjectOwned {
     let message = error.to_string();
+    let error = match error {
+        TransactionError::Authorisation { error, .. } => *error,
+        other => other,
+    };
     let told = |code, reason| RpcError::new(code, reason, message.clone());
     let rpc = match error {
         TransactionError::Node(node) => return call_error(&crate::node::CallError::Node(node)),
@@ -35,7 +39,7 @@ pub fn refusal(error: TransactionError) -> ErrorObjectOwned {
         TransactionError::Refused { hash, .. } => RpcError { hash: Some(hash), ..told(SERVER_ERROR, Reason::Refused) },
         TransactionError::Journal(_) => told(RESOURCE_UNAVAILABLE, Reason::JournalUnavailable).retry_after(SOON),
         TransactionError::ShuttingDown => told(RESOURCE_UNAVAILABLE, Reason::ShuttingDown).retry_after(SOON),
-        TransactionError::Internal => told(INTERNAL, Reason::Internal),
+        TransactionError::Internal | TransactionError::Authorisation { .. } => told(INTERNAL, Reason::Internal),
     };
     rpc.into()
 }

@@ -1,7 +1,8 @@
 //! One environment at work: its accounts, its tracker, its fees, and the way in for requests.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::account::loans::{Borrowed, LoanRequest};
 use super::account::{self, Command, submission};
 use super::errors::TransactionError;
 use super::fees::Feed;
@@ -165,6 +167,8 @@ pub struct NewRequest {
     pub request: Arc<str>,
     /// What is to be committed.
     pub payload: Payload,
+    /// Nonces of other accounts that it authorises with: see [`Chain::borrow`].
+    pub borrowed: Borrowed,
     /// When it arrived.
     pub arrived: Instant,
 }
@@ -296,12 +300,31 @@ impl Chain {
             payload: new.payload,
             arrived: new.arrived,
             reply: Some(reply),
+            borrowed: new.borrowed,
         };
         match self.account(new.from).commands.try_send(Command::Submit(Box::new(submission))) {
             Ok(()) => Ok(Submitted { answer, committed }),
             Err(mpsc::error::TrySendError::Full(_)) => Err(TransactionError::QueueFull),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(TransactionError::Internal),
         }
+    }
+
+    /// Reserves nonces of other managed accounts for the authorisations of one payload (EIP-7702). Waits, until the queue deadline
+    /// after `arrived` at most, for them to be the next ones with everything below mined.
+    pub async fn borrow(self: &Arc<Self>, wanted: BTreeMap<Address, Range<u64>>, arrived: Instant) -> Result<Borrowed, TransactionError> {
+        let mut borrowed = Borrowed::default();
+        for (authority, nonces) in wanted {
+            let (reply, answer) = oneshot::channel();
+            let request = LoanRequest { nonces: nonces.clone(), arrived, reply };
+            let answered = match self.account(authority).commands.try_send(Command::Lend(request)) {
+                Ok(()) => answer.await.unwrap_or(Err(TransactionError::Internal)),
+                Err(mpsc::error::TrySendError::Full(_)) => Err(TransactionError::QueueFull),
+                Err(mpsc::error::TrySendError::Closed(_)) => Err(TransactionError::Internal),
+            };
+            let loan = answered.map_err(|error| TransactionError::Authorisation { authority, error: Box::new(error) })?;
+            borrowed.add(authority, nonces, loan);
+        }
+        Ok(borrowed)
     }
 
     /// The nonce that the account would hand out next, reservations in memory included.

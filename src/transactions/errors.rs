@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use alloy_primitives::{B256, U256};
+use alloy_primitives::{Address, B256, U256};
 
 use crate::journal::JournalError;
 use crate::node::{CallError, NodeError};
@@ -75,6 +75,14 @@ pub enum TransactionError {
         /// Their hash.
         hash: B256,
     },
+    /// An authorisation by another managed account cannot have its nonce (EIP-7702).
+    #[error("authorisation by {authority}: {error}")]
+    Authorisation {
+        /// The account that authorises.
+        authority: Address,
+        /// Why.
+        error: Box<TransactionError>,
+    },
     /// The account is paused.
     #[error("the account is paused: {0}")]
     Paused(String),
@@ -115,6 +123,7 @@ impl TransactionError {
     /// What to do about it.
     pub fn class(&self) -> ErrorClass {
         match self {
+            Self::Authorisation { error, .. } => error.class(),
             Self::QueueFull
             | Self::QueueDeadline(_)
             | Self::NonceGap { .. }

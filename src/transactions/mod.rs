@@ -1,7 +1,8 @@
-//! From a request to a final receipt. In the order in which a transaction passes: [`request`], [`prepare`] (with [`fees`]),
+//! From a request to a final receipt. In the order in which a transaction passes: [`request`], [`authorisations`], [`prepare`] (with [`fees`]),
 //! [`chain`] (the way in), [`account`] (the single writer) with [`balance`] and [`nonces`], [`broadcast`] and [`outcome`], [`tracking`].
 
 pub mod account;
+pub mod authorisations;
 pub mod balance;
 pub mod broadcast;
 pub mod chain;

@@ -6,67 +6,19 @@
 //! - signed payloads enter a commit only as the contiguous signed prefix, one commit at a time, so that the journal never
 //!   holds a hole;
 //! - when a Sign fails, what was above it moves down, in order, and is signed again: nothing of it had left the process;
+//! - nonces for EIP-7702 authorisations in another account's payload are lent once everything below them is mined, and nothing above
+//!   them is handed out before that payload is on record, or sent before it is mined;
 //! - a slot whose committed payload was refused for good is open: the next request takes it as a recorded replacement, and only if
 //!   none waits while a higher nonce is committed is it filled.
 
+mod words;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::time::Instant;
 
+pub use self::words::{Action, Denial, SlotState, Ticket, Wish};
 use crate::config::AccountBounds;
-
-/// A request, as the machine knows it.
-pub type Ticket = u64;
-
-/// How a request may get its nonce.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// Whichever is next.
-    Any,
-    /// This one, given by the client.
-    Given(u64),
-}
-
-/// Why a request gets no nonce.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Denial {
-    /// As many requests wait as may.
-    QueueFull,
-    /// It waited its whole deadline.
-    Deadline,
-    /// It waited its whole deadline for nonces below its own.
-    Gap,
-    /// Its nonce is in use by a transaction that is not final.
-    Held,
-    /// Its nonce is used up; the next one is told.
-    TooLow {
-        /// The next nonce that would be handed out.
-        next: u64,
-    },
-}
-
-/// What is to be done next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Sign the ticket's payload for this nonce. `replaces`: the slot's payload on record is replaced.
-    Sign {
-        /// Whose payload.
-        ticket: Ticket,
-        /// For which nonce.
-        nonce: u64,
-        /// Whether the slot has a refused payload on record.
-        replaces: bool,
-    },
-    /// Write these signed payloads to the journal, in this order, in one commit.
-    Commit(Vec<Ticket>),
-    /// Send the committed payload of this nonce.
-    Send(u64),
-    /// Make a filler for this open slot, and call [`Nonces::fill`] with its ticket.
-    Fill(u64),
-    /// Tell the requester.
-    Deny(Ticket, Denial),
-    /// The ticket's Sign is void: its slot was mined by the payload that it was to replace. It waits again.
-    Void(Ticket),
-}
 
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
@@ -89,27 +41,16 @@ struct Reserved {
     progress: Progress,
     /// Nonces that the payload uses up: 1, and one more for each EIP-7702 authorisation of the sender by itself.
     span: u64,
+    /// Whether the payload is another account's, which authorises with these nonces.
+    lent: bool,
 }
 
-/// Where a committed slot is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SlotState {
-    /// Committed, to be sent.
-    Unsent,
-    /// Sent, not mined.
-    Sent,
-    /// The client holds the bytes; Sluice does not send them.
-    Held,
-    /// Refused for good (or a hold is over): the next request takes it.
-    Open,
-    /// A replacement for the open slot is being signed or committed.
-    Reopened,
-    /// In a block that is not final yet.
-    Mined,
-    /// The chain used the nonce for a payload that is not ours.
-    Foreign,
-    /// Used up by the payload of a slot below: an EIP-7702 authorisation of the sender by itself.
-    Tied,
+/// A request for certain nonces.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    entry: Waiting,
+    span: u64,
+    lent: bool,
 }
 
 /// The machine.
@@ -120,7 +61,7 @@ pub struct Nonces {
     next: u64,
     committed: u64,
     waiting: VecDeque<Waiting>,
-    given: BTreeMap<u64, (Waiting, u64)>,
+    given: BTreeMap<u64, Given>,
     spans: BTreeMap<Ticket, u64>,
     reserved: BTreeMap<u64, Reserved>,
     slots: BTreeMap<u64, SlotState>,
@@ -211,7 +152,7 @@ impl Nonces {
         let entry = Waiting { ticket, deadline };
         match wish {
             Wish::Given(nonce) => {
-                self.given.insert(nonce, (entry, span));
+                self.given.insert(nonce, Given { entry, span, lent: false });
             }
             Wish::Any => {
                 self.waiting.push_back(entry);
@@ -220,6 +161,20 @@ impl Nonces {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Another account's payload wants to authorise with these nonces (EIP-7702). They are lent when they are the next ones and
+    /// everything below is mined: the chain skips an authorisation that is out of turn.
+    pub fn enqueue_loan(&mut self, ticket: Ticket, nonce: u64, span: u64, deadline: Instant) -> Result<(), Denial> {
+        self.check_given(nonce, span)?;
+        if self.slots.contains_key(&nonce) {
+            return Err(Denial::Held);
+        }
+        if self.queued() >= self.bounds.queue {
+            return Err(Denial::QueueFull);
+        }
+        self.given.insert(nonce, Given { entry: Waiting { ticket, deadline }, span, lent: true });
         Ok(())
     }
 
@@ -245,7 +200,7 @@ impl Nonces {
     pub fn cancel(&mut self, ticket: Ticket) -> bool {
         let before = self.queued();
         self.waiting.retain(|entry| entry.ticket != ticket);
-        self.given.retain(|_, (entry, _)| entry.ticket != ticket);
+        self.given.retain(|_, given| given.entry.ticket != ticket);
         self.spans.remove(&ticket);
         before != self.queued()
     }
@@ -290,7 +245,7 @@ impl Nonces {
             let entry = Waiting { ticket: slot.ticket, deadline: slot.deadline };
             match slot.wish {
                 Wish::Given(_) => {
-                    self.given.insert(own, (entry, slot.span));
+                    self.given.insert(own, Given { entry, span: slot.span, lent: slot.lent });
                 }
                 Wish::Any => {
                     if slot.span > 1 {
@@ -325,6 +280,16 @@ impl Nonces {
         }
     }
 
+    /// The other account's payload is on record, with an authorisation for each nonce that was lent. Answers these.
+    pub fn lent(&mut self, ticket: Ticket) -> Range<u64> {
+        let Some(nonce) = self.nonce_of(ticket) else { return 0..0 };
+        let Some(slot) = self.reserved.remove(&nonce) else { return 0..0 };
+        let nonces = nonce..nonce + slot.span;
+        self.slots.extend(nonces.clone().map(|nonce| (nonce, SlotState::Lent)));
+        self.committed = self.committed.max(nonces.end);
+        nonces
+    }
+
     /// The commit wrote nothing: its tickets get no nonce; what was above moves down. Answers the tickets whose Signs are void now.
     pub fn commit_failed(&mut self, tickets: &[Ticket]) -> Vec<Ticket> {
         self.committing = false;
@@ -344,7 +309,8 @@ impl Nonces {
     /// The filler that [`Action::Fill`] asked for, to be signed.
     pub fn fill(&mut self, ticket: Ticket, nonce: u64, deadline: Instant) {
         self.slots.insert(nonce, SlotState::Reopened);
-        self.reserved.insert(nonce, Reserved { ticket, wish: Wish::Given(nonce), deadline, progress: Progress::Signing, span: 1 });
+        let filler = Reserved { ticket, wish: Wish::Given(nonce), deadline, progress: Progress::Signing, span: 1, lent: false };
+        self.reserved.insert(nonce, filler);
     }
 
     /// Fillers cannot be made (no key is at hand, or one was refused): wait for a request instead.
@@ -442,7 +408,7 @@ impl Nonces {
     /// The earliest deadline of a waiting request.
     pub fn earliest_deadline(&self) -> Option<Instant> {
         let waiting = self.waiting.iter().map(|entry| entry.deadline);
-        waiting.chain(self.given.values().map(|(entry, _)| entry.deadline)).min()
+        waiting.chain(self.given.values().map(|given| given.entry.deadline)).min()
     }
 
     /// What to do next; call until it answers `None`, after every event.
@@ -463,7 +429,7 @@ impl Nonces {
             return Some(Action::Deny(entry.ticket, Denial::Deadline));
         }
         let passed = |nonce: u64| nonce < self.next && self.slots.get(&nonce) != Some(&SlotState::Open);
-        let (&nonce, &(entry, _)) = self.given.iter().find(|(nonce, (entry, _))| entry.deadline <= now || passed(**nonce))?;
+        let (&nonce, &Given { entry, .. }) = self.given.iter().find(|(nonce, given)| given.entry.deadline <= now || passed(**nonce))?;
         let why = match nonce {
             nonce if passed(nonce) => self.check_given_again(nonce),
             nonce if nonce > self.next => Denial::Gap,
@@ -517,7 +483,10 @@ impl Nonces {
         // What is below everything in flight goes out whatever the window says: nothing above it can be mined before it.
         let lowest_sent = self.slots.iter().find(|(_, state)| **state == SlotState::Sent).map(|(nonce, _)| *nonce);
         let is_full = self.in_flight() >= self.window;
-        let (&nonce, state) = self.slots.iter_mut().find(|(_, state)| **state == SlotState::Unsent)?;
+        // Nodes refuse gaps of an account that authorises (geth's "gapped-nonce tx from delegated accounts"): what is above waits.
+        let waiting = |state: SlotState| matches!(state, SlotState::Unsent | SlotState::Lent);
+        let (&nonce, state) =
+            self.slots.iter_mut().find(|(_, state)| waiting(**state)).filter(|(_, state)| **state == SlotState::Unsent)?;
         if is_full && lowest_sent.is_some_and(|lowest| lowest < nonce) {
             return None;
         }
@@ -532,12 +501,16 @@ impl Nonces {
         if let Some(action) = self.assign_open() {
             return Some(action);
         }
-        if self.unmined() + self.reserved.len() >= self.bounds.sign_ahead + self.window {
+        // Whether a loan becomes a payload is not known here: what is above would be signed in vain if it does not.
+        if self.unmined() + self.reserved.len() >= self.bounds.sign_ahead + self.window || self.reserved.values().any(|slot| slot.lent) {
             return None;
         }
         let nonce = self.next;
+        if self.given.get(&nonce).is_some_and(|given| given.lent) {
+            return self.lend(nonce);
+        }
         let (entry, wish, span) = match self.given.remove(&nonce) {
-            Some((entry, span)) => (entry, Wish::Given(nonce), span),
+            Some(Given { entry, span, .. }) => (entry, Wish::Given(nonce), span),
             None => {
                 let span = self.waiting.front().and_then(|entry| self.spans.get(&entry.ticket)).copied().unwrap_or(1);
                 if self.given.range(nonce..nonce + span).next().is_some() {
@@ -548,15 +521,32 @@ impl Nonces {
                 (entry, Wish::Any, span)
             }
         };
-        self.reserved.insert(nonce, Reserved { ticket: entry.ticket, wish, deadline: entry.deadline, progress: Progress::Signing, span });
+        self.reserve(nonce, entry, wish, span, false);
         self.next = nonce + span;
         Some(Action::Sign { ticket: entry.ticket, nonce, replaces: false })
+    }
+
+    fn reserve(&mut self, nonce: u64, entry: Waiting, wish: Wish, span: u64, lent: bool) {
+        let Waiting { ticket, deadline } = entry;
+        self.reserved.insert(nonce, Reserved { ticket, wish, deadline, progress: Progress::Signing, span, lent });
+    }
+
+    /// Lends the next nonces once everything below them is mined.
+    fn lend(&mut self, nonce: u64) -> Option<Action> {
+        let mined = |state: &SlotState| matches!(state, SlotState::Mined | SlotState::Foreign);
+        if !self.reserved.is_empty() || !self.slots.values().all(mined) {
+            return None;
+        }
+        let Given { entry, span, lent } = self.given.remove(&nonce)?;
+        self.reserve(nonce, entry, Wish::Given(nonce), span, lent);
+        self.next = nonce + span;
+        Some(Action::Lend(entry.ticket))
     }
 
     fn assign_open(&mut self) -> Option<Action> {
         let given = self.given.iter().find(|(nonce, _)| self.slots.get(nonce) == Some(&SlotState::Open)).map(|(nonce, _)| *nonce);
         let (nonce, entry, wish) = match given {
-            Some(nonce) => (nonce, self.given.remove(&nonce)?.0, Wish::Given(nonce)),
+            Some(nonce) => (nonce, self.given.remove(&nonce)?.entry, Wish::Given(nonce)),
             None => {
                 let nonce = self.lowest_open()?;
                 let at = self.waiting.iter().position(|entry| !self.spans.contains_key(&entry.ticket))?;
@@ -564,8 +554,7 @@ impl Nonces {
             }
         };
         self.slots.insert(nonce, SlotState::Reopened);
-        self.reserved
-            .insert(nonce, Reserved { ticket: entry.ticket, wish, deadline: entry.deadline, progress: Progress::Signing, span: 1 });
+        self.reserve(nonce, entry, wish, 1, false);
         Some(Action::Sign { ticket: entry.ticket, nonce, replaces: true })
     }
 
@@ -575,7 +564,8 @@ impl Nonces {
         }
         let nonce = self.lowest_open()?;
         let above = self.slots.range(nonce + 1..).any(|(_, state)| matches!(state, SlotState::Unsent | SlotState::Sent | SlotState::Held));
-        above.then_some(Action::Fill(nonce))
+        let borrower = self.given.get(&self.next).is_some_and(|given| given.lent);
+        (above || borrower).then_some(Action::Fill(nonce))
     }
 
     fn lowest_open(&self) -> Option<u64> {
@@ -587,7 +577,10 @@ impl Nonces {
     }
 
     fn unmined(&self) -> usize {
-        self.slots.values().filter(|state| !matches!(state, SlotState::Mined | SlotState::Foreign | SlotState::Tied)).count()
+        self.slots
+            .values()
+            .filter(|state| !matches!(state, SlotState::Mined | SlotState::Foreign | SlotState::Tied | SlotState::Lent))
+            .count()
     }
 
     fn nonce_of(&self, ticket: Ticket) -> Option<u64> {

@@ -5,6 +5,7 @@ use alloy_eips::eip7702::SignedAuthorization;
 use alloy_primitives::{Address, TxKind, U256};
 use serde::Serialize;
 
+use super::authorisations::Authorisations;
 use super::errors::TransactionError;
 use super::fees::{Feed, Price, decide};
 use super::request::{Fees, Request};
@@ -31,17 +32,23 @@ pub struct Prepared {
 pub const TRANSFER_GAS: u64 = 21_000;
 
 /// Fills fees and gas from the node and builds the payload.
-pub async fn prepare(request: Request, environment: &Environment, pool: &Pool, fees: &Feed) -> Result<Prepared, TransactionError> {
+pub async fn prepare(
+    request: Request,
+    authorisations: &Authorisations,
+    environment: &Environment,
+    pool: &Pool,
+    fees: &Feed,
+) -> Result<Prepared, TransactionError> {
     let price = decide(request.fees, fees.newest(environment.node_deadline).await?)?;
     let gas = match request.gas {
         Some(gas) => gas,
         None => estimate(&request, price, environment, pool).await?,
     };
-    build(request, price, gas, environment.chain_id)
+    build(request, authorisations, price, gas, environment.chain_id)
 }
 
 /// As [`prepare`], for `eth_signTransaction`: everything must be given (geth's rule and words).
-pub fn prepare_as_given(request: Request, chain_id: u64) -> Result<Prepared, TransactionError> {
+pub fn prepare_as_given(request: Request, authorisations: &Authorisations, chain_id: u64) -> Result<Prepared, TransactionError> {
     let invalid = |words: &str| TransactionError::Invalid(words.into());
     let gas = request.gas.ok_or_else(|| invalid("gas not specified"))?;
     let price = match request.fees {
@@ -52,7 +59,7 @@ pub fn prepare_as_given(request: Request, chain_id: u64) -> Result<Prepared, Tra
     if request.nonce.is_none() {
         return Err(invalid("nonce not specified"));
     }
-    build(request, price, gas, chain_id)
+    build(request, authorisations, price, gas, chain_id)
 }
 
 #[derive(Serialize)]
@@ -115,10 +122,16 @@ fn cost(value: U256, gas: u64, price: Price) -> Option<U256> {
     U256::from(price.highest()).checked_mul(U256::from(gas))?.checked_add(value)
 }
 
-fn build(request: Request, price: Price, gas_limit: u64, chain_id: u64) -> Result<Prepared, TransactionError> {
+fn build(
+    request: Request,
+    authorisations: &Authorisations,
+    price: Price,
+    gas_limit: u64,
+    chain_id: u64,
+) -> Result<Prepared, TransactionError> {
     let invalid = |words: &str| TransactionError::Invalid(words.into());
     let cost = cost(request.value, gas_limit, price).ok_or_else(|| invalid("value and fees are beyond 256 bits"))?;
-    let (nonce, span) = own_authorisations(&request, chain_id)?;
+    let (nonce, span) = authorisations.of_sender(request.nonce)?;
     let Request { from, to, value, input, access_list, authorizations, .. } = request;
     let kind = to.map_or(TxKind::Create, TxKind::Call);
     let transaction = match (price, access_list, authorizations, to) {
@@ -154,36 +167,4 @@ fn build(request: Request, price: Price, gas_limit: u64, chain_id: u64) -> Resul
         }
     };
     Ok(Prepared { from, transaction, nonce, cost, span })
-}
-
-/// EIP-7702: an authorisation of the sender by itself carries the nonce after the transaction's own, so it fixes the
-/// transaction's nonce and uses up the ones that follow.
-fn own_authorisations(request: &Request, chain_id: u64) -> Result<(Option<u64>, u64), TransactionError> {
-    let mut own: Vec<u64> = request
-        .authorizations
-        .iter()
-        .flatten()
-        .filter(|signed| signed.chain_id().is_zero() || *signed.chain_id() == U256::from(chain_id))
-        .filter(|signed| signed.recover_authority().is_ok_and(|authority| authority == request.from))
-        .map(|signed| signed.nonce())
-        .collect();
-    own.sort_unstable();
-    let Some(&first) = own.first() else { return Ok((request.nonce, 1)) };
-    let in_row = own.iter().zip(first..).all(|(nonce, expected)| *nonce == expected);
-    let nonce = first.checked_sub(1);
-    if !in_row || nonce.is_none() || (request.nonce.is_some() && request.nonce != nonce) {
-        return Err(TransactionError::Invalid(
-            "authorisations of the sender by itself must carry the nonces that follow the transaction's own (EIP-7702)".into(),
-        ));
-    }
-    Ok((nonce, 1 + own.len() as u64))
-}
-
-/// The managed addresses, other than the sender, whose authorisations the payload carries.
-pub fn foreign_authorities(request: &Request, chain_id: u64) -> impl Iterator<Item = (Address, u64)> + '_ {
-    request.authorizations.iter().flatten().filter_map(move |signed| {
-        let here = signed.chain_id().is_zero() || *signed.chain_id() == U256::from(chain_id);
-        let authority = signed.recover_authority().ok()?;
-        (here && authority != request.from).then(|| (authority, signed.nonce()))
-    })
 }

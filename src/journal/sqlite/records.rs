@@ -84,6 +84,10 @@ pub(super) fn apply(connection: &Connection, record: Record) -> Result<Option<i6
                 .execute(params![account.chain_id, account.address.as_slice(), reason])?;
             Ok(None)
         }
+        Record::Used { account, nonce } => {
+            states::used(connection, Row::new(account)?, nonce)?;
+            Ok(None)
+        }
         Record::Attempt { attempt, state, replaces } => insert_attempt(connection, &attempt, state, replaces).map(Some),
         Record::State { account, hash, state, block, detail } => {
             states::change(connection, Row::new(account)?, hash, state, block, detail.as_deref())

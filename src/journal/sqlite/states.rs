@@ -47,8 +47,9 @@ pub(super) fn change(
         settle(connection, account, known.nonce)?;
     }
     if state == AttemptState::Confirmed {
-        for (authority, nonce) in authorised(connection, account.chain_id, hash)? {
-            settle(connection, Row { chain_id: account.chain_id, address: authority }, nonce)?;
+        // Slots of other accounts are left to their own tasks: the chain may have skipped the authorisation.
+        for nonce in own_authorised(connection, account, hash)? {
+            settle(connection, account, nonce)?;
         }
     }
     Ok(Some(position))
@@ -101,16 +102,24 @@ fn replace_rivals(connection: &Connection, account: Row, nonce: u64, winner: B25
     Ok(())
 }
 
-fn authorised(connection: &Connection, chain_id: i64, hash: B256) -> Result<Vec<(Address, u64)>, Fault> {
+fn own_authorised(connection: &Connection, account: Row, hash: B256) -> Result<Vec<u64>, Fault> {
     let slots = connection
-        .prepare_cached("SELECT address, nonce FROM authorisations WHERE chain_id = ?1 AND hash = ?2 ORDER BY ordinal")?
-        .query_map(params![chain_id, hash.as_slice()], |row| Ok((get_address(row, "address")?, get_u64(row, "nonce")?)))?
+        .prepare_cached("SELECT nonce FROM authorisations WHERE chain_id = ?1 AND hash = ?2 AND address = ?3 ORDER BY ordinal")?
+        .query_map(params![account.chain_id, hash.as_slice(), account.address.as_slice()], |row| get_u64(row, "nonce"))?
         .collect::<rusqlite::Result<_>>()?;
     Ok(slots)
 }
 
+/// The slot is done: the chain used it up by the authorisation that took it. A slot that is held by an attempt of its own is left alone.
+pub(super) fn used(connection: &Connection, account: Row, nonce: u64) -> Result<(), Fault> {
+    connection
+        .prepare_cached("UPDATE slots SET done = 1 WHERE chain_id = ?1 AND address = ?2 AND nonce = ?3 AND authorisation = 1")?
+        .execute(params![account.chain_id, account.address.as_slice(), slot_nonce(nonce)?])?;
+    Ok(())
+}
+
 /// Marks the slot as done if nothing is left to happen to it: an attempt of its own is confirmed or all of them are final;
-/// or it was taken by an authorisation whose attempt is confirmed, and no attempt of its own can still be mined.
+/// or it was taken by an authorisation of the account itself whose attempt is confirmed, and no attempt of its own can still be mined.
 fn settle(connection: &Connection, slot: Row, nonce: u64) -> Result<(), Fault> {
     connection
         .prepare_cached(
@@ -121,7 +130,8 @@ fn settle(connection: &Connection, slot: Row, nonce: u64) -> Result<(), Fault> {
                      SELECT 1 FROM attempts a WHERE a.chain_id = ?1 AND a.address = ?2 AND a.nonce = ?3
                      AND a.state NOT IN ('confirmed', 'replaced')))
                  OR (authorisation = 1
-                     AND EXISTS (SELECT 1 FROM attempts a WHERE a.chain_id = ?1 AND a.hash = slots.payload AND a.state = 'confirmed')
+                     AND EXISTS (SELECT 1 FROM attempts a
+                         WHERE a.chain_id = ?1 AND a.address = ?2 AND a.hash = slots.payload AND a.state = 'confirmed')
                      AND NOT EXISTS (
                          SELECT 1 FROM attempts a WHERE a.chain_id = ?1 AND a.address = ?2 AND a.nonce = ?3
                          AND a.state NOT IN ('refused', 'confirmed', 'replaced'))))",

@@ -1,12 +1,13 @@
 //! Before the queue: the balance, read once per head, and what the nodes know of the account's nonces.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alloy_primitives::{Address, U64, U256};
+use alloy_primitives::{B256, U64, U256};
 
 use super::{Owed, Pending, Task};
-use crate::journal::AttemptState;
+use crate::journal::{Account, AttemptState, BlockRef};
 use crate::node::{CallError, Head};
 use crate::transactions::account::submission::{Accepted, Payload, Submission};
 use crate::transactions::errors::TransactionError;
@@ -15,17 +16,21 @@ use crate::transactions::nonces::SlotState;
 /// What the nodes say about an account at one head.
 #[derive(Debug)]
 pub(super) struct Probe {
-    head: Arc<Head>,
+    pub(super) head: Arc<Head>,
     balance: U256,
-    latest: u64,
+    /// The account's nonce at that head.
+    pub(super) latest: u64,
     pending: u64,
     settled: bool,
+    /// What the journal has of the payloads that slots of the account are lent to.
+    pub(super) holders: HashMap<B256, (AttemptState, Option<BlockRef>)>,
 }
 
 /// Time before a probe that failed is made again.
 const RETRY: Duration = Duration::from_millis(250);
 
-async fn probe(chain: Arc<super::Chain>, address: Address, head: Arc<Head>) -> Result<Probe, CallError> {
+async fn probe(chain: Arc<super::Chain>, account: Account, head: Arc<Head>, holders: Vec<B256>) -> Result<Probe, CallError> {
+    let Account { chain_id, address } = account;
     let block = U64::from(head.number);
     let pool = &chain.pool;
     let (balance, latest, pending) = tokio::join!(
@@ -36,7 +41,14 @@ async fn probe(chain: Arc<super::Chain>, address: Address, head: Arc<Head>) -> R
     let latest: u64 = latest?.to();
     let answers: Vec<u64> = pending.into_iter().flatten().map(|nonce| nonce.to()).collect();
     let pending = answers.iter().copied().max().unwrap_or(latest);
-    Ok(Probe { head, balance: balance?, latest, pending, settled: answers.iter().all(|nonce| *nonce == latest) })
+    let mut known = HashMap::new();
+    for hash in holders {
+        // What cannot be read now is read with the next head.
+        if let Ok(Some(stored)) = chain.journal.attempt(chain_id, hash).await {
+            known.insert(hash, (stored.state, stored.block));
+        }
+    }
+    Ok(Probe { head, balance: balance?, latest, pending, settled: answers.iter().all(|nonce| *nonce == latest), holders: known })
 }
 
 impl Task {
@@ -164,7 +176,9 @@ impl Task {
         }
         let Some(head) = self.chain.tracker.processed().borrow().clone() else { return };
         self.probe_wanted = false;
-        self.probe = Some(Box::pin(probe(Arc::clone(&self.chain), self.address(), head)));
+        let mut holders: Vec<B256> = self.lent.values().map(|lent| lent.holder).collect();
+        holders.dedup();
+        self.probe = Some(Box::pin(probe(Arc::clone(&self.chain), self.account, head, holders)));
     }
 
     pub(super) fn probe_finished(&mut self, result: Result<Probe, CallError>) {
@@ -173,6 +187,7 @@ impl Task {
                 self.probe_after = None;
                 self.balance.read(probe.head.number, probe.balance);
                 self.compare(&probe);
+                self.admit_borrowers();
                 for asker in std::mem::take(&mut self.askers) {
                     let _gone = asker.send(self.nonces.next_free());
                 }
@@ -200,6 +215,7 @@ impl Task {
         } else if self.nonces.is_on_hold() {
             self.nonces.set_on_hold(false);
         }
+        self.settle_lent(probe);
         self.find_foreign(probe.latest, probe.head.number);
         self.settle_foreign(probe.head.number);
     }
@@ -224,7 +240,7 @@ impl Task {
     fn find_foreign(&mut self, latest: u64, head: u64) {
         let passed: Vec<u64> = self.current.range(..latest).map(|(nonce, _)| *nonce).collect();
         for nonce in passed {
-            if matches!(self.nonces.slot(nonce), None | Some(SlotState::Mined | SlotState::Foreign | SlotState::Tied)) {
+            if matches!(self.nonces.slot(nonce), None | Some(SlotState::Mined | SlotState::Foreign | SlotState::Tied | SlotState::Lent)) {
                 continue;
             }
             let hashes: Vec<_> = self.attempts.iter().filter(|(_, live)| live.attempt.nonce == nonce).map(|(hash, _)| *hash).collect();

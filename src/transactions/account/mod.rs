@@ -3,6 +3,7 @@
 
 mod admit;
 mod deliver;
+pub mod loans;
 mod open;
 mod outbox;
 mod sight;
@@ -21,6 +22,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
 use self::admit::Probe;
+use self::loans::{Lent, LoanOver, LoanRequest};
 use self::outbox::Outbox;
 use self::submission::{Accepted, Reply, SignedBytes, Submission};
 use super::balance::Balance;
@@ -41,6 +43,8 @@ pub enum Command {
     Submit(Box<Submission>),
     /// The nonce that would be handed out next.
     NextNonce(oneshot::Sender<u64>),
+    /// Nonces for authorisations in another account's payload.
+    Lend(LoanRequest),
 }
 
 /// What a balance is reserved for: a request, then the attempt that it became.
@@ -114,6 +118,11 @@ pub(super) struct Task {
     retries: Vec<(Instant, B256)>,
     /// Who asked for the next nonce while it was not known whether the chain agrees.
     askers: Vec<oneshot::Sender<u64>>,
+    /// Loans that wait for the chain's nonce, then in the queue, then are out, then are on record.
+    borrowers: Vec<LoanRequest>,
+    loans: HashMap<Ticket, LoanRequest>,
+    lending: FuturesUnordered<BoxFuture<'static, LoanOver>>,
+    lent: BTreeMap<u64, Lent>,
     /// Slots that the chain used for payloads that are not ours, and the head at which that was found.
     foreign: BTreeMap<u64, u64>,
     paused: Option<String>,
@@ -162,6 +171,7 @@ pub(super) async fn run(
                 task.commit_finished(written);
             }
             Some(answered) = task.sends.next() => task.answered(answered),
+            Some(over) = task.lending.next() => task.loan_over(over),
             Some(written) = OptionFuture::from(task.outbox.writing()) => task.outbox_finished(written),
             Some(probe) = OptionFuture::from(task.probe.as_mut()) => {
                 task.probe = None;
@@ -209,6 +219,7 @@ impl Task {
                 self.probe_wanted = true;
             }
             Command::Submit(submission) => self.submit(*submission),
+            Command::Lend(request) => self.ask_for_loan(request),
         }
     }
 
@@ -233,14 +244,18 @@ impl Task {
                 Action::Fill(nonce) => self.start_fill(nonce, now),
                 Action::Deny(ticket, denial) => self.deny(ticket, denial),
                 Action::Void(ticket) => self.void(&[ticket]),
+                Action::Lend(ticket) => self.lend(ticket),
             }
         }
         self.outbox.write(&self.chain.journal, now);
         self.start_probe(now);
     }
 
-    /// Ends a request without a nonce.
+    /// Ends a request, or the wish for a loan, without a nonce.
     fn fail(&mut self, ticket: Ticket, error: TransactionError) {
+        if let Some(request) = self.loans.remove(&ticket) {
+            return request.refuse(error);
+        }
         self.balance.release(Owed::Request(ticket));
         if let Some(pending) = self.tickets.remove(&ticket) {
             if let Some(sign) = pending.sign {
@@ -253,7 +268,8 @@ impl Task {
     }
 
     fn deny(&mut self, ticket: Ticket, denial: Denial) {
-        let nonce = self.tickets.get(&ticket).and_then(|pending| pending.submission.nonce()).unwrap_or_default();
+        let given = self.tickets.get(&ticket).and_then(|pending| pending.submission.nonce());
+        let nonce = given.or(self.loans.get(&ticket).map(|request| request.nonces.start)).unwrap_or_default();
         let error = match denial {
             Denial::QueueFull => TransactionError::QueueFull,
             Denial::Deadline if self.nonces.is_on_hold() => TransactionError::ForeignNonce,
@@ -275,6 +291,7 @@ impl Task {
             self.accept(hash);
         }
         self.resend_due(now);
+        self.expire_borrowers(now);
         if self.fill_after.is_some_and(|at| at <= now) {
             self.fill_after = None;
             self.nonces.set_can_fill(true);

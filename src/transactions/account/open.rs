@@ -8,6 +8,7 @@ use alloy_primitives::{Address, U64};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
+use super::loans::Lent;
 use super::outbox::Outbox;
 use super::sign::params;
 use super::{Command, Live, Owed, Task};
@@ -51,12 +52,18 @@ fn expire(early: &mut Vec<Command>, deadline: Duration) {
     let due = |command: &Command| match command {
         Command::Submit(submission) => submission.arrived + deadline <= now,
         Command::NextNonce(reply) => reply.is_closed(),
+        Command::Lend(request) => request.arrived + deadline <= now,
     };
     for command in early.extract_if(.., |command| due(command)) {
-        if let Command::Submit(submission) = command
-            && let Some(reply) = submission.reply
-        {
-            let _gone = reply.sender.send(Err(TransactionError::QueueDeadline(deadline)));
+        let late = TransactionError::QueueDeadline(deadline);
+        match command {
+            Command::Submit(submission) => {
+                if let Some(reply) = submission.reply {
+                    let _gone = reply.sender.send(Err(late));
+                }
+            }
+            Command::Lend(request) => request.refuse(late),
+            Command::NextNonce(_) => {}
         }
     }
 }
@@ -125,15 +132,30 @@ fn tied_state(owner: AttemptState) -> SlotState {
     }
 }
 
+/// The account's nonces that the attempt authorises with.
+fn authorised(stored: &StoredAttempt, account: Account) -> impl Iterator<Item = u64> + '_ {
+    stored.attempt.authorisations.iter().filter(move |(authority, _)| *authority == account).map(|(_, nonce)| *nonce)
+}
+
 impl Task {
     fn new(chain: Arc<Chain>, stored: StoredAccount, floor: Option<u64>, unfinished: Vec<StoredAttempt>) -> Self {
+        let account = stored.account;
+        let (unfinished, holders): (Vec<_>, Vec<_>) = unfinished.into_iter().partition(|stored| stored.attempt.account == account);
         let current = unfinished.iter().filter(|attempt| attempt.current && !attempt.state.is_final());
         let mut slots: BTreeMap<u64, SlotState> = current.map(|attempt| (attempt.attempt.nonce, slot_state(attempt))).collect();
         let mut current = BTreeMap::new();
         let mut ties = Vec::new();
+        let mut lent = BTreeMap::new();
+        for stored in &holders {
+            for nonce in authorised(stored, account).filter(|nonce| !slots.contains_key(nonce)).collect::<Vec<_>>() {
+                // Whether the chain has used it already is asked before anything is done about it.
+                slots.insert(nonce, SlotState::Lent);
+                current.insert(nonce, stored.attempt.hash);
+                lent.insert(nonce, Lent::to(stored.attempt.hash));
+            }
+        }
         for stored in &unfinished {
-            let own = stored.attempt.authorisations.iter().filter(|(account, _)| *account == stored.attempt.account);
-            let free: Vec<u64> = own.map(|(_, nonce)| *nonce).filter(|nonce| !slots.contains_key(nonce)).collect();
+            let free: Vec<u64> = authorised(stored, account).filter(|nonce| !slots.contains_key(nonce)).collect();
             for nonce in &free {
                 slots.insert(*nonce, tied_state(stored.state));
                 current.insert(*nonce, stored.attempt.hash);
@@ -147,7 +169,7 @@ impl Task {
             nonces.tie(nonce, above);
         }
         let mut task = Self {
-            account: stored.account,
+            account,
             nonces,
             balance: Balance::default(),
             tickets: HashMap::new(),
@@ -166,9 +188,13 @@ impl Task {
             answers: VecDeque::new(),
             retries: Vec::new(),
             askers: Vec::new(),
+            borrowers: Vec::new(),
+            loans: HashMap::new(),
+            lending: FuturesUnordered::new(),
+            lent,
             foreign: BTreeMap::new(),
             paused: stored.paused,
-            key: (chain.key_of)(stored.account.address),
+            key: (chain.key_of)(account.address),
             fill_after: None,
             chain,
         };

@@ -8,6 +8,7 @@ use alloy_primitives::{Bytes, TxKind, U256, hex};
 use futures_util::FutureExt as _;
 use futures_util::future::abortable;
 
+use super::loans::Borrowed;
 use super::outbox::After;
 use super::submission::{Accepted, Payload, SignedBytes, Submission, assemble, with_nonce};
 use super::{Live, Owed, Pending, Signed, Task, Written};
@@ -132,6 +133,7 @@ impl Task {
             payload: Payload::Unsigned { prepared: Box::new(filler(self.account.address, self.account.chain_id, price)), key },
             arrived: now,
             reply: None,
+            borrowed: Borrowed::default(),
         };
         tracing::warn!(account = %self.address(), nonce, "an open slot below committed ones is filled");
         self.chain.metrics.filler();
@@ -165,7 +167,12 @@ impl Task {
             }
         }
         let mut told = Vec::new();
-        for pending in tickets.iter().filter_map(|ticket| self.tickets.get(ticket)) {
+        let mut taken = Vec::new();
+        for ticket in &tickets {
+            let Some(pending) = self.tickets.get_mut(ticket) else { continue };
+            if let Some(bytes) = &pending.signed {
+                taken.extend(std::mem::take(&mut pending.submission.borrowed.loans).into_iter().map(|loan| (loan, bytes.hash)));
+            }
             if let (Some(reply), Some(bytes)) = (&pending.submission.reply, &pending.signed) {
                 let accepted = Accepted { id: pending.submission.id, hash: bytes.hash, raw: bytes.raw.clone() };
                 told.push((Arc::clone(&reply.committed), accepted));
@@ -178,6 +185,9 @@ impl Task {
             if result.is_ok() {
                 for (cell, accepted) in told {
                     let _first = cell.set(accepted);
+                }
+                for (loan, hash) in taken {
+                    loan.taken(hash);
                 }
             }
             result
@@ -203,7 +213,7 @@ impl Task {
             raw,
             cost: submission.cost(),
             hold_until: held.then(|| std::time::SystemTime::now() + self.chain.environment.hold),
-            authorisations: own.collect(),
+            authorisations: own.chain(submission.borrowed.slots(self.account.chain_id)).collect(),
         })
     }
 
@@ -231,7 +241,7 @@ impl Task {
                 continue;
             }
             self.current.insert(attempt.nonce, attempt.hash);
-            for (_, tied) in &attempt.authorisations {
+            for (_, tied) in attempt.authorisations.iter().filter(|(authority, _)| *authority == self.account) {
                 self.current.insert(*tied, attempt.hash);
             }
             // Watched before it is sent: no block can hold it before the tracker knows it.
@@ -278,7 +288,7 @@ impl Task {
 
     fn not_committed(&mut self, tickets: &[Ticket], error: JournalError) {
         tracing::error!(%error, account = %self.address(), "attempts were not committed");
-        if matches!(error, JournalError::SlotTaken { .. }) {
+        if matches!(error, JournalError::SlotTaken { address, .. } if address == self.address()) {
             self.alarm("slot_taken", "the journal has another payload for a slot of this account; the account is paused");
             self.paused = Some("the journal has another payload for a slot: restart to reconcile".into());
         }

@@ -9,6 +9,7 @@ use alloy_primitives::{B256, Bytes, Signature, U256};
 use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::loans::Borrowed;
 use crate::journal::{Kind, TransactionId};
 use crate::signing::Key;
 use crate::transactions::errors::TransactionError;
@@ -41,6 +42,8 @@ pub enum Payload {
         bytes: SignedBytes,
         /// Their nonce.
         nonce: u64,
+        /// Nonces that they use up: 1, and one for each authorisation of the sender by itself (EIP-7702).
+        span: u64,
         /// value + gas × highest price, in wei.
         cost: U256,
     },
@@ -74,6 +77,8 @@ pub struct Submission {
     pub arrived: Instant,
     /// Where the answer goes; `None` for a filler.
     pub reply: Option<Reply>,
+    /// Nonces of other accounts that it authorises with.
+    pub borrowed: Borrowed,
 }
 
 /// Where the answer of one request goes.
@@ -108,7 +113,7 @@ impl Submission {
     pub fn span(&self) -> u64 {
         match &self.payload {
             Payload::Unsigned { prepared, .. } => prepared.span,
-            Payload::Signed { .. } => 1,
+            Payload::Signed { span, .. } => *span,
         }
     }
 

@@ -47,7 +47,8 @@ fn request() -> NewRequest {
         service: Arc::from("payments"),
         principal: Arc::from("default"),
         request: Arc::from("{}"),
-        payload: Payload::Signed { bytes: SignedBytes { raw: Bytes::new(), hash: B256::ZERO }, nonce: 3, cost: U256::ZERO },
+        payload: Payload::Signed { bytes: SignedBytes { raw: Bytes::new(), hash: B256::ZERO }, nonce: 3, span: 1, cost: U256::ZERO },
+        borrowed: Borrowed::default(),
         arrived: Instant::now(),
     }
 }

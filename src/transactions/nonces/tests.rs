@@ -263,6 +263,50 @@ fn an_authorised_slot_opens_with_the_slot_that_it_is_tied_to() {
 }
 
 #[test]
+fn nonces_are_lent_once_everything_below_is_mined() {
+    let mut bench = Bench::new(3, &[(2, SlotState::Sent)]);
+    bench.machine.enqueue_loan(1, 3, 2, bench.now + Duration::from_secs(30)).unwrap();
+    bench.ask(2, Wish::Any).unwrap();
+    assert_eq!(bench.actions(), [], "nothing overtakes a loan");
+    bench.machine.set_slot(2, SlotState::Mined);
+    assert_eq!(bench.actions(), [Action::Lend(1)]);
+    assert_eq!(bench.ask(3, Wish::Given(4)), Err(Denial::Held));
+    assert_eq!(bench.machine.lent(1), 3..5);
+    assert_eq!(bench.actions(), [sign(2, 5)]);
+    bench.machine.signed(2);
+    assert_eq!(bench.actions(), [Action::Commit(vec![2])]);
+    bench.machine.committed(&[(2, false)]);
+    assert_eq!(bench.actions(), [], "what is above a lent slot is not sent");
+    bench.machine.set_slot(3, SlotState::Mined);
+    bench.machine.set_slot(4, SlotState::Mined);
+    assert_eq!(bench.actions(), [Action::Send(5)]);
+}
+
+#[test]
+fn a_loan_that_comes_to_nothing_gives_its_nonces_back() {
+    let mut bench = Bench::new(3, &[]);
+    bench.machine.enqueue_loan(1, 3, 2, bench.now + Duration::from_secs(30)).unwrap();
+    bench.ask(2, Wish::Any).unwrap();
+    assert_eq!(bench.actions(), [Action::Lend(1)]);
+    assert!(bench.machine.sign_failed(1).is_empty());
+    assert_eq!(bench.actions(), [sign(2, 3)]);
+}
+
+#[test]
+fn a_lent_slot_that_opens_is_taken_like_any_other() {
+    let mut bench = Bench::new(4, &[(3, SlotState::Lent)]);
+    assert_eq!(bench.machine.enqueue_loan(1, 3, 1, bench.now), Err(Denial::Held));
+    bench.machine.set_slot(3, SlotState::Open);
+    assert_eq!(bench.machine.enqueue_loan(1, 3, 1, bench.now), Err(Denial::Held));
+    bench.ask(2, Wish::Any).unwrap();
+    assert_eq!(bench.actions(), [Action::Sign { ticket: 2, nonce: 3, replaces: true }]);
+    let late = bench.now + Duration::from_secs(1);
+    bench.machine.enqueue_loan(3, 9, 1, late).unwrap();
+    bench.now = late;
+    assert_eq!(bench.actions(), [Action::Deny(3, Denial::Gap)]);
+}
+
+#[test]
 fn a_given_nonce_that_the_chain_passed_is_denied_at_once() {
     let mut bench = Bench::new(0, &[]);
     bench.ask(1, Wish::Given(3)).unwrap();
@@ -308,6 +352,8 @@ fn a_request_that_is_taken_back_is_forgotten() {
 #[derive(Debug, Clone)]
 enum Event {
     Ask(Option<u8>),
+    Borrow(u8),
+    LoanOver(bool),
     Signed(prop::sample::Index),
     SignFailed(prop::sample::Index),
     Committed,
@@ -323,6 +369,8 @@ fn event() -> impl Strategy<Value = Event> {
     let index = any::<prop::sample::Index>;
     prop_oneof![
         6 => prop::option::weighted(0.2, 0u8..12).prop_map(Event::Ask),
+        1 => (0u8..12).prop_map(Event::Borrow),
+        2 => any::<bool>().prop_map(Event::LoanOver),
         6 => index().prop_map(Event::Signed),
         2 => index().prop_map(Event::SignFailed),
         4 => Just(Event::Committed),
@@ -349,6 +397,10 @@ struct World {
     mined: BTreeSet<u64>,
     alive: BTreeSet<Ticket>,
     fillers: BTreeSet<Ticket>,
+    /// Loans that wait or are out, with their nonce.
+    borrowers: HashMap<Ticket, u64>,
+    loan: Option<Ticket>,
+    loans: BTreeSet<Ticket>,
 }
 
 impl World {
@@ -365,6 +417,9 @@ impl World {
             mined: BTreeSet::new(),
             alive: BTreeSet::new(),
             fillers: BTreeSet::new(),
+            borrowers: HashMap::new(),
+            loan: None,
+            loans: BTreeSet::new(),
         }
     }
 
@@ -376,6 +431,29 @@ impl World {
                 let wish = given.map_or(Wish::Any, |nonce| Wish::Given(u64::from(nonce)));
                 if self.bench.ask(self.last, wish).is_ok() {
                     self.alive.insert(self.last);
+                }
+            }
+            Event::Borrow(nonce) => {
+                self.last += 1;
+                let (nonce, deadline) = (u64::from(nonce), self.bench.now + Duration::from_secs(30));
+                if machine.enqueue_loan(self.last, nonce, 1, deadline).is_ok() {
+                    self.borrowers.insert(self.last, nonce);
+                    self.alive.insert(self.last);
+                }
+            }
+            Event::LoanOver(taken) => {
+                if let Some(ticket) = self.loan.take() {
+                    self.alive.remove(&ticket);
+                    if taken {
+                        for nonce in machine.lent(ticket) {
+                            assert!(self.record.insert(nonce, ticket).is_none(), "a slot that was lent had a payload");
+                            self.loans.insert(ticket);
+                            // Another account sends its payload.
+                            self.sent.insert(nonce);
+                        }
+                    } else {
+                        assert!(machine.sign_failed(ticket).is_empty(), "nothing above a loan is signed before it is on record");
+                    }
                 }
             }
             Event::Signed(at) => {
@@ -439,8 +517,12 @@ impl World {
             }
             Event::Orphaned => {
                 if let Some(nonce) = self.mined.pop_last() {
-                    self.sent.remove(&nonce);
-                    machine.set_slot(nonce, SlotState::Unsent);
+                    if self.loans.contains(&self.record[&nonce]) {
+                        machine.set_slot(nonce, SlotState::Lent);
+                    } else {
+                        self.sent.remove(&nonce);
+                        machine.set_slot(nonce, SlotState::Unsent);
+                    }
                 }
             }
             Event::Later => self.bench.now += Duration::from_secs(11),
@@ -457,10 +539,11 @@ impl World {
             for ticket in signing {
                 self.bench.machine.signed(ticket);
             }
+            self.apply(Event::LoanOver(true));
             self.apply(Event::Committed);
             self.apply(Event::Mined);
             let is_mined = |nonce: &u64| self.mined.contains(nonce) || self.open.contains(nonce);
-            if self.signing.is_empty() && self.bench.machine.waiting.is_empty() && self.record.keys().all(is_mined) {
+            if self.signing.is_empty() && self.loan.is_none() && self.bench.machine.waiting.is_empty() && self.record.keys().all(is_mined) {
                 return;
             }
         }
@@ -487,12 +570,18 @@ impl World {
                 }
                 Action::Fill(nonce) => {
                     self.last += 1;
-                    assert!(self.open.contains(&nonce) && self.record.range(nonce + 1..).next().is_some());
+                    let borrowed = self.bench.machine.given.get(&self.bench.machine.next).is_some_and(|given| given.lent);
+                    assert!(self.open.contains(&nonce) && (borrowed || self.record.range(nonce + 1..).next().is_some()));
                     self.fillers.insert(self.last);
                     self.signing.insert(self.last, nonce);
                     self.bench.machine.fill(self.last, nonce, self.bench.now);
                 }
                 Action::Void(_) => panic!("no refused payload is mined in this world"),
+                Action::Lend(ticket) => {
+                    let nonce = self.borrowers.remove(&ticket).expect("somebody asked for it");
+                    assert!(self.loan.replace(ticket).is_none(), "two loans at a time");
+                    assert!((0..nonce).all(|below| self.mined.contains(&below)), "lent before everything below is mined");
+                }
                 Action::Deny(ticket, _) => {
                     assert!(self.alive.remove(&ticket) && !self.signing.contains_key(&ticket), "denied with a nonce");
                 }

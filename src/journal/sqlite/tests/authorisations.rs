@@ -29,13 +29,25 @@ async fn an_authorisation_takes_a_slot_of_its_account() {
     assert_eq!(fixture.next_nonce(account(SPONSOR)).await, 1);
 }
 
+fn used(nonce: u64) -> Record {
+    Record::Used { account: account(AUTHORITY), nonce }
+}
+
 #[tokio::test]
-async fn its_confirmation_uses_the_slots_up() {
+async fn the_chain_and_not_its_confirmation_uses_the_slots_up() {
     let fixture = Fixture::new();
-    let a = sponsored(0, 0xa0, &[0]);
+    let a = sponsored(0, 0xa0, &[0, 1]);
     fixture.commit(vec![committed(&a), reached(&a, Confirmed, Some(block(3, 3)))]).await;
+    assert_eq!(fixture.hashes(account(SPONSOR)).await, []);
+    assert_eq!(fixture.hashes(account(AUTHORITY)).await, [(a.hash, Confirmed, true)]);
+    assert_eq!(fixture.next_nonce(account(AUTHORITY)).await, 2);
+    fixture.commit(vec![used(0)]).await;
+    // The second one was skipped: its account takes the slot back.
+    let own = attempt(account(AUTHORITY), 1, 0xb1);
+    fixture.commit(vec![replacing(&own, 0xa0), used(1)]).await;
+    assert_eq!(fixture.hashes(account(AUTHORITY)).await, [(a.hash, Confirmed, false), (own.hash, Committed, true)]);
+    fixture.commit(vec![reached(&own, Confirmed, None)]).await;
     assert_eq!(fixture.hashes(account(AUTHORITY)).await, []);
-    assert_eq!(fixture.next_nonce(account(AUTHORITY)).await, 1);
     let taken = fixture.journal.commit(vec![replacing(&attempt(account(AUTHORITY), 0, 0xb0), 0xa0)]).await.unwrap_err();
     assert!(matches!(taken, JournalError::SlotTaken { nonce: 0, .. }), "{taken:?}");
 }
@@ -82,7 +94,7 @@ async fn own_attempts_of_the_slot_that_may_be_mined_keep_it_unfinished() {
     fixture.commit(vec![reached(&a, Confirmed, None)]).await;
     // Which of the two used the nonce up is for the chain to say.
     assert_eq!(fixture.hashes(account(AUTHORITY)).await, [(own.hash, Broadcast, false), (a.hash, Confirmed, true)]);
-    fixture.commit(vec![reached(&own, Replaced, None)]).await;
+    fixture.commit(vec![reached(&own, Replaced, None), used(0)]).await;
     assert_eq!(fixture.hashes(account(AUTHORITY)).await, []);
 }
 
