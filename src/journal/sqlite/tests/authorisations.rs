@@ -75,7 +75,7 @@ async fn a_replaced_one_leaves_its_slots_open_too() {
     let (a, b) = (sponsored(0, 0xa0, &[0, 1]), sponsored(0, 0xb0, &[1]));
     fixture.commit(vec![committed(&a), replacing(&b, 0xa0)]).await;
     assert_eq!(fixture.hashes(account(AUTHORITY)).await, [(a.hash, Committed, true), (b.hash, Committed, true)]);
-    fixture.commit(vec![reached(&b, Confirmed, None)]).await;
+    fixture.commit(vec![reached(&b, Confirmed, None), used(1)]).await;
     assert_eq!(fixture.hashes(account(AUTHORITY)).await, [(a.hash, Replaced, true)]);
     let next = attempt(account(AUTHORITY), 0, 0xc0);
     fixture.commit(vec![replacing(&next, 0xa0)]).await;
