@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::lock;
@@ -115,6 +116,8 @@ struct Shared {
     upstream: SocketAddr,
     client: Client<HttpConnector, Full<Bytes>>,
     inner: Mutex<Inner>,
+    /// How many Signs are passed on in all.
+    limit: watch::Sender<u64>,
 }
 
 /// A running proxy; it stops, with all its connections, when this is dropped.
@@ -133,7 +136,7 @@ impl KmsProxy {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        let shared = Arc::new(Shared { upstream, client, inner: Mutex::default() });
+        let shared = Arc::new(Shared { upstream, client, inner: Mutex::default(), limit: watch::Sender::new(u64::MAX) });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, task })
     }
@@ -167,6 +170,11 @@ impl KmsProxy {
     /// Holds each Sign back this long before it is passed on.
     pub fn set_hold(&self, hold: Duration) {
         lock(&self.shared.inner).hold = hold;
+    }
+
+    /// Passes on this many Signs, counted from the start or the last [`KmsProxy::reset`]; those beyond wait until the limit is raised.
+    pub fn set_limit(&self, signs: u64) {
+        self.shared.limit.send_replace(signs);
     }
 
     /// Replaces the script of faults; an empty one heals.
@@ -249,10 +257,13 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     let key = field("KeyId").unwrap_or_default();
     let digest = field("Message");
 
-    let (fault, hold) = count(shared, &operation, &key);
+    let (fault, hold, number) = count(shared, &operation, &key);
     let _in_flight = (operation == "Sign").then(|| InFlight::enter(shared, key, digest.clone()));
-    if operation == "Sign" && !hold.is_zero() {
-        tokio::time::sleep(hold).await;
+    if operation == "Sign" {
+        shared.limit.subscribe().wait_for(|limit| number <= *limit).await.map_err(|_| CutConnection)?;
+        if !hold.is_zero() {
+            tokio::time::sleep(hold).await;
+        }
     }
     match fault {
         Some(KmsAnswer::Cut) => return Err(CutConnection),
@@ -269,10 +280,12 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     forward(shared, parts, body).await
 }
 
-/// Counts the call and takes its fault from the script, if there is one.
-fn count(shared: &Shared, operation: &str, key: &str) -> (Option<KmsAnswer>, Duration) {
+/// Counts the call and takes its fault from the script, if there is one. Answers also which call of its operation it is, from 1.
+fn count(shared: &Shared, operation: &str, key: &str) -> (Option<KmsAnswer>, Duration, u64) {
     let mut inner = lock(&shared.inner);
-    *inner.stats.calls.entry(operation.to_owned()).or_default() += 1;
+    let calls = inner.stats.calls.entry(operation.to_owned()).or_default();
+    *calls += 1;
+    let number = *calls;
     if operation == "GetPublicKey" {
         *inner.stats.public_keys.entry(key.to_owned()).or_default() += 1;
     }
@@ -287,7 +300,7 @@ fn count(shared: &Shared, operation: &str, key: &str) -> (Option<KmsAnswer>, Dur
     if fault.is_some() {
         inner.stats.faults += 1;
     }
-    (fault, inner.hold)
+    (fault, inner.hold, number)
 }
 
 async fn forward(shared: &Shared, mut parts: ::http::request::Parts, body: Bytes) -> Result<Response<Full<Bytes>>, CutConnection> {

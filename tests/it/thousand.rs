@@ -83,6 +83,8 @@ async fn sigkill_in_the_middle_loses_and_doubles_nothing() {
     let Some(world) = World::start("sigkill_in_the_middle_loses_and_doubles_nothing").await else { return };
     let accounts = world.accounts(ACCOUNTS).await;
     world.slow_signs(20);
+    // However slowly the client reads: at the kill not all are signed.
+    world.kms_proxy.set_limit(700);
     let mut gateway = world.gateway().await;
     let client = gateway.connect().await;
     let mut sends = send_all(&client, &accounts);
@@ -92,6 +94,7 @@ async fn sigkill_in_the_middle_loses_and_doubles_nothing() {
         told.insert(parse(&answer.unwrap()));
     }
     gateway.process.kill();
+    world.kms_proxy.set_limit(u64::MAX);
     // What was on its way to the client was told as well.
     while let Some(answer) = soon("the end of the connection", sends.next()).await {
         match answer {
@@ -102,7 +105,7 @@ async fn sigkill_in_the_middle_loses_and_doubles_nothing() {
     }
     drop(gateway);
     let on_record = journal::attempts(&world.journal());
-    assert!(on_record.len() < TRANSACTIONS, "the kill came too late: {} are on record", on_record.len());
+    assert!((400..=700).contains(&on_record.len()), "killed in the middle: {} are on record", on_record.len());
 
     let _gateway = world.gateway().await;
     let wanted: HashSet<B256> = eventually("every attempt to be mined", || async {
