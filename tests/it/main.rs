@@ -14,5 +14,6 @@ mod errors;
 mod lifecycle;
 mod nonces;
 mod proxies;
+mod streams;
 mod support;
 mod thousand;
