@@ -11,6 +11,7 @@ mod chains;
 mod clients;
 mod command_line;
 mod errors;
+mod geth;
 mod lifecycle;
 mod nonces;
 mod proxies;

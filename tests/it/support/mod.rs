@@ -3,6 +3,7 @@
 pub(crate) mod anvil;
 pub(crate) mod emitter;
 pub(crate) mod gateway;
+pub(crate) mod geth;
 pub(crate) mod journal;
 pub(crate) mod kms;
 pub(crate) mod parts;
