@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use serde_json::json;
-use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +20,7 @@ use crate::rpc::service::{Service, Streams};
 use crate::server::admin::{self, AdminContext, AdminListener, Readiness};
 use crate::server::{self, Listener, Served, ServerError};
 use crate::signing::{Directory, DirectoryError, KeyStoreError, Scheduler, SignLimits, build_store};
-use crate::subscriptions::heads::Relay;
+use crate::subscriptions::hub::Hub;
 use crate::subscriptions::receipts::Receipts;
 use crate::telemetry::metrics::Metrics;
 use crate::transactions::chain::{Chain, Parts};
@@ -214,9 +213,8 @@ async fn open_chain(environment: &config::Environment, parts: ChainParts<'_>) ->
         metrics: Arc::clone(metrics),
         stop: stop.child_token(),
     });
-    let params = RawValue::from_string(r#"["newHeads"]"#.to_owned()).map_err(|error| JournalError::Unusable(error.to_string()))?;
-    let heads = Relay::start(pool, params, stop.child_token());
-    Ok(Streams { chain, heads, receipts: Receipts::start(seen) })
+    let hub = Hub::new(pool, environment.node_deadline, stop.child_token());
+    Ok(Streams { chain, hub, receipts: Receipts::start(seen) })
 }
 
 /// What /status and /readyz show.

@@ -169,7 +169,7 @@ impl Follower {
                             self.observe(head);
                         }
                     }
-                    Some(StreamItem::Gap) => self.ask(&mut stream, &mut silence, false).await,
+                    Some(StreamItem::Lost | StreamItem::Gap) => self.ask(&mut stream, &mut silence, false).await,
                     None => return,
                 },
                 () = sleep_until(silence.due) => match silence.alarm() {

@@ -15,6 +15,8 @@ mod session;
 mod socket;
 mod subscription;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use endpoint::EndpointState;
@@ -84,6 +86,8 @@ pub struct Head {
 pub enum StreamItem {
     /// The `result` of one notification, byte for byte as the node sent it.
     Item(Arc<RawValue>),
-    /// The connection was lost in between: what follows may not join what came before.
+    /// The connection is lost; a gap follows once the subscription is live again.
+    Lost,
+    /// What follows may not join what came before.
     Gap,
 }

@@ -62,7 +62,7 @@ mod tests {
         std::iter::from_fn(|| reader.try_recv().ok())
             .map(|item| match item {
                 StreamItem::Item(raw) => Some(raw.get().parse().unwrap()),
-                StreamItem::Gap => None,
+                StreamItem::Lost | StreamItem::Gap => None,
             })
             .collect()
     }

@@ -10,9 +10,9 @@ use super::StreamItem;
 use super::endpoint::EndpointStream;
 use super::pool::Pool;
 
-/// An `eth_subscribe` at the environment's nodes. When its connection is lost it is made again on the best endpoint, and
-/// [`StreamItem::Gap`] is delivered once the new one is live: whatever is missing happened before that moment. A reader that lets
-/// more than 1,024 items wait gets a gap in place of what did not fit. Dropping it unsubscribes.
+/// An `eth_subscribe` at the environment's nodes. When its connection is lost, [`StreamItem::Lost`] says so and it is made again on
+/// the best endpoint; [`StreamItem::Gap`] is delivered once the new one is live: whatever is missing happened before that moment. A
+/// reader that lets more than 1,024 items wait gets a gap in place of what did not fit. Dropping it unsubscribes.
 pub struct Subscription {
     pool: Pool,
     params: Arc<RawValue>,
@@ -37,7 +37,10 @@ impl Subscription {
             match &mut self.state {
                 State::Live(stream) => match stream.next().await {
                     Some(item) => return Some(item),
-                    None => self.state = State::Moving(Box::pin(self.pool.clone().reopen(self.params.clone()))),
+                    None => {
+                        self.state = State::Moving(Box::pin(self.pool.clone().reopen(self.params.clone())));
+                        return Some(StreamItem::Lost);
+                    }
                 },
                 State::Moving(moving) => match moving.as_mut().await {
                     Some(stream) => {

@@ -1,13 +1,11 @@
 //! The pool against scripted nodes.
 
-mod backend;
 mod heads;
 mod loss;
 mod requests;
 mod streams;
 mod tls;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,90 +15,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
 use super::clocks::Timing;
+use super::testing::{Setup, backend, environment, ready, soon, until};
 use super::*;
-use crate::config::{AccountBounds, Environment, Node};
 use crate::telemetry::metrics::Metrics;
-use backend::Backend;
-
-/// A pool that stops when it is dropped.
-struct Running {
-    pool: Pool,
-    metrics: Arc<Metrics>,
-    stop: CancellationToken,
-    _stop: DropGuard,
-}
-
-impl std::ops::Deref for Running {
-    type Target = Pool;
-
-    fn deref(&self) -> &Pool {
-        &self.pool
-    }
-}
-
-struct Setup {
-    deadline: Duration,
-    timing: Timing,
-    pin: Option<B256>,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self { deadline: Duration::from_secs(20), timing: Timing { pause_last: Duration::from_millis(50), ..Timing::default() }, pin: None }
-    }
-}
-
-fn environment(urls: Vec<Url>, deadline: Duration) -> Environment {
-    Environment {
-        name: "dev".into(),
-        chain_id: 31337,
-        nodes: urls.into_iter().map(|url| Node { url }).collect(),
-        account: AccountBounds::default(),
-        answer_after: Duration::from_secs(2),
-        confirmations: 12,
-        node_deadline: deadline,
-        gas_percent: 100,
-        rebroadcast: Duration::from_secs(30),
-        hold: Duration::from_secs(600),
-    }
-}
-
-impl Setup {
-    fn start(self, backends: &[&Backend]) -> Running {
-        let urls = backends.iter().map(|backend| Url::parse(&format!("ws://{}", backend.address)).unwrap()).collect();
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let stop = CancellationToken::new();
-        let pool = Pool::start_with(&environment(urls, self.deadline), self.pin, &metrics, stop.clone(), self.timing, None);
-        Running { pool, metrics, stop: stop.clone(), _stop: stop.drop_guard() }
-    }
-
-    /// Starts, and waits until every endpoint is up and its head is known.
-    async fn ready(self, backends: &[&Backend]) -> Running {
-        let running = self.start(backends);
-        until(&running, |pool| pool.endpoints().iter().all(|endpoint| endpoint.up && endpoint.head.is_some())).await;
-        running
-    }
-}
-
-async fn ready(backends: &[&Backend]) -> Running {
-    Setup::default().ready(backends).await
-}
-
-/// Fails a test that hangs.
-async fn soon<F: Future>(work: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(30), work).await.expect("this never happened")
-}
-
-/// Waits until the pool is as it should be; it is looked at after every change.
-async fn until(pool: &Pool, mut as_it_should: impl FnMut(&Pool) -> bool) {
-    let mut news = pool.inner.board.news();
-    soon(async {
-        while !as_it_should(pool) {
-            news.changed().await.unwrap();
-        }
-    })
-    .await;
-}
 
 fn raw(value: impl serde::Serialize) -> Box<RawValue> {
     to_raw_value(&value).unwrap()
@@ -109,6 +26,7 @@ fn raw(value: impl serde::Serialize) -> Box<RawValue> {
 fn text(item: Option<StreamItem>) -> String {
     match item {
         Some(StreamItem::Item(raw)) => raw.get().to_owned(),
+        Some(StreamItem::Lost) => "lost".to_owned(),
         Some(StreamItem::Gap) => "gap".to_owned(),
         None => "end".to_owned(),
     }

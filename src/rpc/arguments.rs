@@ -4,6 +4,7 @@ use jsonrpsee::types::{ErrorObjectOwned, Params};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::errors::RpcError;
 use super::refusals::{invalid_argument, missing_argument};
 
 /// The parameters of one call, not read further than the array.
@@ -14,14 +15,26 @@ pub(super) struct Arguments<'a> {
 impl<'a> Arguments<'a> {
     pub(super) fn of(params: &'a Params<'_>) -> Result<Self, ErrorObjectOwned> {
         let Some(text) = params.as_str() else { return Ok(Self { items: Vec::new() }) };
-        let items =
-            serde_json::from_str(text).map_err(|_| ErrorObjectOwned::from(super::errors::RpcError::invalid_params("non-array args")))?;
+        let items = serde_json::from_str(text).map_err(|_| ErrorObjectOwned::from(RpcError::invalid_params("non-array args")))?;
         Ok(Self { items })
     }
 
     /// The argument as it stands; `null` counts as missing.
     pub(super) fn raw(&self, position: usize) -> Option<&'a RawValue> {
         self.items.get(position).copied().filter(|item| item.get() != "null")
+    }
+
+    /// The argument as it stands, `null` too.
+    pub(super) fn given(&self, position: usize) -> Option<&'a RawValue> {
+        self.items.get(position).copied()
+    }
+
+    /// geth's answer to more arguments than a method has.
+    pub(super) fn at_most(&self, count: usize) -> Result<(), ErrorObjectOwned> {
+        if self.items.len() <= count {
+            return Ok(());
+        }
+        Err(RpcError::invalid_params(format!("too many arguments, want at most {count}")).into())
     }
 
     pub(super) fn required<T: Deserialize<'a>>(&self, position: usize) -> Result<T, ErrorObjectOwned> {

@@ -4,6 +4,7 @@ mod arguments;
 pub mod batch;
 pub mod errors;
 mod eth;
+mod log_filter;
 mod messages;
 pub mod middleware;
 pub mod order;

@@ -13,7 +13,7 @@ use crate::config::{self, SignTransactionResult};
 use crate::node::CallError;
 use crate::policy::Principal;
 use crate::signing::ServiceKeys;
-use crate::subscriptions::heads::Relay;
+use crate::subscriptions::hub::Hub;
 use crate::subscriptions::receipts::Receipts;
 use crate::telemetry::metrics::Metrics;
 use crate::transactions::chain::Chain;
@@ -29,8 +29,8 @@ pub struct Service {
     pub keys: ServiceKeys,
     /// Shape of the answer of `eth_signTransaction`.
     pub sign_transaction_result: SignTransactionResult,
-    /// `newHeads` of its environment.
-    pub heads: Arc<Relay>,
+    /// What its environment's nodes announce.
+    pub hub: Hub,
     /// Receipts of its environment.
     pub receipts: Arc<Receipts>,
     /// Namespaces that pass through beside those that always do.
@@ -44,8 +44,8 @@ pub struct Service {
 pub struct Streams {
     /// The environment.
     pub chain: Arc<Chain>,
-    /// Its `newHeads`.
-    pub heads: Arc<Relay>,
+    /// What its nodes announce.
+    pub hub: Hub,
     /// Its receipts.
     pub receipts: Arc<Receipts>,
 }
@@ -53,13 +53,13 @@ pub struct Streams {
 impl Service {
     /// A service of the configuration, with its parts.
     pub fn new(config: &config::Service, keys: ServiceKeys, streams: Streams, metrics: &Metrics) -> Self {
-        let Streams { chain, heads, receipts } = streams;
+        let Streams { chain, hub, receipts } = streams;
         Self {
             name: Arc::from(config.name.as_str()),
             chain,
             keys,
             sign_transaction_result: config.sign_transaction_result,
-            heads,
+            hub,
             receipts,
             pass_through: config.pass_through.clone(),
             subscriptions: metrics.subscriptions.clone(),

@@ -1,6 +1,8 @@
 //! `eth_subscribe` and `eth_unsubscribe`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy_primitives::B256;
 use jsonrpsee::core::SubscriptionError;
@@ -8,19 +10,27 @@ use jsonrpsee::types::{ErrorObjectOwned, Params};
 use jsonrpsee::{Extensions, PendingSubscriptionSink, RpcModule};
 use prometheus::IntGauge;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::arguments::Arguments;
-use super::errors::{INVALID_PARAMS, Reason, RpcError};
+use super::errors::{INVALID_PARAMS, LIMIT_EXCEEDED, Reason, RpcError, SERVER_ERROR};
+use super::log_filter::{FilterError, go_kind, normalised};
 use super::pass_through::call_error;
-use super::refusals::invalid_argument;
+use super::refusals::{invalid_argument, missing_argument};
 use super::service::{Service, principal};
 use crate::subscriptions::connection::ConnectionHandle;
+use crate::subscriptions::hub::JoinError;
 use crate::subscriptions::receipts::{MAX_HASHES, Wanted};
 
 /// What a client subscribes to.
 #[derive(Debug, PartialEq)]
 enum Kind {
-    Heads,
+    /// What the node announces.
+    Relayed {
+        name: &'static str,
+        /// Parameters for the node, one spelling for all that mean the same.
+        params: Cow<'static, str>,
+    },
     Receipts(Option<Vec<B256>>),
 }
 
@@ -46,25 +56,66 @@ pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee:
 
 fn read(params: &Params<'_>) -> Result<Kind, ErrorObjectOwned> {
     let arguments = Arguments::of(params)?;
-    let kind: String = arguments.required(0)?;
-    match kind.as_str() {
-        "newHeads" => Ok(Kind::Heads),
-        "transactionReceipts" => {
-            let options: ReceiptOptions = arguments.optional(1)?.unwrap_or_default();
-            match &options.transaction_hashes {
-                Some(hashes) if hashes.len() > MAX_HASHES => {
-                    Err(invalid_argument(1, format_args!("more than {MAX_HASHES} transaction hashes")))
-                }
-                Some(hashes) if hashes.is_empty() => {
-                    Err(invalid_argument(1, "no transaction hashes; leave the member out for all of your own"))
-                }
-                _ => Ok(Kind::Receipts(options.transaction_hashes)),
-            }
-        }
+    let name = arguments.given(0).and_then(|name| serde_json::from_str::<String>(name.get()).ok());
+    let name = name.ok_or_else(|| RpcError::invalid_params("expected subscription name as first argument"))?;
+    let relayed = |name, params| Ok(Kind::Relayed { name, params });
+    match name.as_str() {
+        "newHeads" => arguments.at_most(1).and_then(|()| relayed("newHeads", r#"["newHeads"]"#.into())),
+        "syncing" => arguments.at_most(1).and_then(|()| relayed("syncing", r#"["syncing"]"#.into())),
+        "logs" => relayed("logs", logs(&arguments)?.into()),
+        "newPendingTransactions" => relayed("newPendingTransactions", pending_transactions(&arguments)?.into()),
+        "transactionReceipts" => receipts(&arguments),
         other => {
             let shown: String = other.chars().take(64).collect();
             Err(RpcError::new(INVALID_PARAMS, Reason::Unsupported, format!("no \"{shown}\" subscription in eth namespace")).into())
         }
+    }
+}
+
+fn logs(arguments: &Arguments<'_>) -> Result<String, ErrorObjectOwned> {
+    let filter = arguments.given(1).ok_or_else(|| missing_argument(1))?;
+    let filter = normalised(filter).map_err(|error| match error {
+        FilterError::Invalid(words) => invalid_argument(1, words),
+        FilterError::TooLong(words) => RpcError::new(SERVER_ERROR, Reason::LimitExceeded, words).into(),
+    })?;
+    arguments.at_most(2)?;
+    Ok(format!(r#"["logs",{filter}]"#))
+}
+
+/// Without `true` the hashes are meant, and a node that knows no second parameter is not given one.
+fn pending_transactions(arguments: &Arguments<'_>) -> Result<&'static str, ErrorObjectOwned> {
+    let full = match arguments.optional(1)? {
+        Some(Value::Bool(full)) => full,
+        None => false,
+        Some(other) => {
+            return Err(invalid_argument(1, format_args!("json: cannot unmarshal {} into Go value of type bool", go_kind(&other))));
+        }
+    };
+    arguments.at_most(2)?;
+    Ok(if full { r#"["newPendingTransactions",true]"# } else { r#"["newPendingTransactions"]"# })
+}
+
+fn receipts(arguments: &Arguments<'_>) -> Result<Kind, ErrorObjectOwned> {
+    let options: ReceiptOptions = arguments.optional(1)?.unwrap_or_default();
+    match &options.transaction_hashes {
+        Some(hashes) if hashes.len() > MAX_HASHES => Err(invalid_argument(1, format_args!("more than {MAX_HASHES} transaction hashes"))),
+        Some(hashes) if hashes.is_empty() => Err(invalid_argument(1, "no transaction hashes; leave the member out for all of your own")),
+        _ => Ok(Kind::Receipts(options.transaction_hashes)),
+    }
+}
+
+/// What a client is told that gets no seat.
+fn no_seat(error: JoinError) -> ErrorObjectOwned {
+    const AGAIN: Duration = Duration::from_secs(5);
+    match error {
+        JoinError::Full => RpcError::new(
+            LIMIT_EXCEEDED,
+            Reason::LimitExceeded,
+            "too many different subscriptions are open to the nodes of this environment",
+        )
+        .retry_after(AGAIN)
+        .into(),
+        JoinError::Call(error) => call_error(&error),
     }
 }
 
@@ -100,19 +151,17 @@ async fn serve(
     };
     let connection = extensions.get::<ConnectionHandle>().cloned();
     match kind {
-        Kind::Heads => {
-            let lease = match service.heads.lease().await {
-                Ok(lease) => lease,
+        Kind::Relayed { name, params } => {
+            let seat = match service.hub.join(&params).await {
+                Ok(seat) => seat,
                 Err(error) => {
-                    pending.reject(call_error(&error)).await;
+                    pending.reject(no_seat(error)).await;
                     return Ok(());
                 }
             };
             let Ok(sink) = pending.accept().await else { return Ok(()) };
-            let _open = Open::of(&service, "newHeads");
-            let over = service.heads.serve(sink, connection).await;
-            drop(lease);
-            over
+            let _open = Open::of(&service, name);
+            seat.serve(sink, connection).await
         }
         Kind::Receipts(hashes) => {
             let wanted = match hashes {
@@ -127,31 +176,4 @@ async fn serve(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn kind(params: &str) -> Result<Kind, String> {
-        read(&Params::new(Some(params))).map_err(|error| error.message().to_owned())
-    }
-
-    #[test]
-    fn kinds_are_read() {
-        let hash = format!("\"0x{}\"", "1".repeat(64));
-        assert_eq!(kind(r#"["newHeads"]"#), Ok(Kind::Heads));
-        assert_eq!(kind(r#"["transactionReceipts"]"#), Ok(Kind::Receipts(None)));
-        assert_eq!(kind(r#"["transactionReceipts", {}]"#), Ok(Kind::Receipts(None)));
-        let one = kind(&format!(r#"["transactionReceipts", {{"transactionHashes":[{hash}]}}]"#));
-        assert_eq!(one, Ok(Kind::Receipts(Some(vec![B256::repeat_byte(0x11)]))));
-    }
-
-    #[test]
-    fn what_is_not_served_is_told() {
-        assert_eq!(kind("[]"), Err("missing value for required argument 0".into()));
-        assert_eq!(kind(r#"["logs",{}]"#), Err("no \"logs\" subscription in eth namespace".into()));
-        let many = vec![format!("\"0x{}\"", "1".repeat(64)); 201].join(",");
-        let told = kind(&format!(r#"["transactionReceipts",{{"transactionHashes":[{many}]}}]"#));
-        assert_eq!(told, Err("invalid argument 1: more than 200 transaction hashes".into()));
-        assert!(kind(r#"["transactionReceipts",{"transactionHashes":[]}]"#).is_err());
-        assert!(kind(r#"["transactionReceipts",{"hashes":[]}]"#).is_err());
-    }
-}
+mod tests;

@@ -14,9 +14,22 @@ use crate::subscriptions::connection::ConnectionHandle;
 /// The sending side of one subscription.
 #[derive(Debug)]
 pub(super) struct Member {
-    sink: SubscriptionSink,
+    way: Way,
     end: Option<oneshot::Sender<&'static str>>,
 }
+
+/// How results reach the client.
+#[derive(Debug)]
+enum Way {
+    /// It does not have its subscription's id yet: they wait, in order.
+    Waiting(Vec<Arc<RawValue>>),
+    /// Through its connection's queue.
+    Open(SubscriptionSink),
+}
+
+/// What stays with whoever answers the id, until it is answered.
+#[derive(Debug)]
+pub(super) struct Early(oneshot::Receiver<&'static str>);
 
 /// What the subscription's own task waits for.
 #[derive(Debug)]
@@ -26,25 +39,60 @@ pub(super) struct Watch {
     connection: Option<ConnectionHandle>,
 }
 
+/// Results that wait for a client that does not have its id yet.
+const WAITING: usize = 1024;
+/// What a client is told that reads too slowly.
+const SLOW: &str = "the client does not keep up";
 /// Time for the last words to reach the client before its connection ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(super) fn pair(sink: SubscriptionSink, connection: Option<ConnectionHandle>) -> (Member, Watch) {
+    let (mut member, early) = early();
+    member.open(sink.clone());
+    (member, early.watch(sink, connection))
+}
+
+/// A member before its id is answered.
+pub(super) fn early() -> (Member, Early) {
     let (end, ended) = oneshot::channel();
-    (Member { sink: sink.clone(), end: Some(end) }, Watch { sink, ended, connection })
+    (Member { way: Way::Waiting(Vec::new()), end: Some(end) }, Early(ended))
+}
+
+impl Early {
+    /// The id is answered: this is what its task waits for.
+    pub(super) fn watch(self, sink: SubscriptionSink, connection: Option<ConnectionHandle>) -> Watch {
+        Watch { sink, ended: self.0, connection }
+    }
 }
 
 impl Member {
     /// Sends one result; answers whether the member is still there.
     pub(super) fn send(&mut self, result: &Arc<RawValue>) -> bool {
-        match self.sink.try_send((**result).to_owned()) {
-            Ok(()) => true,
-            Err(TrySendError::Closed(_)) => false,
-            Err(TrySendError::Full(_)) => {
-                self.end("the client does not keep up");
-                false
+        match &mut self.way {
+            Way::Waiting(results) if results.len() < WAITING => {
+                results.push(Arc::clone(result));
+                true
             }
+            Way::Waiting(_) => self.too_slow(),
+            Way::Open(sink) => match sink.try_send((**result).to_owned()) {
+                Ok(()) => true,
+                Err(TrySendError::Closed(_)) => false,
+                Err(TrySendError::Full(_)) => self.too_slow(),
+            },
         }
+    }
+
+    /// The client has its id: what waited goes first.
+    pub(super) fn open(&mut self, sink: SubscriptionSink) {
+        if let Way::Waiting(results) = std::mem::replace(&mut self.way, Way::Open(sink)) {
+            // One that does not get through ends the member, or the client is gone.
+            let _open = results.iter().all(|result| self.send(result));
+        }
+    }
+
+    fn too_slow(&mut self) -> bool {
+        self.end(SLOW);
+        false
     }
 
     /// Ends the subscription and its connection, and says why.

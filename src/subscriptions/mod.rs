@@ -1,6 +1,9 @@
-//! Streams to clients: heads relayed from the node, receipts answered here.
+//! Streams to clients: what the node announces relayed, receipts answered here.
 
 pub mod connection;
-pub mod heads;
+pub mod hub;
 mod member;
 pub mod receipts;
+mod relay;
+
+pub use relay::Seat;

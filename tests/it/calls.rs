@@ -113,10 +113,6 @@ async fn heads_are_relayed_as_the_node_sends_them() {
         }
         assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
     }
-    for kind in ["logs", "newPendingTransactions", "syncing"] {
-        let error = clients[0].subscribe(json!([kind])).await.unwrap_err();
-        assert_eq!((error.code(), error.reason()), (Some(-32602), Some("unsupported")), "{error}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

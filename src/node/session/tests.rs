@@ -41,6 +41,7 @@ fn read(stream: &mut mpsc::Receiver<StreamItem>) -> Vec<String> {
     std::iter::from_fn(|| stream.try_recv().ok())
         .map(|item| match item {
             StreamItem::Item(raw) => raw.get().to_owned(),
+            StreamItem::Lost => "lost".to_owned(),
             StreamItem::Gap => "gap".to_owned(),
         })
         .collect()

@@ -72,6 +72,7 @@ async fn a_subscription_that_died_on_a_living_socket_is_noticed() {
     // The chain goes on, and nothing announces it.
     node.script(|script| script.head = (12, 12));
     head(&mut pool.heads(), 12, 12).await;
+    assert_eq!(text(soon(stream.next()).await), "lost");
     // Everything on that connection is subscribed again, in whatever order.
     let script = async {
         let mut seen = [node.asked().await, node.asked().await].map(|asked| {

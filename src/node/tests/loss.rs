@@ -105,7 +105,7 @@ async fn an_endpoint_that_answers_no_ping_is_left() {
         let mut held = Vec::new();
         while let Ok((tcp, _)) = listener.accept().await {
             let mut socket = tokio_tungstenite::accept_async(tcp).await.unwrap();
-            for result in [json!("0x7a69"), super::backend::header((0, 1))] {
+            for result in [json!("0x7a69"), backend::header((0, 1))] {
                 use futures_util::{SinkExt, StreamExt};
                 let request: serde_json::Value = serde_json::from_str(socket.next().await.unwrap().unwrap().to_text().unwrap()).unwrap();
                 let answer = json!({"jsonrpc": "2.0", "id": request["id"], "result": result}).to_string();
@@ -137,6 +137,7 @@ async fn a_stop_answers_everybody() {
     };
     pool.stop.cancel();
     assert!(matches!(soon(ticket).await, Err(CallError::Lost)));
+    assert_eq!(text(soon(stream.next()).await), "lost");
     assert_eq!(text(soon(stream.next()).await), "end");
     assert!(matches!(soon(pool.call_raw("eth_x", None)).await, Err(CallError::Unavailable)));
     assert!(matches!(soon(pool.send_raw(raw(["0x02"]).into()).remove(0)).await, Err(CallError::Unavailable)));

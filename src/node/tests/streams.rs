@@ -62,6 +62,7 @@ async fn a_lost_subscription_is_made_again_with_one_gap() {
     asked.peer.notify("0x5", json!(1));
     assert_eq!(text(soon(stream.next()).await), "1");
     asked.peer.disconnect();
+    assert_eq!(text(soon(stream.next()).await), "lost");
     let script = async {
         let again = node.asked().await;
         assert_eq!((again.method.as_str(), &again.params), ("eth_subscribe", &json!(["logs"])));
@@ -111,6 +112,7 @@ async fn a_subscription_moves_to_another_endpoint() {
     asked.peer.notify("0x5", json!(1));
     assert_eq!(text(soon(stream.next()).await), "1");
     one.down().await;
+    assert_eq!(text(soon(stream.next()).await), "lost");
     let script = async {
         let again = two.asked().await;
         again.answer(json!("0x5"));
@@ -127,6 +129,7 @@ async fn a_subscription_leaves_an_endpoint_that_falls_behind() {
     let pool = ready(&[&one, &two]).await;
     let (mut stream, _) = subscribe(&pool, &mut one, "0x5").await;
     two.announce((50, 50));
+    assert_eq!(text(soon(stream.next()).await), "lost");
     let script = async { two.asked().await.answer(json!("0x7")) };
     let (item, ()) = soon(async { tokio::join!(stream.next(), script) }).await;
     assert_eq!(text(item), "gap");
@@ -140,6 +143,7 @@ async fn a_subscription_that_is_refused_again_and_again_ends() {
     let pool = ready(&[&node]).await;
     let (mut stream, asked) = subscribe(&pool, &mut node, "0x5").await;
     asked.peer.disconnect();
+    assert_eq!(text(soon(stream.next()).await), "lost");
     let script = async {
         for _ in 0..8 {
             node.asked().await.error(-32000, "not now");

@@ -9,6 +9,7 @@ use sluice_load_tests::client::{Client, ClientError, outcome};
 use sluice_load_tests::http;
 
 use super::process::Process;
+use super::raw::RawSocket;
 use super::soon;
 
 /// A command of the binary, with an environment of its own: nothing of the caller's may configure it.
@@ -76,6 +77,11 @@ impl Gateway {
     /// A WebSocket to the service.
     pub(crate) async fn connect(&self) -> Client {
         soon("a WebSocket", Client::connect(&self.url("ws"), &[])).await.unwrap()
+    }
+
+    /// A WebSocket to the service that reads nothing into a tree.
+    pub(crate) async fn raw_socket(&self) -> RawSocket {
+        RawSocket::connect(&self.url("ws")).await
     }
 
     /// One call over HTTP.

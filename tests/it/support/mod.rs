@@ -1,11 +1,14 @@
 //! What the tests share.
 
 pub(crate) mod anvil;
+pub(crate) mod emitter;
 pub(crate) mod gateway;
+pub(crate) mod geth;
 pub(crate) mod journal;
 pub(crate) mod kms;
 pub(crate) mod parts;
 pub(crate) mod process;
+pub(crate) mod raw;
 pub(crate) mod unstick;
 pub(crate) mod world;
 

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 /// A group of parts that is there or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// anvil and ethers.
+    /// anvil, cast and the clients in JavaScript.
     Node,
-    /// ministack and eth-account.
+    /// ministack, eth-account and web3.py.
     Python,
+    /// geth and the client in Go.
+    Go,
 }
 
 pub(crate) fn folder() -> PathBuf {
@@ -18,6 +20,10 @@ pub(crate) fn folder() -> PathBuf {
 
 pub(crate) fn anvil() -> PathBuf {
     folder().join("bin/anvil")
+}
+
+pub(crate) fn geth() -> PathBuf {
+    folder().join("bin/geth")
 }
 
 pub(crate) fn ministack() -> PathBuf {
@@ -39,6 +45,7 @@ pub(crate) fn have(test: &str, parts: &[Part]) -> bool {
         let (name, probe) = match part {
             Part::Node => ("node", anvil()),
             Part::Python => ("python", python()),
+            Part::Go => ("go", geth()),
         };
         if !probe.exists() || !folder().join(format!("{name}.stamp")).exists() {
             let reason = std::fs::read_to_string(folder().join(format!("{name}.missing")));

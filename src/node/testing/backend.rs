@@ -14,12 +14,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::Message;
 
 /// What the node says by itself.
-pub(super) struct Script {
-    pub(super) chain_id: u64,
-    pub(super) genesis: u8,
-    pub(super) head: (u64, u8),
+pub(crate) struct Script {
+    pub(crate) chain_id: u64,
+    pub(crate) genesis: u8,
+    pub(crate) head: (u64, u8),
     /// Leave even these requests to the test.
-    pub(super) manual: bool,
+    pub(crate) manual: bool,
 }
 
 impl Default for Script {
@@ -37,43 +37,43 @@ struct State {
 
 /// One connection's way out; `None` drops the connection.
 #[derive(Clone)]
-pub(super) struct Peer(mpsc::UnboundedSender<Option<String>>);
+pub(crate) struct Peer(mpsc::UnboundedSender<Option<String>>);
 
 impl Peer {
-    pub(super) fn text(&self, text: impl ToString) {
+    pub(crate) fn text(&self, text: impl ToString) {
         self.0.send(Some(text.to_string())).ok();
     }
 
-    pub(super) fn disconnect(&self) {
+    pub(crate) fn disconnect(&self) {
         self.0.send(None).ok();
     }
 
-    pub(super) fn notify(&self, subscription: &str, item: Value) {
+    pub(crate) fn notify(&self, subscription: &str, item: Value) {
         let params = json!({ "subscription": subscription, "result": item });
         self.text(json!({ "jsonrpc": "2.0", "method": "eth_subscription", "params": params }));
     }
 }
 
 /// A request that the test answers.
-pub(super) struct Asked {
-    pub(super) id: Value,
-    pub(super) method: String,
-    pub(super) params: Value,
-    pub(super) peer: Peer,
+pub(crate) struct Asked {
+    pub(crate) id: Value,
+    pub(crate) method: String,
+    pub(crate) params: Value,
+    pub(crate) peer: Peer,
 }
 
 impl Asked {
-    pub(super) fn answer(&self, result: Value) {
+    pub(crate) fn answer(&self, result: Value) {
         self.peer.text(json!({ "jsonrpc": "2.0", "id": self.id, "result": result }));
     }
 
-    pub(super) fn error(&self, code: i64, message: &str) {
+    pub(crate) fn error(&self, code: i64, message: &str) {
         self.peer.text(json!({ "jsonrpc": "2.0", "id": self.id, "error": { "code": code, "message": message } }));
     }
 }
 
-pub(super) struct Backend {
-    pub(super) address: SocketAddr,
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
     state: Arc<Mutex<State>>,
     asked: mpsc::UnboundedReceiver<Asked>,
     ask: mpsc::UnboundedSender<Asked>,
@@ -81,25 +81,25 @@ pub(super) struct Backend {
     tls: Option<TlsAcceptor>,
 }
 
-pub(super) fn hash(byte: u8) -> String {
+pub(crate) fn hash(byte: u8) -> String {
     format!("0x{}", format!("{byte:02x}").repeat(32))
 }
 
-pub(super) fn header((number, byte): (u64, u8)) -> Value {
+pub(crate) fn header((number, byte): (u64, u8)) -> Value {
     json!({ "number": format!("{number:#x}"), "hash": hash(byte), "parentHash": hash(byte.wrapping_sub(1)),
             "timestamp": format!("{:#x}", 1000 + number), "baseFeePerGas": "0x7", "logsBloom": "0x00" })
 }
 
 impl Backend {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(Script::default()).await
     }
 
-    pub(super) async fn with(script: Script) -> Self {
+    pub(crate) async fn with(script: Script) -> Self {
         Self::over(script, None).await
     }
 
-    pub(super) async fn over(script: Script, tls: Option<TlsAcceptor>) -> Self {
+    pub(crate) async fn over(script: Script, tls: Option<TlsAcceptor>) -> Self {
         let (ask, asked) = mpsc::unbounded_channel();
         let state = Arc::new(Mutex::new(State { script, ..State::default() }));
         let address = "127.0.0.1:0".parse().unwrap();
@@ -109,7 +109,7 @@ impl Backend {
     }
 
     /// Accepts connections, on the same port as before.
-    pub(super) async fn up(&mut self) {
+    pub(crate) async fn up(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.address = listener.local_addr().unwrap();
         let (state, ask, tls) = (self.state.clone(), self.ask.clone(), self.tls.clone());
@@ -129,7 +129,7 @@ impl Backend {
     }
 
     /// Refuses connections and ends those that there are.
-    pub(super) async fn down(&mut self) {
+    pub(crate) async fn down(&mut self) {
         if let Some(accepting) = self.accepting.take() {
             accepting.abort();
             accepting.await.ok();
@@ -137,33 +137,33 @@ impl Backend {
         self.disconnect();
     }
 
-    pub(super) fn disconnect(&self) {
+    pub(crate) fn disconnect(&self) {
         self.state.lock().unwrap().peers.drain(..).for_each(|peer| peer.disconnect());
     }
 
     /// Changes what the node says by itself.
-    pub(super) fn script(&self, change: impl FnOnce(&mut Script)) {
+    pub(crate) fn script(&self, change: impl FnOnce(&mut Script)) {
         change(&mut self.state.lock().unwrap().script);
     }
 
     /// How many connections there have been.
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.state.lock().unwrap().connections
     }
 
     /// A new head, announced to every connection.
-    pub(super) fn announce(&self, head: (u64, u8)) {
+    pub(crate) fn announce(&self, head: (u64, u8)) {
         let mut state = self.state.lock().unwrap();
         state.script.head = head;
         state.peers.iter().for_each(|peer| peer.notify("0xheads", header(head)));
     }
 
     /// The next request that is not answered by itself.
-    pub(super) async fn asked(&mut self) -> Asked {
+    pub(crate) async fn asked(&mut self) -> Asked {
         super::soon(self.asked.recv()).await.unwrap()
     }
 
-    pub(super) fn nothing_asked(&mut self) -> bool {
+    pub(crate) fn nothing_asked(&mut self) -> bool {
         self.asked.try_recv().is_err()
     }
 }

@@ -1,0 +1,371 @@
+//! Relays between a scripted node and clients of a small module.
+
+use std::time::Duration;
+
+use jsonrpsee::RpcModule;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::*;
+use crate::node::testing::backend::{Asked, Backend};
+use crate::node::testing::{Running, ready, soon};
+use crate::rpc::errors::RpcError;
+use crate::subscriptions::connection::ConnectionHandle;
+
+/// Messages that may wait for a client of these tests.
+const QUEUE: usize = 4096;
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A hub over one scripted node, and a way to subscribe at it.
+struct World {
+    node: Backend,
+    _pool: Running,
+    hub: Hub,
+    module: RpcModule<Shared>,
+    connection: ConnectionHandle,
+    /// One permit for each subscription that got a seat.
+    seated: Arc<Semaphore>,
+    /// One permit for each that may get its id.
+    go: Arc<Semaphore>,
+}
+
+struct Shared {
+    hub: Hub,
+    seated: Arc<Semaphore>,
+    go: Arc<Semaphore>,
+    connection: ConnectionHandle,
+}
+
+/// A client's subscription.
+struct Client {
+    id: Value,
+    notifications: mpsc::Receiver<Box<RawValue>>,
+}
+
+impl World {
+    async fn start() -> Self {
+        Self::with(8, LONG).await
+    }
+
+    async fn with(places: usize, linger: Duration) -> Self {
+        let node = Backend::start().await;
+        let pool = ready(&[&node]).await;
+        let hub = Hub::with(pool.pool.clone(), Duration::from_secs(20), pool.stop.child_token(), places, linger);
+        let connection = ConnectionHandle::new(CancellationToken::new());
+        let go = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        let seated = Arc::new(Semaphore::new(0));
+        let shared = Shared { hub: hub.clone(), seated: seated.clone(), go: go.clone(), connection: connection.clone() };
+        let mut module = RpcModule::new(shared);
+        module
+            .register_subscription("eth_subscribe", "eth_subscription", "eth_unsubscribe", |params, pending, shared, _| async move {
+                let seat = match shared.hub.join(params.as_str().unwrap()).await {
+                    Ok(seat) => seat,
+                    Err(error) => {
+                        pending.reject(RpcError::invalid_params(format!("{error:?}"))).await;
+                        return Ok(());
+                    }
+                };
+                shared.seated.add_permits(1);
+                shared.go.acquire().await.unwrap().forget();
+                let Ok(sink) = pending.accept().await else { return Ok(()) };
+                seat.serve(sink, Some(shared.connection.clone())).await.map_err(jsonrpsee::core::SubscriptionError::from)
+            })
+            .unwrap();
+        Self { node, _pool: pool, hub, module, connection, seated, go }
+    }
+
+    async fn call(&self, method: &str, params: &str, queue: usize) -> (Value, mpsc::Receiver<Box<RawValue>>) {
+        let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+        let (answer, notifications) = soon(self.module.raw_json_request(&request, queue)).await.unwrap();
+        (serde_json::from_str(answer.get()).unwrap(), notifications)
+    }
+
+    /// The answer, an error's message if it is one.
+    async fn subscribe_with(&self, params: &str, queue: usize) -> Result<Client, String> {
+        let (mut answer, notifications) = self.call("eth_subscribe", params, queue).await;
+        match answer["error"]["message"].as_str() {
+            Some(message) => Err(message.to_owned()),
+            None => Ok(Client { id: answer["result"].take(), notifications }),
+        }
+    }
+
+    async fn subscribe(&self, params: &str) -> Result<Client, String> {
+        self.subscribe_with(params, QUEUE).await
+    }
+
+    /// Subscribes; the node is asked and answers this id.
+    async fn opened(&mut self, params: &str, id: &str) -> (Client, Asked) {
+        let World { node, .. } = self;
+        let asked = async {
+            let asked = node.asked().await;
+            assert_eq!((asked.method.as_str(), asked.params.to_string().as_str()), ("eth_subscribe", params));
+            asked.answer(json!(id));
+            asked
+        };
+        // Both borrow from the world: the node by itself, the rest as a whole.
+        let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":{params}}}"#);
+        let (answered, asked) = tokio::join!(soon(self.module.raw_json_request(&request, QUEUE)), asked);
+        let (answer, notifications) = answered.unwrap();
+        let mut answer: Value = serde_json::from_str(answer.get()).unwrap();
+        (Client { id: answer["result"].take(), notifications }, asked)
+    }
+
+    async fn unsubscribe(&self, client: &Client) -> Value {
+        self.call("eth_unsubscribe", &json!([client.id]).to_string(), 1).await.0["result"].take()
+    }
+}
+
+impl Client {
+    async fn next(&mut self) -> String {
+        soon(self.notifications.recv()).await.unwrap().get().to_owned()
+    }
+
+    /// `params` of the next notification without the id of the subscription.
+    async fn params(&mut self) -> Value {
+        let mut notification: Value = serde_json::from_str(&self.next().await).unwrap();
+        let params = notification["params"].as_object_mut().unwrap();
+        assert_eq!(params.remove("subscription").unwrap(), self.id);
+        params.clone().into()
+    }
+
+    async fn number(&mut self) -> u64 {
+        self.params().await["result"].as_u64().unwrap()
+    }
+}
+
+const LOGS: &str = r#"["logs",{}]"#;
+const PENDING: &str = r#"["newPendingTransactions"]"#;
+
+#[tokio::test]
+async fn equal_subscriptions_share_one_upstream_subscription_byte_for_byte() {
+    let mut world = World::start().await;
+    let (first, asked) = world.opened(LOGS, "0x5").await;
+    let mut clients = vec![first];
+    for _ in 0..50 {
+        clients.push(world.subscribe(LOGS).await.unwrap());
+    }
+    let odd = r#"{ "b" : 1.50e+2 ,"a":	18446744073709551616000,  "\u0061": [ 0.10 , -0 , 1E400 ] }"#;
+    asked.peer.text(format!(r#"{{"jsonrpc":"2.0","method":"eth_subscription","params":{{"subscription":"0x5","result":{odd}}}}}"#));
+    for client in &mut clients {
+        let id = &client.id;
+        let expected = format!(r#"{{"jsonrpc":"2.0","method":"eth_subscription","params":{{"subscription":{id},"result":{odd}}}}}"#);
+        assert_eq!(client.next().await, expected);
+    }
+    assert!(world.node.nothing_asked());
+    // Another filter is another subscription.
+    world.opened(PENDING, "0x6").await;
+    assert_eq!(world.hub.len(), 2);
+}
+
+#[tokio::test]
+async fn who_waits_while_it_is_opened_gets_the_nodes_answer() {
+    let mut world = World::start().await;
+    for refused in [true, false] {
+        let World { node, module, .. } = &mut world;
+        let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":{LOGS}}}"#);
+        let clients = futures_util::future::join_all((0..20).map(|_| module.raw_json_request(&request, QUEUE)));
+        let script = async {
+            let asked = node.asked().await;
+            if refused {
+                asked.error(-32601, "no logs here");
+            } else {
+                asked.answer(json!("0x5"));
+            }
+        };
+        let (answers, ()) = soon(async { tokio::join!(clients, script) }).await;
+        for answer in answers {
+            let (answer, _) = answer.unwrap();
+            assert_eq!(answer.get().contains("no logs here"), refused, "{answer}");
+        }
+        assert!(world.node.nothing_asked(), "the node is asked once");
+    }
+}
+
+#[tokio::test]
+async fn what_arrives_before_the_id_is_answered_comes_right_after_it() {
+    let mut world = World::start().await;
+    let (mut other, asked) = world.opened(LOGS, "0x5").await;
+    world.go.forget_permits(Semaphore::MAX_PERMITS);
+    world.seated.forget_permits(Semaphore::MAX_PERMITS);
+    let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":{LOGS}}}"#);
+    let late = soon(world.module.raw_json_request(&request, QUEUE));
+    let script = async {
+        // It has a seat and no id yet.
+        soon(world.seated.acquire()).await.unwrap().forget();
+        for n in 0..100 {
+            asked.peer.notify("0x5", json!(n));
+            assert_eq!(other.number().await, n);
+        }
+        world.go.add_permits(1);
+    };
+    let (answered, ()) = tokio::join!(late, script);
+    let (answer, notifications) = answered.unwrap();
+    let mut answer: Value = serde_json::from_str(answer.get()).unwrap();
+    let mut late = Client { id: answer["result"].take(), notifications };
+    asked.peer.notify("0x5", json!(100));
+    for n in 0..=100 {
+        assert_eq!(late.number().await, n);
+    }
+}
+
+/// However the joins fall between the results: nobody misses one after its id was answered, and nobody gets one twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn late_joiners_neither_miss_nor_double() {
+    const LAST: u64 = 3000;
+    let mut world = World::start().await;
+    let (mut first, asked) = world.opened(LOGS, "0x5").await;
+    let sent = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let read = std::sync::atomic::Ordering::SeqCst;
+    let feed = async {
+        for n in 1..=LAST {
+            sent.store(n, read);
+            asked.peer.notify("0x5", json!(n));
+            // In step with one reader, so that no queue overflows.
+            assert_eq!(first.number().await, n);
+        }
+    };
+    let joins = futures_util::future::join_all((0..40_u32).map(|client| {
+        let (world, sent) = (&world, &sent);
+        async move {
+            for _ in 0..client * 7 {
+                tokio::task::yield_now().await;
+            }
+            let before = sent.load(read);
+            let mut late = world.subscribe(LOGS).await.unwrap();
+            let answered = sent.load(read);
+            if answered == LAST {
+                return 0;
+            }
+            let mut n = late.number().await;
+            assert!(n >= before && n <= answered + 1, "{before} < {n} <= {answered}");
+            while n < LAST {
+                let next = late.number().await;
+                assert_eq!(next, n + 1);
+                n = next;
+            }
+            1
+        }
+    }));
+    let ((), joined) = tokio::join!(feed, joins);
+    assert!(joined.into_iter().sum::<u32>() > 0, "somebody came in between");
+}
+
+#[tokio::test]
+async fn the_last_to_leave_ends_the_upstream_subscription_and_its_entry() {
+    let mut world = World::with(8, Duration::from_millis(1)).await;
+    let (one, _) = world.opened(LOGS, "0x5").await;
+    let two = world.subscribe(LOGS).await.unwrap();
+    assert_eq!(world.unsubscribe(&one).await, true);
+    assert_eq!(world.unsubscribe(&one).await, false, "once");
+    assert!(world.node.nothing_asked());
+    // A connection that closes is as good.
+    drop(two);
+    let asked = world.node.asked().await;
+    assert_eq!((asked.method.as_str(), asked.params), ("eth_unsubscribe", json!(["0x5"])));
+    assert!(world.hub.is_empty());
+    assert_eq!(world.hub.0.places.available_permits(), 8);
+    let (mut again, asked) = world.opened(LOGS, "0x6").await;
+    asked.peer.notify("0x6", json!(1));
+    assert_eq!(again.number().await, 1);
+}
+
+#[tokio::test]
+async fn who_comes_back_in_time_finds_it() {
+    let mut world = World::start().await;
+    let (one, asked) = world.opened(LOGS, "0x5").await;
+    assert_eq!(world.unsubscribe(&one).await, true);
+    let mut again = world.subscribe(LOGS).await.unwrap();
+    asked.peer.notify("0x5", json!(1));
+    assert_eq!(again.number().await, 1);
+    assert!(world.node.nothing_asked());
+}
+
+#[tokio::test]
+async fn a_gap_is_told_to_everybody_and_who_comes_meanwhile_is_answered_after_it() {
+    let mut world = World::start().await;
+    let (mut one, asked) = world.opened(LOGS, "0x5").await;
+    asked.peer.notify("0x5", json!(1));
+    assert_eq!(one.number().await, 1);
+    asked.peer.disconnect();
+    let again = world.node.asked().await;
+    assert_eq!(again.params, json!(["logs", {}]), "it is made again");
+    // Not live yet: nobody gets an id.
+    let late = world.subscribe(LOGS);
+    let script = async {
+        tokio::task::yield_now().await;
+        again.answer(json!("0x9"));
+        assert_eq!(one.params().await, json!({ "error": super::super::relay::GAP }));
+    };
+    let (late, ()) = tokio::join!(late, script);
+    let mut late = late.unwrap();
+    again.peer.notify("0x9", json!(2));
+    assert_eq!(late.number().await, 2);
+    // Its last words are told, then its connection ends.
+    soon(world.connection.ended()).await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_ended_alone() {
+    let mut world = World::start().await;
+    let (mut reader, asked) = world.opened(LOGS, "0x5").await;
+    let mut slow = world.subscribe_with(LOGS, 2).await.unwrap();
+    for n in 0..5 {
+        asked.peer.notify("0x5", json!(n));
+        assert_eq!(reader.number().await, n);
+    }
+    assert_eq!([slow.number().await, slow.number().await], [0, 1]);
+    assert_eq!(slow.params().await, json!({ "error": "the client does not keep up" }));
+    asked.peer.notify("0x5", json!(5));
+    assert_eq!(reader.number().await, 5);
+    soon(world.connection.ended()).await;
+}
+
+#[tokio::test]
+async fn places_are_bounded_and_who_only_lingers_gives_way() {
+    let mut world = World::with(2, LONG).await;
+    let (one, _) = world.opened(LOGS, "0x1").await;
+    let (_two, _) = world.opened(PENDING, "0x2").await;
+    let third = r#"["syncing"]"#;
+    assert_eq!(world.subscribe(third).await.err().as_deref(), Some("Full"));
+    assert!(world.subscribe(LOGS).await.is_ok(), "what is there already needs no place");
+    assert!(world.node.nothing_asked());
+    world.unsubscribe(&one).await;
+    // The other subscriber of LOGS was dropped; it is noticed by its own task.
+    let asked = loop {
+        let World { node, module, .. } = &mut world;
+        let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":{third}}}"#);
+        let answered = tokio::select! {
+            answered = module.raw_json_request(&request, QUEUE) => Err(answered.unwrap().0),
+            asked = node.asked() => Ok(asked),
+        };
+        match answered {
+            Ok(asked) => break asked,
+            Err(answer) => assert!(answer.get().contains("Full"), "{answer}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    let methods = [asked.method, world.node.asked().await.method];
+    assert!(methods.contains(&"eth_unsubscribe".to_owned()) && methods.contains(&"eth_subscribe".to_owned()), "{methods:?}");
+    // A long filter takes more than one place.
+    let long = format!(r#"["logs",{{"topics":["{}"]}}]"#, "0".repeat(3 * PLACE_BYTES));
+    assert_eq!(world.subscribe(&long).await.err().as_deref(), Some("Full"));
+}
+
+#[tokio::test]
+async fn a_subscription_that_cannot_be_made_again_ends_for_all_and_leaves_nothing() {
+    let mut world = World::start().await;
+    let (mut one, asked) = world.opened(LOGS, "0x5").await;
+    asked.peer.disconnect();
+    for _ in 0..8 {
+        world.node.asked().await.error(-32000, "not now");
+    }
+    assert_eq!(one.params().await, json!({ "error": super::super::relay::GAP }));
+    let hub = world.hub.clone();
+    soon(async {
+        while !hub.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

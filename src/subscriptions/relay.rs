@@ -1,0 +1,207 @@
+//! One upstream subscription, relayed to many clients: each result is passed on byte for byte.
+
+use std::fmt;
+use std::future::pending;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use jsonrpsee::SubscriptionSink;
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::connection::ConnectionHandle;
+use super::member::{Early, Member, early};
+use crate::node::{CallError, Pool, StreamItem};
+
+/// The last words of a subscription whose events may not be complete.
+pub(super) const GAP: &str = "the connection to the node was lost: events may be missing";
+
+/// How the upstream subscription is.
+#[derive(Debug, Clone)]
+enum State {
+    /// It is made, or made again after its connection was lost: nobody is answered an id.
+    Opening,
+    /// Results arrive.
+    Live,
+    /// It is no more; the answer to everybody who waited for it.
+    Over(CallError),
+}
+
+/// See the module.
+pub(super) struct Relay {
+    /// Parameters of `eth_subscribe`.
+    pub(super) params: Arc<str>,
+    members: DashMap<u64, Member>,
+    next: AtomicU64,
+    /// How many clients watch or are about to.
+    wanted: watch::Sender<usize>,
+    state: watch::Sender<State>,
+    /// It has to make room.
+    pub(super) evicted: CancellationToken,
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("params", &self.params).field("members", &self.members.len()).finish_non_exhaustive()
+    }
+}
+
+impl Relay {
+    /// Asks nothing of the node before [`Relay::run`].
+    pub(super) fn new(params: Arc<str>) -> Arc<Self> {
+        Arc::new(Self {
+            params,
+            members: DashMap::new(),
+            next: AtomicU64::new(0),
+            wanted: watch::Sender::new(0),
+            state: watch::Sender::new(State::Opening),
+            evicted: CancellationToken::new(),
+        })
+    }
+
+    /// Keeps it from ending for want of clients.
+    pub(super) fn lease(self: &Arc<Self>) -> Lease {
+        self.wanted.send_modify(|wanted| *wanted += 1);
+        Lease(Arc::clone(self))
+    }
+
+    /// Whether a client watches or is about to.
+    pub(super) fn is_wanted(&self) -> bool {
+        *self.wanted.borrow() > 0
+    }
+
+    /// Relays until the node refuses, the subscription cannot be made again, or nobody wants it for as long as `linger` and
+    /// `may_end` agrees.
+    pub(super) async fn run(&self, pool: &Pool, linger: Duration, may_end: impl Fn() -> bool) {
+        let opened = match RawValue::from_string(self.params.as_ref().to_owned()) {
+            Ok(params) => pool.subscribe(&params).await,
+            Err(error) => Err(CallError::Malformed(error.to_string())),
+        };
+        let mut upstream = match opened {
+            Ok(upstream) => upstream,
+            Err(error) => return self.over(error),
+        };
+        self.state.send_replace(State::Live);
+        let mut unwanted = pin!(self.unwanted(linger));
+        loop {
+            tokio::select! {
+                item = upstream.next() => match item {
+                    Some(StreamItem::Item(result)) => self.members.retain(|_, member| member.send(&result)),
+                    Some(StreamItem::Lost) => {
+                        self.state.send_replace(State::Opening);
+                    }
+                    Some(StreamItem::Gap) => {
+                        self.end_members();
+                        self.state.send_replace(State::Live);
+                    }
+                    None => return self.over(pool.fault().unwrap_or(CallError::Unavailable)),
+                },
+                () = &mut unwanted => {
+                    if may_end() {
+                        return;
+                    }
+                    unwanted.set(self.unwanted(linger));
+                }
+                () = self.evicted.cancelled() => return,
+            }
+        }
+    }
+
+    /// Resolves once nobody has wanted it for as long as `linger`.
+    async fn unwanted(&self, linger: Duration) {
+        let mut wanted = self.wanted.subscribe();
+        loop {
+            if wanted.wait_for(|wanted| *wanted == 0).await.is_err() {
+                // It holds the sender itself, so this does not happen.
+                return pending().await;
+            }
+            tokio::select! {
+                () = sleep(linger) => return,
+                _ = wanted.wait_for(|wanted| *wanted > 0) => {}
+            }
+        }
+    }
+
+    /// Ends it for everybody: those who wait are answered `error`, unless they were told another one before.
+    pub(super) fn over(&self, error: CallError) {
+        // Before the members are ended: who comes in between finds it over.
+        self.state.send_if_modified(|state| {
+            let first = !matches!(state, State::Over(_));
+            if first {
+                *state = State::Over(error);
+            }
+            first
+        });
+        self.end_members();
+    }
+
+    fn end_members(&self) {
+        self.members.retain(|_, member| {
+            member.end(GAP);
+            false
+        });
+    }
+}
+
+/// Interest in a relay.
+#[derive(Debug)]
+pub(super) struct Lease(Arc<Relay>);
+
+impl Lease {
+    /// A seat, once the upstream subscription is live; the node's error if it refuses, and why no node can be asked if it is not
+    /// live within `deadline`.
+    pub(super) async fn seat(self, pool: &Pool, deadline: Duration) -> Result<Seat, CallError> {
+        let mut state = self.0.state.subscribe();
+        match timeout(deadline, state.wait_for(|state| !matches!(state, State::Opening))).await {
+            Ok(_) => {}
+            Err(_) => return Err(pool.fault().unwrap_or(CallError::Deadline(deadline))),
+        }
+        let (member, early) = early();
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        self.0.members.insert(id, member);
+        let seat = Seat { lease: self, id, early: Some(early) };
+        // Looked at with the member in place: either it is ended with the others, or the end is seen here.
+        let over = match &*seat.lease.0.state.borrow() {
+            State::Over(error) => Some(error.clone()),
+            State::Opening | State::Live => None,
+        };
+        over.map_or(Ok(seat), Err)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.wanted.send_modify(|wanted| *wanted -= 1);
+    }
+}
+
+/// One client's place in a relay. From here on nothing is missed: what arrives before the client has its id waits for it.
+#[derive(Debug)]
+pub struct Seat {
+    lease: Lease,
+    id: u64,
+    early: Option<Early>,
+}
+
+impl Seat {
+    /// Serves the client until it goes; the error is the subscription's last words.
+    pub async fn serve(mut self, sink: SubscriptionSink, connection: Option<ConnectionHandle>) -> Result<(), &'static str> {
+        let Some(early) = self.early.take() else { return Ok(()) };
+        let members = &self.lease.0.members;
+        if let Some(mut member) = members.get_mut(&self.id) {
+            member.open(sink.clone());
+        }
+        early.watch(sink, connection).over().await
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.lease.0.members.remove(&self.id);
+    }
+}

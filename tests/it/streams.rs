@@ -1,0 +1,166 @@
+//! What the node announces, relayed: logs, pending transactions, and what becomes of a subscription whose events may be missing.
+
+use alloy_primitives::{Address, B256, keccak256};
+use serde_json::{Value, json};
+use sluice_load_tests::client::{Client, Subscription};
+use sluice_load_tests::http;
+
+use crate::support::anvil::parse;
+use crate::support::emitter;
+use crate::support::raw::RawSocket;
+use crate::support::soon;
+use crate::support::world::{World, transfer};
+
+async fn next(stream: &mut Subscription) -> Value {
+    soon("a notification", stream.next()).await.expect("the connection is open")
+}
+
+/// Sends by the gateway and waits until it is mined; the receipt.
+async fn mined(world: &World, client: &Client, params: Value) -> Value {
+    let hash: B256 = parse(&soon("a hash", client.request("eth_sendTransaction", params)).await.unwrap());
+    world.mined(hash).await
+}
+
+async fn deployed(world: &World, client: &Client, from: Address) -> Address {
+    parse(&mined(world, client, json!([{ "from": from, "data": emitter::CODE }])).await["contractAddress"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_reach_whom_they_concern() {
+    let Some(world) = World::start("logs_reach_whom_they_concern").await else { return };
+    let from = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
+    let (client, other) = (gateway.connect().await, gateway.connect().await);
+    let contract = deployed(&world, &client, from).await;
+    let (red, blue) = (keccak256("red"), keccak256("blue"));
+
+    let mut all = client.subscribe(json!(["logs", {}])).await.unwrap();
+    let mut reds = other.subscribe(json!(["logs", { "address": contract, "topics": [red] }])).await.unwrap();
+    // The same in another spelling, and on another connection.
+    let spelling = json!(["logs", { "topics": [[red, red]], "address": [contract.to_string().to_uppercase().replace("0X", "0x")] }]);
+    let mut same = client.subscribe(spelling).await.unwrap();
+    let mut nobody = other.subscribe(json!(["logs", { "address": from }])).await.unwrap();
+    for (n, topic) in [red, blue, red, blue].into_iter().enumerate() {
+        mined(&world, &client, json!([{ "from": from, "to": contract, "data": emitter::call(topic, n as u64) }])).await;
+    }
+    for expected in [(red, 0), (blue, 1), (red, 2), (blue, 3)] {
+        let log = next(&mut all).await;
+        assert_eq!((parse::<B256>(&log["topics"][0]), emitter::number(&log)), expected);
+        let logs = world.anvil.call("eth_getLogs", json!([{ "blockHash": log["blockHash"] }])).await.unwrap();
+        assert_eq!(logs[0]["transactionHash"], log["transactionHash"]);
+    }
+    for stream in [&mut reds, &mut same] {
+        assert_eq!([emitter::number(&next(stream).await), emitter::number(&next(stream).await)], [0, 2]);
+    }
+    // Unsubscribed, once; whoever else watches goes on.
+    assert_eq!(client.request("eth_unsubscribe", json!([same.id])).await.unwrap(), true);
+    assert_eq!(client.request("eth_unsubscribe", json!([same.id])).await.unwrap(), false);
+    assert_eq!(client.request("eth_unsubscribe", json!([reds.id])).await.unwrap(), false, "it is another connection's");
+    mined(&world, &client, json!([{ "from": from, "to": contract, "data": emitter::call(red, 4) }])).await;
+    assert_eq!(emitter::number(&next(&mut reds).await), 4);
+    assert_eq!(emitter::number(&next(&mut all).await), 4);
+    drop((client, other));
+    assert!(same.next().await.is_none() && nobody.next().await.is_none(), "nothing came to whom it did not concern");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pending_transactions_are_announced_by_hash_and_in_full() {
+    let Some(world) = World::start("pending_transactions_are_announced_by_hash_and_in_full").await else { return };
+    let from = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let mut hashes = client.subscribe(json!(["newPendingTransactions"])).await.unwrap();
+    let mut also = client.subscribe(json!(["newPendingTransactions", false])).await.unwrap();
+    let mut full = client.subscribe(json!(["newPendingTransactions", true])).await.unwrap();
+    for value in 1..=3 {
+        let receipt = mined(&world, &client, transfer(from, value)).await;
+        assert_eq!(next(&mut hashes).await, receipt["transactionHash"]);
+        assert_eq!(next(&mut also).await, receipt["transactionHash"]);
+        let transaction = next(&mut full).await;
+        assert_eq!((&transaction["hash"], &transaction["value"]), (&receipt["transactionHash"], &json!(format!("{value:#x}"))));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_subscribed_to_is_told() {
+    let Some(world) = World::start("what_cannot_be_subscribed_to_is_told").await else { return };
+    world.accounts(1).await;
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let error = client.subscribe(json!(["nonsense"])).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Some(-32602), Some("unsupported")), "{error}");
+    let error = client.subscribe(json!(["logs", { "topics": ["0x12"] }])).await.unwrap_err();
+    assert_eq!((error.code(), error.reason()), (Some(-32602), Some("invalid_params")), "{error}");
+    // anvil has no `syncing`, and says so in words of its own.
+    let mut direct = RawSocket::connect(&format!("ws://{}", world.anvil.address)).await;
+    let own = direct.ask("eth_subscribe", r#"["syncing"]"#).await.error.unwrap();
+    let passed = gateway.raw_socket().await.ask("eth_subscribe", r#"["syncing"]"#).await.error.unwrap();
+    assert_eq!((passed.code, &passed.message, passed.data.is_none()), (own.code, &own.message, own.data.is_none()));
+
+    for params in [json!(["logs", {}]), json!(["newHeads"])] {
+        let error = gateway.call("eth_subscribe", params.clone()).await.unwrap_err();
+        assert_eq!((error.code(), error.reason()), (Some(-32601), Some("unsupported")), "over HTTP: {error}");
+        let answers = client.batch(&[("eth_subscribe", params.clone()), ("eth_chainId", json!([]))]).await.unwrap();
+        let error = answers[0].as_ref().unwrap_err();
+        assert_eq!((error.code(), error.reason()), (Some(-32601), Some("unsupported")), "in a batch: {error}");
+        assert_eq!(answers[1].as_ref().unwrap(), "0x7a69");
+        let batch = json!([{ "jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": params }]);
+        let (_, body) = http::post_json(&gateway.url("http"), &batch).await.unwrap();
+        let answers: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(answers[0]["error"]["data"]["reason"], "unsupported", "{answers}");
+    }
+    let ids = [json!(["logs", {}]), json!(["newHeads"]), json!(["newPendingTransactions"])].map(|params| client.subscribe(params));
+    for stream in ids {
+        let id = stream.await.unwrap().id;
+        let digits = id.strip_prefix("0x").unwrap();
+        assert!(!digits.starts_with('0') && u128::from_str_radix(digits, 16).is_ok(), "a random quantity, as geth's: {id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_told_and_then_the_connection_ends() {
+    let Some(world) = World::start("a_gap_is_told_and_then_the_connection_ends").await else { return };
+    world.accounts(1).await;
+    let gateway = world.gateway().await;
+    let kinds = [json!(["newHeads"]), json!(["logs", {}]), json!(["newPendingTransactions"])];
+    let mut sockets = Vec::new();
+    for kind in &kinds {
+        let mut socket = gateway.raw_socket().await;
+        let answer = socket.ask("eth_subscribe", &kind.to_string()).await;
+        sockets.push((socket, answer.result.expect("an id")));
+    }
+    world.anvil.call("evm_mine", json!([])).await.unwrap();
+    assert!(sockets[0].0.notification().await.result.is_some());
+
+    world.node.cut();
+    for (socket, id) in &mut sockets {
+        let last = socket.notification().await;
+        assert_eq!((last.subscription.get(), last.result.is_none()), (id.get(), true));
+        assert_eq!(last.error.unwrap().get(), r#""the connection to the node was lost: events may be missing""#);
+        assert!(socket.ended().await, "and no more");
+    }
+    // A client that comes back is served, by a new subscription at the node.
+    let client = gateway.connect().await;
+    let mut heads = client.subscribe(json!(["newHeads"])).await.unwrap();
+    world.anvil.call("evm_mine", json!([])).await.unwrap();
+    assert_eq!(next(&mut heads).await["number"], "0x2");
+}
+
+/// While the node is away nobody is answered an id for nothing, and everybody who waits is served when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_subscribes_while_the_node_is_away_waits_for_it() {
+    let Some(world) = World::start("who_subscribes_while_the_node_is_away_waits_for_it").await else { return };
+    world.accounts(1).await;
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    world.node.refuse(true);
+    world.node.cut();
+    let heads = client.subscribe(json!(["newHeads"]));
+    let logs = client.subscribe(json!(["logs", {}]));
+    let back = async { world.node.refuse(false) };
+    let (heads, logs, ()) = soon("the node to be back", async { tokio::join!(heads, logs, back) }).await;
+    let mut heads = heads.unwrap();
+    logs.unwrap();
+    world.anvil.call("evm_mine", json!([])).await.unwrap();
+    assert_eq!(next(&mut heads).await["number"], "0x1");
+}
