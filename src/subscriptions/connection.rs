@@ -1,8 +1,10 @@
 //! What a call knows of the connection that it came by.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How a call reached the gateway.
@@ -19,12 +21,38 @@ pub enum Transport {
 pub struct ConnectionHandle {
     cut: CancellationToken,
     owed: Arc<AtomicUsize>,
+    /// Told when there is room again for notifications that wait for it.
+    room: Arc<Notify>,
+}
+
+/// Bytes that may wait for a client when another notification joins them.
+const ROOM: usize = 256 << 10;
+
+/// A notification that was counted in and is on its way into the queue. Dropped before [`Owed::is_queued`] it is counted out again.
+#[derive(Debug)]
+#[must_use = "a notification that was not queued is counted out again"]
+pub struct Owed {
+    connection: ConnectionHandle,
+    bytes: usize,
+}
+
+impl Owed {
+    /// The notification is in the queue: writing it counts it out.
+    pub fn is_queued(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.connection.pay(self.bytes);
+    }
 }
 
 impl ConnectionHandle {
     /// The connection that is cut by this token.
     pub fn new(cut: CancellationToken) -> Self {
-        Self { cut, owed: Arc::default() }
+        Self { cut, owed: Arc::default(), room: Arc::default() }
     }
 
     /// Cuts the connection: nothing more is read from it or written to it, and calls in flight on it are dropped.
@@ -51,7 +79,25 @@ impl ConnectionHandle {
     /// So many bytes were written. What frames answers, and notifications, make it more than was owed.
     pub(crate) fn pay(&self, bytes: usize) {
         // The closure always has a value, so this cannot fail.
-        let _ = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| Some(owed.saturating_sub(bytes)));
+        let before = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| Some(owed.saturating_sub(bytes)));
+        if before.is_ok_and(|before| before > ROOM && before.saturating_sub(bytes) <= ROOM) {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Waits until little enough waits for the client that a notification may join it, and counts it in: so a client that reads
+    /// slowly, or is told much at once, costs a bounded amount of memory.
+    pub async fn room(&self, bytes: usize) -> Owed {
+        loop {
+            let mut told = pin!(self.room.notified());
+            // From here on no change is missed.
+            told.as_mut().enable();
+            let counted = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| (owed <= ROOM).then_some(owed + bytes));
+            if counted.is_ok() {
+                return Owed { connection: self.clone(), bytes };
+            }
+            told.await;
+        }
     }
 
     /// Bytes of answers that are ready and not written, at most.
