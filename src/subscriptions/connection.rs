@@ -105,3 +105,46 @@ impl ConnectionHandle {
         self.owed.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// I8: what waits for a client is bounded, however many streams it has.
+    #[tokio::test]
+    async fn a_notification_waits_for_room_and_is_counted_out_if_it_is_not_queued() {
+        let connection = ConnectionHandle::new(CancellationToken::new());
+        connection.room(ROOM).await.is_queued();
+        connection.room(1000).await.is_queued();
+        assert_eq!(connection.owed(), ROOM + 1000);
+        assert!(connection.room(1).now_or_never().is_none(), "a large one may join what leaves room, and none may join it");
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let connection = connection.clone();
+                tokio::spawn(async move { connection.room(ROOM).await.is_queued() })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        connection.pay(999);
+        tokio::task::yield_now().await;
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+        connection.pay(1);
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(waiting.iter().filter(|waiting| waiting.is_finished()).count(), 1, "one at a time");
+        connection.pay(usize::MAX);
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        connection.pay(usize::MAX);
+        for waiting in waiting {
+            waiting.await.unwrap();
+        }
+        connection.pay(usize::MAX);
+        drop(connection.room(500).await);
+        assert_eq!(connection.owed(), 0, "it was not queued: nothing would ever count it out");
+    }
+}

@@ -57,7 +57,8 @@ pub(super) fn list(connection: &Connection, scope: &Scope, query: &ListQuery) ->
         if row.get("own")? && query.state.is_none_or(|state| state == transaction.state) {
             page.transactions.push(transaction);
             if page.transactions.len() >= query.limit {
-                page.next = last;
+                let more = count == LOOKED_AT || rows.next()?.is_some();
+                page.next = last.filter(|_| more);
                 return Ok(page);
             }
         }
