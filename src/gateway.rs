@@ -21,6 +21,7 @@ use crate::server::admin::{self, AdminContext, AdminListener, Readiness};
 use crate::server::{self, Listener, Served, ServerError};
 use crate::signing::{Directory, DirectoryError, KeyStoreError, Scheduler, SignLimits, build_store};
 use crate::subscriptions::hub::Hub;
+use crate::subscriptions::lifecycle::Lifecycle;
 use crate::subscriptions::receipts::Receipts;
 use crate::telemetry::metrics::Metrics;
 use crate::transactions::chain::{Chain, Parts};
@@ -89,11 +90,12 @@ impl Gateway {
         let scheduler = Scheduler::start(sign_limits(config), Arc::clone(&metrics));
         let stop = CancellationToken::new();
 
+        let lifecycle = Lifecycle::new(journal.clone());
         let mut chains = HashMap::new();
         for environment in &config.environments {
             let parts =
                 ChainParts { journal: journal.clone(), directory: &directory, scheduler: &scheduler, metrics: &metrics, stop: &stop };
-            chains.insert(environment.name.clone(), open_chain(environment, parts).await?);
+            chains.insert(environment.name.clone(), open_chain(environment, parts, &lifecycle).await?);
         }
         let mut services = Vec::new();
         let mut served = Vec::new();
@@ -197,7 +199,7 @@ struct ChainParts<'a> {
     stop: &'a CancellationToken,
 }
 
-async fn open_chain(environment: &config::Environment, parts: ChainParts<'_>) -> Result<Streams, StartError> {
+async fn open_chain(environment: &config::Environment, parts: ChainParts<'_>, lifecycle: &Arc<Lifecycle>) -> Result<Streams, StartError> {
     let ChainParts { journal, directory, scheduler, metrics, stop } = parts;
     let pinned = journal.chain(environment.chain_id).await?.map(|pin| pin.genesis);
     let pool = Pool::start(environment, pinned, Arc::clone(metrics), stop.child_token());
@@ -214,7 +216,7 @@ async fn open_chain(environment: &config::Environment, parts: ChainParts<'_>) ->
         stop: stop.child_token(),
     });
     let hub = Hub::new(pool, environment.node_deadline, stop.child_token());
-    Ok(Streams { chain, hub, receipts: Receipts::start(seen) })
+    Ok(Streams { chain, hub, receipts: Receipts::start(seen), lifecycle: Arc::clone(lifecycle) })
 }
 
 /// What /status and /readyz show.

@@ -9,12 +9,13 @@ use std::process::Command;
 use sluice_gateway::config;
 use sluice_gateway::rpc::errors::Reason;
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "docs/architecture.md",
     "docs/configuration.md",
     "docs/errors.md",
     "docs/journal.md",
+    "docs/sluice-namespace.md",
     "deploy/README.md",
     "dashboards/README.md",
 ];
@@ -97,6 +98,30 @@ fn every_row_of_the_page_of_errors_has_a_code_and_says_what_to_do() {
         let codes: Vec<&str> = cells[1].split(", ").collect();
         assert!(codes == ["none"] || codes.iter().all(|code| code.starts_with("-32") && code.parse::<i32>().is_ok()), "{line}");
         assert!(["retry", "reject", "reconcile"].iter().any(|word| cells[3].starts_with(word)), "{line}");
+    }
+}
+
+/// The methods and the options of the page are those of the code, and each example is JSON.
+#[test]
+fn the_page_of_the_sluice_namespace_has_every_method() {
+    let page = read("docs/sluice-namespace.md");
+    let mut text = String::new();
+    sources(&root().join("src/rpc"), &mut text);
+    let registered = text.split("\"sluice_").skip(1).filter_map(|rest| rest.split_once('"'));
+    let registered: BTreeSet<String> =
+        registered.map(|(name, _)| format!("sluice_{name}")).filter(|name| name != "sluice_subscription").collect();
+    let (contents, _) = page.split_once("\n## ").unwrap();
+    let named: BTreeSet<String> = code(contents).into_iter().filter(|word| word.starts_with("sluice_") && word.len() > 7).collect();
+    assert_eq!(named, registered);
+    let readme = read("README.md");
+    for name in &registered {
+        assert!(readme.contains(&format!("`{name}`")), "{name}");
+    }
+    for reason in code(&page).iter().filter(|word| word.ends_with("_params") || word.starts_with("invalid_") || word.starts_with("not_")) {
+        assert!(words().contains(reason), "{reason}");
+    }
+    for example in blocks(&page, "json") {
+        serde_json::from_str::<serde_json::Value>(&example).unwrap_or_else(|error| panic!("{error}: {example}"));
     }
 }
 

@@ -165,7 +165,12 @@ impl Client {
 
     /// `eth_subscribe` with these parameters.
     pub async fn subscribe(&self, params: Value) -> Result<Subscription, ClientError> {
-        let id = self.request("eth_subscribe", params).await?;
+        self.subscribe_by("eth_subscribe", params).await
+    }
+
+    /// A subscription by another method of the same shape.
+    pub async fn subscribe_by(&self, method: &str, params: Value) -> Result<Subscription, ClientError> {
+        let id = self.request(method, params).await?;
         let id = id.as_str().map_or_else(|| id.to_string(), str::to_owned);
         let mut routes = lock(&self.routes);
         if routes.closed {

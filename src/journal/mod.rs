@@ -1,5 +1,6 @@
 //! The durable store of accounts, slots, attempts and events. Nothing leaves the process before it is in here (I2).
 
+pub mod history;
 pub mod inspect;
 pub mod keys_only;
 pub mod sqlite;
@@ -10,6 +11,7 @@ use std::time::SystemTime;
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 use futures_util::future::BoxFuture;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 /// One address on one chain: the unit of nonce order and of ownership.
@@ -214,6 +216,8 @@ pub enum Record {
         block: Option<BlockRef>,
         /// For people and streams: why.
         detail: Option<String>,
+        /// The receipt of that block's inclusion, for `Included`.
+        receipt: Option<Arc<RawValue>>,
     },
     /// The chain used the slot up by an EIP-7702 authorisation in another account's attempt, deep enough to be final. The
     /// attempt's own confirmation does not say so: an authorisation that is out of turn is skipped.

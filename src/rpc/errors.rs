@@ -19,6 +19,10 @@ pub enum Reason {
     Unsupported,
     /// More items, bytes or subscriptions than allowed.
     LimitExceeded,
+    /// Nothing of this name is on record for this service and principal.
+    NotFound,
+    /// The cursor is none, or not of this stream or list.
+    InvalidCursor,
     /// `from` is no address that this service may sign for.
     UnknownAccount,
     /// The account is paused, see the alarm in the log.
@@ -53,7 +57,7 @@ pub enum Reason {
     KeyStoreDenied,
     /// The key is disabled, deleted or cannot sign.
     KeyUnavailable,
-    /// The journal cannot write; nothing was promised.
+    /// The journal cannot write, or be read; nothing was promised.
     JournalUnavailable,
     /// The gateway is draining before it ends.
     ShuttingDown,
@@ -63,12 +67,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the page.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::InvalidRequest,
         Self::InvalidParams,
         Self::MethodNotFound,
         Self::Unsupported,
         Self::LimitExceeded,
+        Self::NotFound,
+        Self::InvalidCursor,
         Self::UnknownAccount,
         Self::AccountPaused,
         Self::ForeignNonce,
@@ -107,6 +113,8 @@ pub struct RpcError {
     pub hash: Option<alloy_primitives::B256>,
 }
 
+/// EIP-1474: resource not found.
+pub const RESOURCE_NOT_FOUND: i32 = -32001;
 /// EIP-1474: resource unavailable.
 pub const RESOURCE_UNAVAILABLE: i32 = -32002;
 /// EIP-1474: limit exceeded.

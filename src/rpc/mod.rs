@@ -11,6 +11,8 @@ pub mod order;
 pub mod pass_through;
 pub mod refusals;
 pub mod service;
+mod sluice;
+mod sluice_subscribe;
 mod subscribe;
 
 use std::sync::Arc;
@@ -26,5 +28,7 @@ pub fn module(service: Arc<Service>) -> Result<RpcModule<Service>, RegisterMetho
     eth::register(&mut module)?;
     messages::register(&mut module)?;
     subscribe::register(&mut module)?;
+    sluice::register(&mut module)?;
+    sluice_subscribe::register(&mut module)?;
     Ok(module)
 }

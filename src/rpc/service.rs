@@ -2,21 +2,27 @@
 
 use std::sync::Arc;
 
+use alloy_primitives::Address;
 use futures_util::future::BoxFuture;
 use jsonrpsee::Extensions;
+use jsonrpsee::types::ErrorObjectOwned;
 use prometheus::IntGaugeVec;
 use serde_json::value::RawValue;
 
 use super::order::{BatchOrder, Turn};
 use super::pass_through::{PassThrough, in_namespaces};
+use super::refusals::refusal;
 use crate::config::{self, SignTransactionResult};
+use crate::journal::history::Scope;
 use crate::node::CallError;
 use crate::policy::Principal;
 use crate::signing::ServiceKeys;
 use crate::subscriptions::hub::Hub;
+use crate::subscriptions::lifecycle::Lifecycle;
 use crate::subscriptions::receipts::Receipts;
 use crate::telemetry::metrics::Metrics;
 use crate::transactions::chain::Chain;
+use crate::transactions::errors::TransactionError;
 
 /// What the methods of one service work with.
 #[derive(Debug)]
@@ -33,6 +39,8 @@ pub struct Service {
     pub hub: Hub,
     /// Receipts of its environment.
     pub receipts: Arc<Receipts>,
+    /// The life of its transactions.
+    pub lifecycle: Arc<Lifecycle>,
     /// Namespaces that pass through beside those that always do.
     pub pass_through: Vec<String>,
     /// Open subscriptions, by kind.
@@ -48,12 +56,14 @@ pub struct Streams {
     pub hub: Hub,
     /// Its receipts.
     pub receipts: Arc<Receipts>,
+    /// The life of transactions, of every environment.
+    pub lifecycle: Arc<Lifecycle>,
 }
 
 impl Service {
     /// A service of the configuration, with its parts.
     pub fn new(config: &config::Service, keys: ServiceKeys, streams: Streams, metrics: &Metrics) -> Self {
-        let Streams { chain, hub, receipts } = streams;
+        let Streams { chain, hub, receipts, lifecycle } = streams;
         Self {
             name: Arc::from(config.name.as_str()),
             chain,
@@ -61,9 +71,23 @@ impl Service {
             sign_transaction_result: config.sign_transaction_result,
             hub,
             receipts,
+            lifecycle,
             pass_through: config.pass_through.clone(),
             subscriptions: metrics.subscriptions.clone(),
         }
+    }
+}
+
+impl Service {
+    /// What the caller may see of the journal (I11).
+    pub(super) fn scope(&self, extensions: &Extensions) -> Scope {
+        let chain_id = self.chain.environment().chain_id;
+        Scope { chain_id, service: Arc::clone(&self.name), principal: Arc::clone(&principal(extensions).name) }
+    }
+
+    /// An address that this service has a key for, usable or not.
+    pub(super) fn own_address(&self, address: Address) -> Result<Address, ErrorObjectOwned> {
+        self.keys.get(&address).map(|_| address).ok_or_else(|| refusal(TransactionError::UnknownAccount))
     }
 }
 
@@ -83,6 +107,6 @@ pub(super) fn principal(extensions: &Extensions) -> Arc<Principal> {
 }
 
 /// The call's place among those of its batch with the same sender. Ask before the first await.
-pub(super) fn turn(extensions: &Extensions, address: alloy_primitives::Address) -> Option<Turn> {
+pub(super) fn turn(extensions: &Extensions, address: Address) -> Option<Turn> {
     extensions.get::<BatchOrder>().map(|order| order.turn(address))
 }

@@ -120,10 +120,10 @@ fn no_seat(error: JoinError) -> ErrorObjectOwned {
 }
 
 /// Counts a subscription while it is open.
-struct Open(IntGauge);
+pub(super) struct Open(IntGauge);
 
 impl Open {
-    fn of(service: &Service, kind: &str) -> Self {
+    pub(super) fn of(service: &Service, kind: &str) -> Self {
         let gauge = service.subscriptions.with_label_values(&[kind]);
         gauge.inc();
         Self(gauge)

@@ -1,8 +1,10 @@
 //! What a call knows of the connection that it came by.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How a call reached the gateway.
@@ -19,12 +21,38 @@ pub enum Transport {
 pub struct ConnectionHandle {
     cut: CancellationToken,
     owed: Arc<AtomicUsize>,
+    /// Told when there is room again for notifications that wait for it.
+    room: Arc<Notify>,
+}
+
+/// Bytes that may wait for a client when another notification joins them.
+const ROOM: usize = 256 << 10;
+
+/// A notification that was counted in and is on its way into the queue. Dropped before [`Owed::is_queued`] it is counted out again.
+#[derive(Debug)]
+#[must_use = "a notification that was not queued is counted out again"]
+pub struct Owed {
+    connection: ConnectionHandle,
+    bytes: usize,
+}
+
+impl Owed {
+    /// The notification is in the queue: writing it counts it out.
+    pub fn is_queued(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.connection.pay(self.bytes);
+    }
 }
 
 impl ConnectionHandle {
     /// The connection that is cut by this token.
     pub fn new(cut: CancellationToken) -> Self {
-        Self { cut, owed: Arc::default() }
+        Self { cut, owed: Arc::default(), room: Arc::default() }
     }
 
     /// Cuts the connection: nothing more is read from it or written to it, and calls in flight on it are dropped.
@@ -51,11 +79,72 @@ impl ConnectionHandle {
     /// So many bytes were written. What frames answers, and notifications, make it more than was owed.
     pub(crate) fn pay(&self, bytes: usize) {
         // The closure always has a value, so this cannot fail.
-        let _ = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| Some(owed.saturating_sub(bytes)));
+        let before = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| Some(owed.saturating_sub(bytes)));
+        if before.is_ok_and(|before| before > ROOM && before.saturating_sub(bytes) <= ROOM) {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Waits until little enough waits for the client that a notification may join it, and counts it in: so a client that reads
+    /// slowly, or is told much at once, costs a bounded amount of memory.
+    pub async fn room(&self, bytes: usize) -> Owed {
+        loop {
+            let mut told = pin!(self.room.notified());
+            // From here on no change is missed.
+            told.as_mut().enable();
+            let counted = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| (owed <= ROOM).then_some(owed + bytes));
+            if counted.is_ok() {
+                return Owed { connection: self.clone(), bytes };
+            }
+            told.await;
+        }
     }
 
     /// Bytes of answers that are ready and not written, at most.
     pub(crate) fn owed(&self) -> usize {
         self.owed.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// I8: what waits for a client is bounded, however many streams it has.
+    #[tokio::test]
+    async fn a_notification_waits_for_room_and_is_counted_out_if_it_is_not_queued() {
+        let connection = ConnectionHandle::new(CancellationToken::new());
+        connection.room(ROOM).await.is_queued();
+        connection.room(1000).await.is_queued();
+        assert_eq!(connection.owed(), ROOM + 1000);
+        assert!(connection.room(1).now_or_never().is_none(), "a large one may join what leaves room, and none may join it");
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let connection = connection.clone();
+                tokio::spawn(async move { connection.room(ROOM).await.is_queued() })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        connection.pay(999);
+        tokio::task::yield_now().await;
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+        connection.pay(1);
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(waiting.iter().filter(|waiting| waiting.is_finished()).count(), 1, "one at a time");
+        connection.pay(usize::MAX);
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        connection.pay(usize::MAX);
+        for waiting in waiting {
+            waiting.await.unwrap();
+        }
+        connection.pay(usize::MAX);
+        drop(connection.room(500).await);
+        assert_eq!(connection.owed(), 0, "it was not queued: nothing would ever count it out");
     }
 }

@@ -1,7 +1,8 @@
-//! Streams to clients: what the node announces relayed, receipts answered here.
+//! Streams to clients: what the node announces relayed, receipts and the life of transactions answered here.
 
 pub mod connection;
 pub mod hub;
+pub mod lifecycle;
 mod member;
 pub mod receipts;
 mod relay;

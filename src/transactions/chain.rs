@@ -18,6 +18,7 @@ use super::account::loans::{Borrowed, LoanRequest};
 use super::account::{self, Command, submission};
 use super::errors::TransactionError;
 use super::fees::Feed;
+use super::nonces::figures::Figures;
 use super::outcome::Outcome;
 use super::tracking::{Audience, Receipt, Sighting, Tracker};
 use crate::config::Environment;
@@ -334,6 +335,18 @@ impl Chain {
         let patience = self.environment.node_deadline;
         let asked = async {
             self.account(address).commands.send(Command::NextNonce(reply)).await.map_err(|_| TransactionError::Internal)?;
+            answer.await.map_err(|_| TransactionError::Internal)
+        };
+        tokio::time::timeout(patience, asked).await.unwrap_or(Err(TransactionError::Call(CallError::Deadline(patience))))
+    }
+
+    /// What the account has in hand; an error if its task cannot say so within `node_deadline`.
+    pub async fn figures(self: &Arc<Self>, address: Address) -> Result<Figures, TransactionError> {
+        self.ready().await?;
+        let (reply, answer) = oneshot::channel();
+        let patience = self.environment.node_deadline;
+        let asked = async {
+            self.account(address).commands.send(Command::Figures(reply)).await.map_err(|_| TransactionError::Internal)?;
             answer.await.map_err(|_| TransactionError::Internal)
         };
         tokio::time::timeout(patience, asked).await.unwrap_or(Err(TransactionError::Call(CallError::Deadline(patience))))

@@ -11,6 +11,7 @@
 //! - a slot whose committed payload was refused for good is open: the next request takes it as a recorded replacement, and only if
 //!   none waits while a higher nonce is committed is it filled.
 
+pub mod figures;
 mod words;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -44,6 +44,8 @@ pub enum Sighting {
         block: BlockRef,
         /// Whether execution succeeded (`status` of the receipt; absent before Byzantium counts as success).
         success: bool,
+        /// The receipt, byte for byte as the node gave it.
+        receipt: Arc<RawValue>,
     },
     /// Its block is not canonical any more.
     Orphaned {
@@ -552,7 +554,7 @@ impl Task {
         }
         if let Some(owner) = &owner {
             let success = facts.status.is_none_or(|status| status == U64::from(1));
-            self.audience.sighting(owner.address, Sighting::Included { hash, block, success });
+            self.audience.sighting(owner.address, Sighting::Included { hash, block, success, receipt: Arc::clone(&json) });
         }
         Some(Receipt { hash, owner, block, index: facts.transaction_index.to(), json })
     }

@@ -28,7 +28,7 @@ pub(super) fn time(millis: i64) -> SystemTime {
 }
 
 /// A row that no version of Sluice writes.
-fn unreadable(column: &str, text: String) -> rusqlite::Error {
+pub(super) fn unreadable(column: &str, text: String) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Null, format!("column {column}: {text}").into())
 }
 

@@ -12,7 +12,7 @@ use crate::journal::JournalError;
 const APPLICATION_ID: i64 = 0x536c_7569;
 
 /// In order; the file's `user_version` says how many it has had. Never change one that was released: append.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_journal.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("../migrations/0001_journal.sql"), include_str!("../migrations/0002_history.sql")];
 
 /// Files up to this size are checked whole when they are opened for writing (a second or less); a larger one would hold up
 /// the start, and damage is found when the page is read.
@@ -21,7 +21,7 @@ const CHECKED_WHOLE: u64 = 64 << 20;
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Room for the statements of a connection, so that each is parsed once.
-const STATEMENTS: usize = 64;
+const STATEMENTS: usize = 128;
 
 /// The real path: two names of one file must meet in the same lock.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, JournalError> {

@@ -3,7 +3,9 @@
 //! docs/journal.md describes the file and the rules.
 
 mod codec;
+mod events;
 mod file;
+mod history;
 mod lock;
 mod pool;
 mod queries;
@@ -13,6 +15,7 @@ mod registry;
 mod states;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod writer;
 
 use std::fmt;
@@ -22,7 +25,7 @@ use std::thread::JoinHandle;
 
 use alloy_primitives::B256;
 use futures_util::future::BoxFuture;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::lock::ProcessLock;
@@ -37,6 +40,7 @@ pub struct SqliteJournal {
     /// `None` in a journal that was opened for reading only.
     writer: Option<Writer>,
     pool: Arc<Pool>,
+    commits: watch::Receiver<u64>,
     fatal: CancellationToken,
 }
 
@@ -57,12 +61,13 @@ impl SqliteJournal {
         let connection = file::open_writer(&path)?;
         let queue = Arc::new(Queue::new());
         let fatal = CancellationToken::new();
+        let (committed, commits) = watch::channel(0);
         let thread = {
             let (queue, fatal) = (Arc::clone(&queue), fatal.clone());
             std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
                 // Given up only once the connection is closed, whatever happened.
                 let _lock = lock;
-                writer::run(connection, queue, metrics, fatal);
+                writer::run(connection, queue, metrics, committed, fatal);
             })
         };
         let thread = thread.map_err(|error| JournalError::Unusable(format!("cannot start the journal's thread: {error}")))?;
@@ -70,6 +75,7 @@ impl SqliteJournal {
             pool: Arc::new(Pool::new(path.clone())),
             path,
             writer: Some(Writer { queue, thread: Mutex::new(Some(thread)) }),
+            commits,
             fatal,
         }))
     }
@@ -81,7 +87,7 @@ impl SqliteJournal {
         let pool = Arc::new(Pool::new(path.clone()));
         // Says at once whether the file can be read.
         pool.read_blocking(|snapshot| queries::chains(snapshot).map(drop))?;
-        Ok(Arc::new(Self { path, writer: None, pool, fatal: CancellationToken::new() }))
+        Ok(Arc::new(Self { path, writer: None, pool, commits: watch::channel(0).1, fatal: CancellationToken::new() }))
     }
 
     /// Cancelled when the journal has become unusable: the writer panicked, the file is damaged, or nobody can say whether a

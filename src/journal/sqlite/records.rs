@@ -4,10 +4,12 @@ use std::time::SystemTime;
 
 use alloy_primitives::{Address, B256};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use serde_json::value::RawValue;
 
 use super::codec::{get_address, get_hash, get_kind, get_state, get_u64, integer, millis, slot_nonce};
-use super::states;
-use crate::journal::{Account, Attempt, AttemptState, BlockRef, JournalError, Record, TransactionId};
+use super::states::{self, Because};
+use crate::journal::history::MAX_RECEIPT;
+use crate::journal::{Account, Attempt, AttemptState, JournalError, Record, TransactionId};
 
 /// Why a batch could not be applied.
 #[derive(Debug)]
@@ -89,8 +91,9 @@ pub(super) fn apply(connection: &Connection, record: Record) -> Result<Option<i6
             Ok(None)
         }
         Record::Attempt { attempt, state, replaces } => insert_attempt(connection, &attempt, state, replaces).map(Some),
-        Record::State { account, hash, state, block, detail } => {
-            states::change(connection, Row::new(account)?, hash, state, block, detail.as_deref())
+        Record::State { account, hash, state, block, detail, receipt } => {
+            let because = Because { block, detail: detail.as_deref(), receipt: receipt.as_deref() };
+            states::change(connection, Row::new(account)?, hash, state, because)
         }
     }
 }
@@ -105,8 +108,11 @@ fn insert_attempt(connection: &Connection, attempt: &Attempt, state: AttemptStat
     ensure_transaction(connection, account, attempt)?;
     let again = is_again(connection, account, attempt)?;
     take_slot(connection, account, attempt.nonce, Taker { hash: attempt.hash, replaces, authorisation: false })?;
-    let position =
-        add_event(connection, account, &Event { transaction: attempt.transaction, hash: attempt.hash, state, block: None, detail: None })?;
+    let position = add_event(
+        connection,
+        account,
+        &Event { transaction: attempt.transaction, hash: attempt.hash, state, because: Because::default() },
+    )?;
     let transaction_id = attempt.transaction.0.as_bytes();
     let hold_until = attempt.hold_until.map(millis);
     let replaces_column = replaces.as_ref().map(B256::as_slice);
@@ -178,10 +184,14 @@ fn ensure_account(connection: &Connection, account: Row) -> Result<(), Fault> {
 /// A transaction is the same for life: another attempt of it brings the same owner.
 fn ensure_transaction(connection: &Connection, account: Row, attempt: &Attempt) -> Result<(), Fault> {
     let id = attempt.transaction.0.as_bytes();
+    connection
+        .prepare_cached("INSERT INTO owners (service, principal) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+        .execute(params![&*attempt.service, &*attempt.principal])?;
     let inserted = connection
         .prepare_cached(
-            "INSERT INTO transactions (id, chain_id, address, service, principal, kind, request, created_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+            "INSERT INTO transactions (id, chain_id, address, service, principal, kind, request, created_at, owner)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, (SELECT id FROM owners WHERE service = ?4 AND principal = ?5))
+             ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             id,
@@ -261,8 +271,7 @@ pub(super) struct Event<'a> {
     pub(super) transaction: TransactionId,
     pub(super) hash: B256,
     pub(super) state: AttemptState,
-    pub(super) block: Option<BlockRef>,
-    pub(super) detail: Option<&'a str>,
+    pub(super) because: Because<'a>,
 }
 
 /// Appends the event with the account's next number; answers its position.
@@ -272,11 +281,14 @@ pub(super) fn add_event(connection: &Connection, account: Row, event: &Event<'_>
             "UPDATE accounts SET last_sequence = last_sequence + 1 WHERE chain_id = ?1 AND address = ?2 RETURNING last_sequence",
         )?
         .query_row(params![account.chain_id, account.address.as_slice()], |row| row.get(0))?;
-    let number = event.block.map(|block| integer("block", block.number)).transpose()?;
+    let Because { block, detail, receipt } = event.because;
+    let number = block.map(|block| integer("block", block.number)).transpose()?;
+    let receipt = receipt.map(RawValue::get).filter(|receipt| receipt.len() <= MAX_RECEIPT);
     connection
         .prepare_cached(
-            "INSERT INTO events (chain_id, address, sequence, transaction_id, hash, state, block_number, block_hash, detail, at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO events
+             (chain_id, address, sequence, transaction_id, hash, state, block_number, block_hash, detail, at, receipt, owner)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, (SELECT owner FROM transactions WHERE id = ?4))",
         )?
         .execute(params![
             account.chain_id,
@@ -286,9 +298,10 @@ pub(super) fn add_event(connection: &Connection, account: Row, event: &Event<'_>
             event.hash.as_slice(),
             event.state.as_str(),
             number,
-            event.block.as_ref().map(|block| block.hash.as_slice()),
-            event.detail,
-            millis(SystemTime::now())
+            block.as_ref().map(|block| block.hash.as_slice()),
+            detail,
+            millis(SystemTime::now()),
+            receipt
         ])?;
     Ok(connection.last_insert_rowid())
 }

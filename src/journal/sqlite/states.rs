@@ -2,11 +2,20 @@
 
 use alloy_primitives::{Address, B256};
 use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::codec::{get_address, get_block, get_hash, get_state, get_u64, integer, slot_nonce};
 use super::records::{Event, Fault, Row, add_event};
 use crate::journal::{AttemptState, BlockRef, JournalError, TransactionId};
+
+/// What an event says of its state beside the state itself.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Because<'a> {
+    pub(super) block: Option<BlockRef>,
+    pub(super) detail: Option<&'a str>,
+    pub(super) receipt: Option<&'a RawValue>,
+}
 
 struct Known {
     address: Address,
@@ -23,14 +32,13 @@ pub(super) fn change(
     account: Row,
     hash: B256,
     state: AttemptState,
-    block: Option<BlockRef>,
-    detail: Option<&str>,
+    because: Because<'_>,
 ) -> Result<Option<i64>, Fault> {
     let known = find(connection, account.chain_id, hash)?
         .filter(|known| known.address == account.address)
         .ok_or_else(|| JournalError::NotWritten(format!("attempt {hash} of {} is not on record", account.address)))?;
     let kept = match state {
-        AttemptState::Included | AttemptState::Confirmed => block.or(known.block),
+        AttemptState::Included | AttemptState::Confirmed => because.block.or(known.block),
         _ => None,
     };
     if known.state.is_final() || (known.state == state && known.block == kept) {
@@ -38,7 +46,8 @@ pub(super) fn change(
     }
     set(connection, account.chain_id, hash, state, kept)?;
     // An orphaned attempt has no block any more; its event may still say which one it was.
-    let event = Event { transaction: known.transaction, hash, state, block: kept.or(block), detail };
+    let because = Because { block: kept.or(because.block), ..because };
+    let event = Event { transaction: known.transaction, hash, state, because };
     let position = add_event(connection, account, &event)?;
     if state == AttemptState::Confirmed {
         replace_rivals(connection, account, known.nonce, hash)?;
@@ -96,7 +105,8 @@ fn replace_rivals(connection: &Connection, account: Row, nonce: u64, winner: B25
     let detail = format!("{winner} is confirmed");
     for (hash, transaction) in rivals {
         set(connection, account.chain_id, hash, AttemptState::Replaced, None)?;
-        let event = Event { transaction, hash, state: AttemptState::Replaced, block: None, detail: Some(&detail) };
+        let because = Because { detail: Some(&detail), ..Because::default() };
+        let event = Event { transaction, hash, state: AttemptState::Replaced, because };
         add_event(connection, account, &event)?;
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rusqlite::{Connection, ErrorCode};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::queue::{Done, Job, Queue, Work, answer};
@@ -41,9 +42,9 @@ impl Drop for Watch {
 }
 
 /// Body of the thread: returns when the queue is closed and empty, or when the journal has become unusable.
-pub(super) fn run(connection: Connection, queue: Arc<Queue>, metrics: Arc<Metrics>, fatal: CancellationToken) {
+pub(super) fn run(connection: Connection, queue: Arc<Queue>, metrics: Arc<Metrics>, commits: watch::Sender<u64>, fatal: CancellationToken) {
     let mut watch = Watch { queue: Arc::clone(&queue), fatal, in_order: false };
-    let mut writer = Writer { connection, metrics, unchecked: 0 };
+    let mut writer = Writer { connection, metrics, commits, unchecked: 0 };
     while let Some(group) = queue.next_group() {
         if let Err(why) = writer.write(group) {
             tracing::error!(error = why, "the journal is unusable");
@@ -60,6 +61,8 @@ pub(super) fn run(connection: Connection, queue: Arc<Queue>, metrics: Arc<Metric
 struct Writer {
     connection: Connection,
     metrics: Arc<Metrics>,
+    /// How many groups were committed that had records.
+    commits: watch::Sender<u64>,
     /// Records committed since the last checkpoint.
     unchecked: usize,
 }
@@ -79,6 +82,9 @@ impl Writer {
                 self.unchecked += records;
                 for (reply, result) in replies.into_iter().zip(results) {
                     answer(reply, result);
+                }
+                if records > 0 {
+                    self.commits.send_modify(|commits| *commits += 1);
                 }
                 Ok(())
             }

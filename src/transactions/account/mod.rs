@@ -29,6 +29,7 @@ use super::balance::Balance;
 use super::broadcast::Delivery;
 use super::chain::Chain;
 use super::errors::TransactionError;
+use super::nonces::figures::Figures;
 use super::nonces::{Action, Denial, Nonces, Ticket, Wish};
 use super::tracking::{Owner, Sighting};
 use crate::journal::{Account, Attempt, AttemptState, BlockRef, JournalError};
@@ -45,6 +46,8 @@ pub enum Command {
     NextNonce(oneshot::Sender<u64>),
     /// Nonces for authorisations in another account's payload.
     Lend(LoanRequest),
+    /// What the account has in hand.
+    Figures(oneshot::Sender<Figures>),
 }
 
 /// What a balance is reserved for: a request, then the attempt that it became.
@@ -217,6 +220,10 @@ impl Task {
             Command::NextNonce(reply) => {
                 self.askers.push(reply);
                 self.probe_wanted = true;
+            }
+            Command::Figures(reply) => {
+                let figures = self.nonces.figures();
+                let _gone = reply.send(Figures { queued: figures.queued + self.intake.len(), ..figures });
             }
             Command::Submit(submission) => self.submit(*submission),
             Command::Lend(request) => self.ask_for_loan(request),

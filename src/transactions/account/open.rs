@@ -53,6 +53,7 @@ fn expire(early: &mut Vec<Command>, deadline: Duration) {
         Command::Submit(submission) => submission.arrived + deadline <= now,
         Command::NextNonce(reply) => reply.is_closed(),
         Command::Lend(request) => request.arrived + deadline <= now,
+        Command::Figures(reply) => reply.is_closed(),
     };
     for command in early.extract_if(.., |command| due(command)) {
         let late = TransactionError::QueueDeadline(deadline);
@@ -63,7 +64,7 @@ fn expire(early: &mut Vec<Command>, deadline: Duration) {
                 }
             }
             Command::Lend(request) => request.refuse(late),
-            Command::NextNonce(_) => {}
+            Command::NextNonce(_) | Command::Figures(_) => {}
         }
     }
 }

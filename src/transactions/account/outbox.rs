@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
 use futures_util::future::BoxFuture;
+use serde_json::value::RawValue;
 
 use super::Task;
 use crate::journal::{Attempt, AttemptState, BlockRef, Journal, JournalError, Record};
@@ -77,8 +78,16 @@ impl Task {
         after: Option<After>,
     ) {
         self.chain.metrics.state(state);
-        let record = Record::State { account: self.account, hash: attempt.hash, state, block, detail };
+        let record = Record::State { account: self.account, hash: attempt.hash, state, block, detail, receipt: None };
         self.outbox.push(record, after);
+    }
+
+    /// Notes that an attempt is in a block, with its receipt there.
+    pub(super) fn note_inclusion(&mut self, attempt: &Attempt, block: BlockRef, detail: Option<String>, receipt: Arc<RawValue>) {
+        let state = AttemptState::Included;
+        self.chain.metrics.state(state);
+        let record = Record::State { account: self.account, hash: attempt.hash, state, block: Some(block), detail, receipt: Some(receipt) };
+        self.outbox.push(record, None);
     }
 
     pub(super) fn outbox_finished(&mut self, (records, after, result): Written) {

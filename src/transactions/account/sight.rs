@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use alloy_primitives::B256;
+use serde_json::value::RawValue;
 
 use super::{Owed, Task};
+use crate::journal::history::REVERTED;
 use crate::journal::{Attempt, AttemptState, BlockRef};
 use crate::transactions::nonces::SlotState;
 use crate::transactions::tracking::Sighting;
@@ -12,14 +14,14 @@ use crate::transactions::tracking::Sighting;
 impl Task {
     pub(super) fn sighting(&mut self, sighting: Sighting) {
         match sighting {
-            Sighting::Included { hash, block, success } => self.included(hash, block, success),
+            Sighting::Included { hash, block, success, receipt } => self.included(hash, block, success, receipt),
             Sighting::Orphaned { hash } => self.orphaned(hash),
             Sighting::Confirmed { hash, block } => self.confirmed(hash, block),
             Sighting::Absent { hash } => self.absent(hash),
         }
     }
 
-    fn included(&mut self, hash: B256, block: BlockRef, success: bool) {
+    fn included(&mut self, hash: B256, block: BlockRef, success: bool, receipt: Arc<RawValue>) {
         let Some(live) = self.attempts.get_mut(&hash) else { return };
         live.absent = false;
         live.resend_if_absent = false;
@@ -34,8 +36,8 @@ impl Task {
         let attempt = Arc::clone(&live.attempt);
         self.nonces.set_slot(attempt.nonce, SlotState::Mined);
         self.balance.included(Owed::Attempt(hash), block.number);
-        let detail = (!success).then(|| "reverted".to_owned());
-        self.note(&attempt, AttemptState::Included, Some(block), detail, None);
+        let detail = (!success).then(|| REVERTED.to_owned());
+        self.note_inclusion(&attempt, block, detail, receipt);
         self.accept(hash);
     }
 

@@ -224,7 +224,7 @@ async fn what_cannot_be_applied_leaves_nothing_behind() {
     fixture.commit(vec![committed(&a)]).await;
     let beyond = Account { chain_id: 1 << 63, ..account(1) };
     let stranger = attempt(account(1), 5, 0xee);
-    let wrong_account = Record::State { account: account(2), hash: a.hash, state: Broadcast, block: None, detail: None };
+    let wrong_account = Record::State { account: account(2), hash: a.hash, state: Broadcast, block: None, detail: None, receipt: None };
     let begins_late = Record::Attempt { attempt: Box::new(stranger.clone()), state: Broadcast, replaces: None };
     for bad in [
         committed(&attempt(beyond, 0, 0xb0)),

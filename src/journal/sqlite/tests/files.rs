@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
+use crate::journal::sqlite::{events, transactions};
 
 fn unusable(path: &Path) -> String {
     match SqliteJournal::open(path, metrics()) {
@@ -176,7 +177,7 @@ async fn the_settings_are_those_that_the_promises_need() {
             assert_eq!(text("synchronous")?, rusqlite::types::Value::Integer(2));
             assert_eq!(text("foreign_keys")?, rusqlite::types::Value::Integer(1));
             assert_eq!(text("locking_mode")?, rusqlite::types::Value::Text("normal".to_owned()));
-            assert_eq!(text("user_version")?, rusqlite::types::Value::Integer(1));
+            assert_eq!(text("user_version")?, rusqlite::types::Value::Integer(2));
             Ok(())
         })
         .await
@@ -193,10 +194,28 @@ async fn hot_reads_use_indices() {
         let rows = statement.query_map(rusqlite::params_from_iter(std::iter::repeat_n(0, parameters)), |row| row.get("detail")).unwrap();
         rows.collect::<rusqlite::Result<_>>().unwrap()
     };
-    for sql in [queries::unfinished_sql(), queries::attempt_sql(), queries::unconfirmed_sql(), queries::account_sql()] {
-        let steps = plan(&sql);
+    let lists = [(false, false), (false, true), (true, false), (true, true)].map(|(by, order)| transactions::list_sql(by, order));
+    let others = [
+        queries::unfinished_sql(),
+        queries::attempt_sql(),
+        queries::unconfirmed_sql(),
+        queries::account_sql(),
+        events::page_sql(),
+        events::numbered_sql(),
+        events::last_sql(),
+        events::of_transaction_sql(),
+        transactions::life_sql(),
+        transactions::open_slots_sql().to_owned(),
+    ];
+    for sql in lists.iter().chain(&others) {
+        let steps = plan(sql);
         assert!(steps.iter().all(|step| !step.starts_with("SCAN")), "{sql}: {steps:?}");
     }
+    // In the order of the index: nothing is sorted but the few attempts of one transaction.
+    for sql in [events::page_sql(), events::last_sql(), events::of_transaction_sql()] {
+        assert!(!plan(&sql).iter().any(|step| step.contains("B-TREE")), "{sql}: {:?}", plan(&sql));
+    }
+    assert!(plan(&events::page_sql()).iter().any(|step| step.contains("events_by_owner (chain_id=? AND owner=? AND rowid>?)")));
     assert!(plan(&queries::unconfirmed_sql()).iter().any(|step| step.contains("slots_open")));
     assert!(plan(&queries::unfinished_sql()).iter().any(|step| step.contains("slots_open")));
 }

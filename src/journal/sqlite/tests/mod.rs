@@ -4,6 +4,7 @@ mod authorisations;
 mod contract;
 mod files;
 mod group;
+mod history;
 mod random;
 
 use std::path::{Path, PathBuf};
@@ -54,7 +55,7 @@ fn replacing(attempt: &Attempt, hash: u8) -> Record {
 }
 
 fn reached(attempt: &Attempt, state: AttemptState, block: Option<BlockRef>) -> Record {
-    Record::State { account: attempt.account, hash: attempt.hash, state, block, detail: None }
+    Record::State { account: attempt.account, hash: attempt.hash, state, block, detail: None, receipt: None }
 }
 
 fn metrics() -> Arc<Metrics> {

@@ -105,6 +105,7 @@ fn record(step: &Step, owner: &HashMap<u8, (u8, u64, AttemptState)>) -> Record {
             // The same block for every inclusion of an attempt: the model leaves changes of it out.
             block: Some(block(1, hash)),
             detail: None,
+            receipt: None,
         },
     }
 }
