@@ -17,8 +17,10 @@ pub enum Reason {
     MethodNotFound,
     /// A method or kind that this transport cannot serve (subscribing over HTTP or in a batch), or that is not built.
     Unsupported,
-    /// More items, bytes or subscriptions than allowed.
+    /// More items, bytes, calls in flight or subscriptions than allowed.
     LimitExceeded,
+    /// More calls per second than the service allows.
+    RateLimited,
     /// `from` is no address that this service may sign for.
     UnknownAccount,
     /// The account is paused, see the alarm in the log.
@@ -57,18 +59,21 @@ pub enum Reason {
     JournalUnavailable,
     /// The gateway is draining before it ends.
     ShuttingDown,
+    /// The service is no longer served; what it had taken is finished.
+    ServiceRemoved,
     /// A fault inside Sluice; the log has it.
     Internal,
 }
 
 impl Reason {
     /// Every reason, in the order of the page.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::InvalidRequest,
         Self::InvalidParams,
         Self::MethodNotFound,
         Self::Unsupported,
         Self::LimitExceeded,
+        Self::RateLimited,
         Self::UnknownAccount,
         Self::AccountPaused,
         Self::ForeignNonce,
@@ -88,6 +93,7 @@ impl Reason {
         Self::KeyUnavailable,
         Self::JournalUnavailable,
         Self::ShuttingDown,
+        Self::ServiceRemoved,
         Self::Internal,
     ];
 }

@@ -4,6 +4,7 @@ mod authorisations;
 mod contract;
 mod files;
 mod group;
+mod probe;
 mod random;
 
 use std::path::{Path, PathBuf};
