@@ -22,6 +22,9 @@ pub enum ReloadError {
     /// Its tokens, certificates or keys cannot be had.
     #[error("{0}")]
     Start(#[from] StartError),
+    /// It leaves nothing to serve before a restart.
+    #[error("no service of it can be served without a restart: {0}")]
+    NothingLeft(String),
     /// The reading itself ended by a fault.
     #[error("the configuration could not be read: {0}")]
     Fault(String),
@@ -83,6 +86,9 @@ impl Reloader {
     async fn exchange(&mut self, read: impl FnOnce() -> Result<Config, ConfigErrors> + Send + 'static) -> Result<Vec<String>, ReloadError> {
         let read = tokio::task::spawn_blocking(read).await.map_err(|error| ReloadError::Fault(error.to_string()))??;
         let (config, restart) = applicable(&self.running, &read);
+        if config.services.is_empty() {
+            return Err(ReloadError::NothingLeft(restart.join(", ")));
+        }
         let next = generation(&self.foundation, &config, Some(&self.live.load_full())).await?;
         self.live.store(Arc::new(next));
         logs::set_level(config.log.level.as_deref());
@@ -100,6 +106,7 @@ struct Report {
     /// When what is in force was read.
     loaded: SystemTime,
     applied: u64,
+    refused: u64,
     last: Option<Outcome>,
     restart: Vec<String>,
 }
@@ -113,7 +120,7 @@ struct Outcome {
 
 impl Default for Report {
     fn default() -> Self {
-        Self { loaded: SystemTime::now(), applied: 0, last: None, restart: Vec::new() }
+        Self { loaded: SystemTime::now(), applied: 0, refused: 0, last: None, restart: Vec::new() }
     }
 }
 
@@ -121,16 +128,19 @@ impl Reports {
     fn applied(&self, restart: Vec<String>) {
         let at = SystemTime::now();
         let mut report = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let applied = report.applied + 1;
-        *report = Report { loaded: at, applied, last: Some(Outcome { at, errors: Vec::new() }), restart };
+        report.applied += 1;
+        (report.loaded, report.restart) = (at, restart);
+        report.last = Some(Outcome { at, errors: Vec::new() });
     }
 
     fn refused(&self, errors: Vec<String>) {
         let at = SystemTime::now();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).last = Some(Outcome { at, errors });
+        let mut report = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        report.refused += 1;
+        report.last = Some(Outcome { at, errors });
     }
 
-    /// `{ loadedAt, reloads, lastReload: { at, outcome, errors }, needsRestart }`.
+    /// `{ loadedAt, reloads: { applied, refused }, lastReload: { at, outcome, errors }, needsRestart }`.
     pub(super) fn show(&self) -> Value {
         let report = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = report.last.as_ref().map(|last| {
@@ -139,7 +149,7 @@ impl Reports {
         });
         json!({
             "loadedAt": time(report.loaded),
-            "reloads": report.applied,
+            "reloads": { "applied": report.applied, "refused": report.refused },
             "lastReload": last,
             "needsRestart": report.restart,
         })

@@ -133,11 +133,13 @@ impl Generation {
                 (served.name.clone(), Arc::new(ServiceEntry::new(server, served, known.map(Arc::as_ref), metrics)))
             })
             .collect();
+        if services.is_empty() {
+            return Err(ServerError::NoService);
+        }
         // Of several, none is taken silently: a payment must not leave from a service that nobody named.
         let default = match (&server.default_service, services.len()) {
             (Some(name), _) => services.get(name).cloned(),
             (None, 1) => services.values().next().cloned(),
-            (None, 0) => return Err(ServerError::NoService),
             (None, _) => None,
         };
         Ok(Self {
