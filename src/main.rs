@@ -5,6 +5,7 @@ mod commands;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use alloy_primitives::Address;
 use clap::{Args, Parser, Subcommand};
 use sluice_gateway::telemetry::logs;
 use url::Url;
@@ -60,7 +61,7 @@ struct Dev {
     /// JSON-RPC over HTTP and WebSocket
     #[arg(long, default_value = "127.0.0.1:8545")]
     listen: std::net::SocketAddr,
-    /// /metrics, /status, /livez, /readyz
+    /// /metrics, /status, /livez, /readyz, /readyz/NAME
     #[arg(long, default_value = "127.0.0.1:9545")]
     admin: std::net::SocketAddr,
     /// Keep the journal in this file; without it, it is gone when the command ends
@@ -70,10 +71,20 @@ struct Dev {
 
 #[derive(Subcommand)]
 enum Keys {
-    /// The keys of every service, with their state
+    /// The keys of every service: state, names, balance and nonces in each environment
     List {
         #[command(flatten)]
         file: File,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Everything that is known of one key
+    Show {
+        #[command(flatten)]
+        file: File,
+        /// Its address
+        address: Address,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -138,6 +149,7 @@ fn main() -> ExitCode {
             Command::Dev(dev) => commands::serve::dev(dev).await,
             Command::Check { file, offline } => commands::check::check(&file.path, offline).await,
             Command::Keys(Keys::List { file, json }) => commands::keys::list(&file.path, json).await,
+            Command::Keys(Keys::Show { file, address, json }) => commands::keys::show(&file.path, address, json).await,
             Command::Keys(Keys::Create { file, configuration, tags, alias, json }) => {
                 commands::keys::create(&file.path, configuration.as_deref(), &tags, alias.as_deref(), json).await
             }

@@ -1,17 +1,22 @@
 //! `sluice serve` and `sluice dev`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sluice_gateway::config::{self, Config};
 use sluice_gateway::gateway::{Ended, Gateway};
-use tokio::signal::unix::{SignalKind, signal};
+use sluice_gateway::telemetry::logs;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, load};
 use crate::Dev;
 
 pub(crate) async fn serve(path: &Path) -> Result<(), Failure> {
-    run(&load(path)?).await
+    // Before anything that takes time: without a handler the signal would end the process.
+    let reload = signal(SignalKind::hangup()).map_err(|error| Failure::Failed(format!("signals: {error}")))?;
+    let config = load(path)?;
+    logs::set_level(config.log.level.as_deref());
+    run(&config, Some((reload, path.to_owned()))).await
 }
 
 pub(crate) async fn dev(dev: Dev) -> Result<(), Failure> {
@@ -22,7 +27,7 @@ pub(crate) async fn dev(dev: Dev) -> Result<(), Failure> {
         (None, None) => return Err(Failure::Failed("no place for the journal".into())),
     };
     let config = config::development(dev.node, dev.chain_id, dev.accounts, dev.listen, dev.admin, journal)?;
-    run(&config).await
+    run(&config, None).await
 }
 
 /// A folder that goes when the command ends.
@@ -45,7 +50,8 @@ fn tempdir(wanted: bool) -> Result<Option<Folder>, Failure> {
     Ok(Some(Folder(path)))
 }
 
-async fn run(config: &Config) -> Result<(), Failure> {
+/// `reload` is the signal that asks to read this file again.
+async fn run(config: &Config, reload: Option<(Signal, PathBuf)>) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     watch_signals(&shutdown)?;
     let gateway = tokio::select! {
@@ -53,6 +59,17 @@ async fn run(config: &Config) -> Result<(), Failure> {
         () = shutdown.cancelled() => return Ok(()),
     };
     tracing::info!(listen = %gateway.address(), admin = %gateway.admin_address(), services = config.services.len(), "serving");
+    if let Some((mut signal, path)) = reload {
+        let mut reloader = gateway.reloader();
+        let reloading = shutdown.clone().run_until_cancelled_owned(async move {
+            while signal.recv().await.is_some() {
+                let path = path.clone();
+                // What came of it is in the log and in /status.
+                let _ = reloader.reload(move || config::load(&path, config::variables())).await;
+            }
+        });
+        tokio::spawn(reloading);
+    }
     match gateway.run(shutdown).await {
         Ended::Drained => Ok(()),
         Ended::Cut => {

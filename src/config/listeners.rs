@@ -1,14 +1,15 @@
-//! `[server]`, `[admin]` and `[journal]`.
+//! `[server]`, `[admin]`, `[journal]` and `[log]`.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
 
 use super::errors::Fault;
-use super::kinds::{Count, FilePath, Flag, ListOf, Parsed, Time};
-use super::model::{Admin, Journal, Server, Tls};
+use super::kinds::{Count, FilePath, Flag, ListOf, NONEMPTY, Parsed, Time};
+use super::model::{Admin, Journal, Log, Server, ServiceLimits, Tls};
 use super::reader::Table;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -34,6 +35,31 @@ const ORIGIN: Parsed<String> = Parsed {
             format!("{}://{}", url.scheme(), url.host_str().filter(|host| !host.is_empty()).ok_or("is not an origin")?)
         };
         if written == text { Ok(written) } else { Err("has a path, credentials, capitals or the scheme's own port".to_owned()) }
+    },
+};
+
+/// What clients write before a service's path. Its error does not repeat it: it may hold credentials.
+const PUBLIC_URL: Parsed<Url> = Parsed {
+    word: "URL",
+    expected: "an http or https URL without credentials, query and fragment, such as \"https://signer.example.org\"",
+    parse: |text| {
+        let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+        match url.scheme() {
+            "http" | "https" if !url.username().is_empty() || url.password().is_some() => Err("holds credentials".to_owned()),
+            "http" | "https" if url.query().is_some() || url.fragment().is_some() => Err("has a query or a fragment".to_owned()),
+            "http" | "https" => Ok(url),
+            _ => Err("has another scheme".to_owned()),
+        }
+    },
+};
+
+/// Directives of the log, as `RUST_LOG` takes them.
+const DIRECTIVES: Parsed<String> = Parsed {
+    word: "text",
+    expected: "a level (\"error\", \"warn\", \"info\", \"debug\", \"trace\", \"off\") or levels by target, such as \"info,sluice_gateway::node=debug\"",
+    parse: |text| match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
+        _ => Err("is none".to_owned()),
     },
 };
 
@@ -86,6 +112,10 @@ pub(super) fn server(table: &mut Table<'_, '_>) -> Option<Server> {
     let max_response_bytes = table.or("max_response_bytes", Count(1024..=1 << 30), "26214400");
     let max_batch_items = table.or("max_batch_items", Count(1..=100_000), "1000");
     let max_subscriptions = table.or("max_subscriptions", Count(1..=1_000_000), "1024");
+    let max_calls_in_flight = table.or("max_calls_in_flight", Count(1..=1_000_000), "4096");
+    let max_requests_per_second = table.optional("max_requests_per_second", Count(1..=1_000_000));
+    let default_service = table.optional("default_service", NONEMPTY);
+    let public_url = table.optional("public_url", PUBLIC_URL);
     let drain = table.or("drain", Time(Duration::ZERO..=HOUR), "30s");
     let Listener { listen, tls, plaintext, token_file } = listener?;
     Some(Server {
@@ -99,6 +129,10 @@ pub(super) fn server(table: &mut Table<'_, '_>) -> Option<Server> {
         max_response_bytes: max_response_bytes?,
         max_batch_items: max_batch_items?,
         max_subscriptions: max_subscriptions?,
+        max_calls_in_flight: max_calls_in_flight?,
+        max_requests_per_second: max_requests_per_second.and_then(NonZeroU32::new),
+        default_service,
+        public_url,
         drain: drain?,
     })
 }
@@ -106,6 +140,26 @@ pub(super) fn server(table: &mut Table<'_, '_>) -> Option<Server> {
 pub(super) fn admin(table: &mut Table<'_, '_>) -> Option<Admin> {
     let Listener { listen, tls, plaintext, token_file } = listener(table, "127.0.0.1:9545")?;
     Some(Admin { listen, tls, plaintext, token_file })
+}
+
+/// The limits of one service; what its table leaves out is the server's.
+pub(super) fn limits(table: &mut Table<'_, '_>, server: ServiceLimits) -> Option<ServiceLimits> {
+    let max_connections = table.optional("max_connections", Count(1..=1_000_000));
+    let max_subscriptions = table.optional("max_subscriptions", Count(1..=1_000_000));
+    let max_batch_items = table.optional("max_batch_items", Count(1..=100_000));
+    let max_calls_in_flight = table.optional("max_calls_in_flight", Count(1..=1_000_000));
+    let max_requests_per_second = table.optional("max_requests_per_second", Count(1..=1_000_000));
+    Some(ServiceLimits {
+        max_connections: max_connections.unwrap_or(server.max_connections),
+        max_subscriptions: max_subscriptions.unwrap_or(server.max_subscriptions),
+        max_batch_items: max_batch_items.unwrap_or(server.max_batch_items),
+        max_calls_in_flight: max_calls_in_flight.unwrap_or(server.max_calls_in_flight),
+        max_requests_per_second: max_requests_per_second.and_then(NonZeroU32::new).or(server.max_requests_per_second),
+    })
+}
+
+pub(super) fn log(table: &mut Table<'_, '_>) -> Option<Log> {
+    Some(Log { level: table.optional("level", DIRECTIVES) })
 }
 
 pub(super) fn journal(table: &mut Table<'_, '_>) -> Option<Journal> {

@@ -25,7 +25,7 @@ pub use errors::{ConfigError, ConfigErrors, Fault, Place};
 pub use model::*;
 
 use kinds::{Count, Kind as _};
-use reader::{Context, KeyPath, Spot, Table};
+use reader::{Context, KeyPath, Spot, Table, advice};
 use service::{Known, NAME, SERVICE_NAME};
 use tree::{Item, Origin, Value};
 
@@ -133,6 +133,7 @@ fn config(table: &mut Table<'_, '_>, development: Option<Configuration>) -> Opti
     let server = table.section("server", listeners::server);
     let admin = table.section("admin", listeners::admin);
     let journal = table.section("journal", listeners::journal);
+    let log = table.section("log", listeners::log);
     if let (Some(server), Some(admin)) = (&server, &admin)
         && server.listen == admin.listen
         && admin.listen.port() != 0
@@ -158,8 +159,18 @@ fn config(table: &mut Table<'_, '_>, development: Option<Configuration>) -> Opti
             configuration
         }),
     };
-    let services = table.named("service", SERVICE_NAME, |table, name| service::service(table, name, &known));
-    Some(Config { server: server?, admin: admin?, journal: journal?, environments, configurations, services })
+    let limits = server.as_ref().map(Server::limits);
+    let mut names = Vec::new();
+    let services = table.named("service", SERVICE_NAME, |table, name| {
+        names.push(name.clone());
+        service::service(table, name, &known, limits)
+    });
+    if let Some(default) = server.as_ref().and_then(|server| server.default_service.as_ref()).filter(|name| !names.contains(name)) {
+        let advice = advice(default, names.iter().map(String::as_str));
+        let spot = Spot { path: KeyPath::default().key("server").key("default_service"), ..table.spot("server") };
+        table.context.fail(&spot, Fault::Reference, format!("there is no service of this name{advice}"));
+    }
+    Some(Config { server: server?, admin: admin?, journal: journal?, log: log?, environments, configurations, services })
 }
 
 /// The configuration, unless there was any error.

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use subtle::ConstantTimeEq as _;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -20,6 +21,8 @@ pub struct Config {
     pub admin: Admin,
     /// The durable store.
     pub journal: Journal,
+    /// What is logged.
+    pub log: Log,
     /// Chains and the nodes that reach them; names and chain ids are unique.
     pub environments: Vec<Environment>,
     /// Access to key sources; names are unique.
@@ -51,12 +54,33 @@ pub struct Server {
     pub max_batch_items: u32,
     /// Subscriptions of one connection.
     pub max_subscriptions: u32,
+    /// Calls of one connection that are not answered yet; a batch of `max_batch_items` always fits.
+    pub max_calls_in_flight: u32,
+    /// Calls per second of one service, over all its connections; none is no limit.
+    pub max_requests_per_second: Option<NonZeroU32>,
+    /// Name of the service that `/` is. Without it, the only service, or none of several.
+    pub default_service: Option<String>,
+    /// What clients reach the listener by, if that is not `listen`: for the URLs of /status. It has no `/` at its end.
+    pub public_url: Option<Url>,
     /// How long SIGTERM waits for what is in flight.
     pub drain: Duration,
 }
 
+impl Server {
+    /// The limits of a service that has none of its own.
+    pub fn limits(&self) -> ServiceLimits {
+        ServiceLimits {
+            max_connections: self.max_connections,
+            max_subscriptions: self.max_subscriptions,
+            max_batch_items: self.max_batch_items,
+            max_calls_in_flight: self.max_calls_in_flight,
+            max_requests_per_second: self.max_requests_per_second,
+        }
+    }
+}
+
 /// `tls = { certificate, key }`: PEM files.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// Certificate chain, leaf first.
     pub certificate: PathBuf,
@@ -82,6 +106,13 @@ pub struct Admin {
 pub struct Journal {
     /// SQLite file; its directory must exist.
     pub path: PathBuf,
+}
+
+/// `[log]`: what is logged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Log {
+    /// A level, or levels by target, as in the variable `RUST_LOG`, which wins where it is set.
+    pub level: Option<String>,
 }
 
 /// `[[environment]]`: one chain and the node endpoints that reach it.
@@ -110,7 +141,7 @@ pub struct Environment {
 }
 
 /// One endpoint of an environment. Its debug output is the label: the URL may hold credentials.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Node {
     /// `ws://` or `wss://`. May hold credentials: never shown whole, see [`Node::label`].
     pub url: Url,
@@ -195,7 +226,7 @@ pub struct AwsKms {
 }
 
 /// Static AWS credentials.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsCredentials {
     /// Access key id.
     pub access_key_id: Secret,
@@ -215,7 +246,7 @@ pub struct Local {
 }
 
 /// `[[service]]`: what a client connects to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     /// Unique name; its path is `/NAME`.
     pub name: String,
@@ -229,6 +260,23 @@ pub struct Service {
     pub sign_transaction_result: SignTransactionResult,
     /// Namespaces that pass through to the node beside `eth_`, `net_` and `web3_`, without the underscore.
     pub pass_through: Vec<String>,
+    /// Its limits: its own where it has any, else those of `[server]`.
+    pub limits: ServiceLimits,
+}
+
+/// Limits of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceLimits {
+    /// WebSocket connections to it, open at the same time.
+    pub max_connections: u32,
+    /// Subscriptions of one connection.
+    pub max_subscriptions: u32,
+    /// Items in one JSON-RPC batch.
+    pub max_batch_items: u32,
+    /// Calls of one connection that are not answered yet; a batch of `max_batch_items` always fits.
+    pub max_calls_in_flight: u32,
+    /// Calls per second over all its connections, items of batches counted; none is no limit.
+    pub max_requests_per_second: Option<NonZeroU32>,
 }
 
 /// Which keys of its configurations a service may use.
@@ -266,6 +314,15 @@ impl Secret {
         &self.0
     }
 }
+
+/// In constant time: only a length can be told from how long it takes.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,8 @@ use alloy_primitives::Address;
 
 use super::errors::Fault;
 use super::kinds::{Choice, ListOf, NONEMPTY, Parsed, Tags};
-use super::model::{KeySelection, Service, SignTransactionResult};
+use super::listeners;
+use super::model::{KeySelection, Service, ServiceLimits, SignTransactionResult};
 use super::reader::{Table, advice};
 
 /// The names of tables that variables can address: what is between two double underscores.
@@ -54,6 +55,10 @@ const NAMESPACE: Parsed<String> = Parsed {
 
 const RESULTS: Choice<SignTransactionResult> = Choice(&[("object", SignTransactionResult::Object), ("raw", SignTransactionResult::Raw)]);
 
+/// Stands for the server's limits where those are wrong: nothing is served then.
+const NO_LIMITS: ServiceLimits =
+    ServiceLimits { max_connections: 0, max_subscriptions: 0, max_batch_items: 0, max_calls_in_flight: 0, max_requests_per_second: None };
+
 /// What a service can refer to.
 #[derive(Debug, Default)]
 pub(super) struct Known {
@@ -68,12 +73,15 @@ impl Known {
     }
 }
 
-pub(super) fn service(table: &mut Table<'_, '_>, name: String, known: &Known) -> Option<Service> {
+/// Reads one; `limits` are those of the server.
+pub(super) fn service(table: &mut Table<'_, '_>, name: String, known: &Known, limits: Option<ServiceLimits>) -> Option<Service> {
     let environment = table.required("environment", NONEMPTY);
     let configurations = table.required("configurations", ListOf { element: NONEMPTY, filled: true });
     let keys = if table.has("keys") { table.optional_section("keys", keys) } else { Some(KeySelection::All) };
     let sign_transaction_result = table.or("sign_transaction_result", RESULTS, "object");
     let pass_through = table.or("pass_through", ListOf { element: NAMESPACE, filled: false }, "[]");
+    // A server that cannot be read has been reported; the table is looked at all the same.
+    let limits = table.section("limits", |table| listeners::limits(table, limits.unwrap_or(NO_LIMITS)));
     if let Some(environment) = environment.as_ref().filter(|name| !known.environments.contains(name)) {
         let advice = advice(environment, known.environments.iter().map(String::as_str));
         table.fail("environment", Fault::Reference, format!("there is no environment of this name{advice}"));
@@ -97,6 +105,7 @@ pub(super) fn service(table: &mut Table<'_, '_>, name: String, known: &Known) ->
         keys: keys?,
         sign_transaction_result: sign_transaction_result?,
         pass_through: pass_through?,
+        limits: limits?,
     })
 }
 

@@ -117,6 +117,11 @@ impl Connection {
     fn tell(&self, status: Status) {
         self.up.set(i64::from(status.session().is_some()));
         let (environment, endpoint) = (&self.chain.environment, &self.endpoint.label);
+        if let Status::Down(why) | Status::WrongChain(why) = &status
+            && !self.stop.is_cancelled()
+        {
+            self.endpoint.failed(why);
+        }
         let changed = self.endpoint.status.send_if_modified(|current| {
             let changed = *current != status;
             if changed {

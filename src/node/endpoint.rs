@@ -2,12 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use prometheus::{IntCounter, IntCounterVec};
-use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -152,7 +152,7 @@ impl Status {
 }
 
 /// One endpoint as operators see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointState {
     /// Scheme, host and port; never credentials.
     pub label: String,
@@ -162,6 +162,10 @@ pub struct EndpointState {
     pub detail: Option<String>,
     /// Number of the newest block that it announced.
     pub head: Option<u64>,
+    /// That block's time stamp, in seconds since the epoch.
+    pub head_timestamp: Option<u64>,
+    /// The newest reason why it was not up, and when; stays when it is up again.
+    pub last_error: Option<(SystemTime, Arc<str>)>,
     /// Times that its connection was made again.
     pub reconnects: u64,
     /// Frames that could not be read, or that nobody waited for.
@@ -177,6 +181,7 @@ pub(super) struct Endpoint {
     pub(super) reconnects: AtomicU64,
     pub(super) stray_frames: AtomicU64,
     pub(super) outcomes: Outcomes,
+    last_error: Mutex<Option<(SystemTime, Arc<str>)>>,
 }
 
 impl Endpoint {
@@ -191,6 +196,7 @@ impl Endpoint {
             reconnects: AtomicU64::new(0),
             stray_frames: AtomicU64::new(0),
             outcomes,
+            last_error: Mutex::default(),
         };
         (endpoint, queue)
     }
@@ -232,6 +238,11 @@ impl Endpoint {
         }
     }
 
+    /// Notes why it is not up, for operators.
+    pub(super) fn failed(&self, why: &Arc<str>) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some((SystemTime::now(), Arc::clone(why)));
+    }
+
     /// What operators see.
     pub(super) fn state(&self) -> EndpointState {
         let status = self.status.borrow().clone();
@@ -244,6 +255,8 @@ impl Endpoint {
             up: status.session().is_some(),
             detail,
             head: self.head.borrow().as_ref().map(|head| head.number),
+            head_timestamp: self.head.borrow().as_ref().map(|head| head.timestamp),
+            last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             reconnects: self.reconnects.load(Ordering::Relaxed),
             stray_frames: self.stray_frames.load(Ordering::Relaxed),
         }

@@ -17,8 +17,10 @@ pub enum Reason {
     MethodNotFound,
     /// A method or kind that this transport cannot serve (subscribing over HTTP or in a batch), or that is not built.
     Unsupported,
-    /// More items, bytes or subscriptions than allowed.
+    /// More items, bytes, calls in flight or subscriptions than allowed.
     LimitExceeded,
+    /// More calls per second than the service allows.
+    RateLimited,
     /// Nothing of this name is on record for this service and principal.
     NotFound,
     /// The cursor is none, or not of this stream or list.
@@ -61,18 +63,21 @@ pub enum Reason {
     JournalUnavailable,
     /// The gateway is draining before it ends.
     ShuttingDown,
+    /// The service is no longer served; what it had taken is finished.
+    ServiceRemoved,
     /// A fault inside Sluice; the log has it.
     Internal,
 }
 
 impl Reason {
     /// Every reason, in the order of the page.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::InvalidRequest,
         Self::InvalidParams,
         Self::MethodNotFound,
         Self::Unsupported,
         Self::LimitExceeded,
+        Self::RateLimited,
         Self::NotFound,
         Self::InvalidCursor,
         Self::UnknownAccount,
@@ -94,6 +99,7 @@ impl Reason {
         Self::KeyUnavailable,
         Self::JournalUnavailable,
         Self::ShuttingDown,
+        Self::ServiceRemoved,
         Self::Internal,
     ];
 }

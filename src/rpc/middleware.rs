@@ -3,19 +3,24 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use jsonrpsee::core::middleware::{Batch, Notification, Request, RpcServiceT};
+use jsonrpsee::server::ConnectionId;
 use jsonrpsee::types::error::{OVERSIZED_RESPONSE_CODE, TOO_MANY_SUBSCRIPTIONS_CODE};
+use jsonrpsee::types::{Id, Params};
 use jsonrpsee::{MethodCallback, MethodResponse, Methods, ResponsePayload};
 use prometheus::{Histogram, IntCounter};
+use serde_json::value::RawValue;
 use tower::Layer;
 
 use super::batch;
-use super::errors::{LIMIT_EXCEEDED, METHOD_NOT_FOUND, Reason, RpcError};
+use super::errors::{LIMIT_EXCEEDED, METHOD_NOT_FOUND, RESOURCE_UNAVAILABLE, Reason, RpcError};
+use super::limits::InFlight;
+pub use super::limits::Limits;
 use super::pass_through::{self, PassThrough};
+use super::rate::CallRate;
 use crate::subscriptions::connection::{ConnectionHandle, Transport};
 use crate::telemetry::metrics::Metrics;
 
@@ -58,27 +63,22 @@ const NODE_METHODS: [&str; 32] = [
     "web3_clientVersion",
 ];
 
-/// Bounds of one service's calls.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Items in one batch.
-    pub batch_items: usize,
-    /// Bytes of one answer, or of all answers of one batch.
-    pub response_bytes: usize,
-    /// Calls of one connection that are not answered yet, items of batches counted.
-    pub calls_in_flight: usize,
-    /// Bytes of those calls' parameters.
-    pub bytes_in_flight: usize,
-}
-
-/// What all connections of one service share.
+/// What all connections of one service share, as one reading of the configuration has it.
 #[derive(Clone)]
 pub struct ServiceCalls(Arc<Shared>);
+
+/// The service of a connection as it is now: a reload may have changed or removed it since the connection was made.
+pub trait Current: Send + Sync + 'static {
+    /// By what the next call is answered; `None` once the service is no longer served.
+    fn calls(&self) -> Option<ServiceCalls>;
+}
 
 /// Wraps jsonrpsee's service of one connection (WebSocket) or one request (HTTP).
 #[derive(Clone)]
 pub struct RpcLayer {
-    shared: Arc<Shared>,
+    /// What was served when it was made: whatever is gone since is measured and unsubscribed by it.
+    first: Arc<Shared>,
+    current: Arc<dyn Current>,
     transport: Transport,
     handle: ConnectionHandle,
 }
@@ -87,19 +87,32 @@ struct Shared {
     methods: Methods,
     pass_through: Arc<dyn PassThrough>,
     limits: Limits,
+    rate: Option<Arc<CallRate>>,
     meters: Meters,
 }
 
 impl ServiceCalls {
     /// For the service called `service`, which answers `methods` here.
-    pub fn new(service: &str, methods: Methods, pass_through: Arc<dyn PassThrough>, limits: Limits, metrics: &Metrics) -> Self {
+    pub fn new(
+        service: &str,
+        methods: Methods,
+        pass_through: Arc<dyn PassThrough>,
+        limits: Limits,
+        rate: Option<Arc<CallRate>>,
+        metrics: &Metrics,
+    ) -> Self {
         let meters = Meters::new(service, &methods, metrics);
-        Self(Arc::new(Shared { methods, pass_through, limits, meters }))
+        Self(Arc::new(Shared { methods, pass_through, limits, rate, meters }))
     }
 
-    /// For calls that come by this connection.
-    pub fn layer(&self, transport: Transport, handle: ConnectionHandle) -> RpcLayer {
-        RpcLayer { shared: self.0.clone(), transport, handle }
+    /// The rate that its calls are counted against.
+    pub fn rate(&self) -> Option<&Arc<CallRate>> {
+        self.0.rate.as_ref()
+    }
+
+    /// For calls that come by this connection; `current` finds the service for each of them.
+    pub fn layer(&self, current: Arc<dyn Current>, transport: Transport, handle: ConnectionHandle) -> RpcLayer {
+        RpcLayer { first: self.0.clone(), current, transport, handle }
     }
 }
 
@@ -107,8 +120,8 @@ impl<S> Layer<S> for RpcLayer {
     type Service = RpcMiddleware<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let Self { shared, transport, handle } = self.clone();
-        RpcMiddleware(Arc::new(Connection { inner, shared, transport, handle, in_flight: InFlight::default() }))
+        let Self { first, current, transport, handle } = self.clone();
+        RpcMiddleware(Arc::new(Connection { inner, first, current, transport, handle, in_flight: InFlight::default() }))
     }
 }
 
@@ -117,7 +130,8 @@ pub struct RpcMiddleware<S>(Arc<Connection<S>>);
 
 struct Connection<S> {
     inner: S,
-    shared: Arc<Shared>,
+    first: Arc<Shared>,
+    current: Arc<dyn Current>,
     transport: Transport,
     handle: ConnectionHandle,
     in_flight: InFlight,
@@ -143,7 +157,7 @@ where
     fn batch<'a>(&self, requests: Batch<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
         let connection = self.0.clone();
         async move {
-            let Limits { batch_items, response_bytes, .. } = connection.shared.limits;
+            let Limits { batch_items, response_bytes, .. } = connection.now().limits;
             let response = batch::answer(requests, batch_items, response_bytes, |request| {
                 let connection = connection.clone();
                 async move { connection.answer(request, true).await }
@@ -171,46 +185,73 @@ where
         }
     }
 
+    /// What the service is now, or was at last.
+    fn now(&self) -> Arc<Shared> {
+        self.current.calls().map_or_else(|| self.first.clone(), |calls| calls.0)
+    }
+
     /// Nothing is awaited before the method itself is polled: the order of a batch's turns rests on it.
     async fn answer(&self, request: Request<'_>, in_batch: bool) -> MethodResponse {
         let started = Instant::now();
-        let meter = self.shared.meters.of(&request.method);
+        // One reading of the configuration for the whole call.
+        let current = self.current.calls();
+        let served = current.is_some();
+        let shared = current.map_or_else(|| self.first.clone(), |calls| calls.0);
+        let meter = shared.meters.of(&request.method);
         let id = request.id.clone().into_owned();
         let bytes = request.params.as_ref().map_or(0, |params| params.get().len());
-        let response = match self.in_flight.enter(bytes, &self.shared.limits) {
-            Some(_place) => match AssertUnwindSafe(self.dispatch(request, in_batch)).catch_unwind().await {
+        let refused = if served { shared.rate.as_ref().and_then(|rate| rate.take().err()).map(too_fast) } else { self.gone(&request) };
+        let response = match (refused, self.in_flight.enter(bytes, &shared.limits)) {
+            (Some(refused), _) => MethodResponse::error(id, refused),
+            (None, None) => MethodResponse::error(id, too_many_calls()),
+            (None, Some(_place)) => match AssertUnwindSafe(self.dispatch(&shared, request, in_batch)).catch_unwind().await {
                 Ok(response) => response,
                 Err(_) => {
                     tracing::error!(method = meter.method, "a request panicked");
                     MethodResponse::error(id, RpcError::internal())
                 }
             },
-            None => MethodResponse::error(id, too_many_calls()),
         };
         meter.count(started, response.is_error());
         response
     }
 
-    async fn dispatch(&self, request: Request<'_>, in_batch: bool) -> MethodResponse {
-        match self.shared.methods.method(&request.method) {
+    /// A service that is gone takes no call; its streams go on until the client ends them.
+    fn gone(&self, request: &Request<'_>) -> Option<RpcError> {
+        let ends_a_stream = matches!(self.first.methods.method(&request.method), Some(MethodCallback::Unsubscription(_)));
+        (!ends_a_stream).then(|| RpcError::new(RESOURCE_UNAVAILABLE, Reason::ServiceRemoved, "the service is no longer served"))
+    }
+
+    async fn dispatch(&self, shared: &Shared, request: Request<'_>, in_batch: bool) -> MethodResponse {
+        match shared.methods.method(&request.method) {
+            // Streams belong to the connection, so they are jsonrpsee's own.
             Some(MethodCallback::Subscription(_) | MethodCallback::Unsubscription(_)) => {
                 if in_batch || self.transport == Transport::Http {
                     MethodResponse::error(request.id, no_notifications())
                 } else {
-                    self.registered(request).await
+                    Self::told(request.id.clone().into_owned(), self.inner.call(request).await)
                 }
             }
-            Some(_) => self.registered(request).await,
+            Some(MethodCallback::Sync(method)) => {
+                let id = request.id.clone().into_owned();
+                let params = Params::new(request.params.as_deref().map(RawValue::get));
+                Self::told(id, method(request.id, params, shared.limits.response_bytes, request.extensions))
+            }
+            Some(MethodCallback::Async(method)) => {
+                let id = request.id.into_owned();
+                let params = Params::new(request.params.as_deref().map(RawValue::get)).into_owned();
+                let connection = request.extensions.get::<ConnectionId>().copied().unwrap_or(ConnectionId(0));
+                let answer = method(id.clone(), params, connection, shared.limits.response_bytes, request.extensions);
+                Self::told(id, answer.await)
+            }
             None if SUBSCRIPTION_METHODS.contains(&request.method.as_ref()) => MethodResponse::error(request.id, no_notifications()),
-            None if self.shared.pass_through.allows(&request.method) => self.pass(request).await,
+            None if shared.pass_through.allows(&request.method) => Self::pass(shared, request).await,
             None => MethodResponse::error(request.id, not_found(&request.method)),
         }
     }
 
     /// jsonrpsee's own errors are told with geth's codes and our reasons.
-    async fn registered(&self, request: Request<'_>) -> MethodResponse {
-        let id = request.id.clone().into_owned();
-        let response = self.inner.call(request).await;
+    fn told(id: Id<'static>, response: MethodResponse) -> MethodResponse {
         if !response.is_method_call() {
             return response;
         }
@@ -224,16 +265,16 @@ where
         MethodResponse::error(id, error)
     }
 
-    async fn pass(&self, request: Request<'_>) -> MethodResponse {
-        let limit = self.shared.limits.response_bytes;
-        let outcome = self.shared.pass_through.call(&request.method, request.params.as_deref()).await;
+    async fn pass(shared: &Shared, request: Request<'_>) -> MethodResponse {
+        let limit = shared.limits.response_bytes;
+        let outcome = shared.pass_through.call(&request.method, request.params.as_deref()).await;
         let response = match outcome {
             // What frames a result is shorter than this, ids apart.
             Ok(result) if result.get().len().saturating_add(64) > limit => None,
             Ok(result) => Some(MethodResponse::response(request.id.clone(), ResponsePayload::success(result), usize::MAX)),
             Err(error) => {
                 if let crate::node::CallError::Malformed(what) = &error {
-                    tracing::warn!(method = self.shared.meters.of(&request.method).method, what, "the node's answer could not be read");
+                    tracing::warn!(method = shared.meters.of(&request.method).method, what, "the node's answer could not be read");
                 }
                 Some(MethodResponse::error(request.id.clone(), pass_through::call_error(&error)))
             }
@@ -261,33 +302,10 @@ fn too_many_calls() -> RpcError {
         .retry_after(Duration::from_millis(100))
 }
 
-/// Counts what is not answered yet.
-#[derive(Debug, Default)]
-struct InFlight {
-    calls: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-struct Place<'a> {
-    counts: &'a InFlight,
-    bytes: usize,
-}
-
-impl InFlight {
-    fn enter(&self, bytes: usize, limits: &Limits) -> Option<Place<'_>> {
-        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
-        let others = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let place = Place { counts: self, bytes };
-        // A single call always fits: its size is bounded by that of a request.
-        (calls < limits.calls_in_flight && (others == 0 || others.saturating_add(bytes) <= limits.bytes_in_flight)).then_some(place)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.counts.calls.fetch_sub(1, Ordering::Relaxed);
-        self.counts.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
+fn too_fast(wait: Duration) -> RpcError {
+    // A hint of 0 would be none.
+    let wait = wait.max(Duration::from_millis(1));
+    RpcError::new(LIMIT_EXCEEDED, Reason::RateLimited, "too many requests per second to this service").retry_after(wait)
 }
 
 /// The resolved metrics of one service's methods.
@@ -324,26 +342,5 @@ impl Meter {
     fn count(&self, started: Instant, failed: bool) {
         if failed { &self.error } else { &self.ok }.inc();
         self.seconds.observe(started.elapsed().as_secs_f64());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn calls_and_bytes_in_flight_are_bounded() {
-        let limits = Limits { batch_items: 1, response_bytes: 1, calls_in_flight: 2, bytes_in_flight: 100 };
-        let counts = InFlight::default();
-        let first = counts.enter(500, &limits);
-        assert!(first.is_some(), "one call fits whatever its size");
-        assert!(counts.enter(1, &limits).is_none());
-        drop(first);
-        let second = counts.enter(60, &limits).unwrap();
-        assert!(counts.enter(41, &limits).is_none());
-        let third = counts.enter(40, &limits).unwrap();
-        assert!(counts.enter(0, &limits).is_none(), "two calls are in flight");
-        drop((second, third));
-        assert_eq!((counts.calls.into_inner(), counts.bytes.into_inner()), (0, 0));
     }
 }

@@ -1,9 +1,9 @@
-//! The accept loop: sockets, TLS, HTTP/1.1, and the end of all connections at a stop. What is served comes from a [`Handler`].
+//! The accept loop: sockets, TLS, HTTP/1.1, and the end of all connections at a stop. What is served, and by which rules, comes from
+//! a [`Handler`].
 
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -15,7 +15,6 @@ use jsonrpsee::server::HttpBody;
 use prometheus::IntGauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -43,8 +42,17 @@ const CUT: Duration = Duration::from_secs(2);
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 32\r\nretry-after: 1\r\nconnection: close\r\n\r\n{\"error\":\"too many connections\"}";
 
-/// What one listener serves. Clones share everything.
+/// What one listener serves. Clones share everything. The rules hold for connections that come after a change of them.
 pub(super) trait Handler: Clone + Send + Sync + 'static {
+    /// How the next connection is encrypted, if it is.
+    fn tls(&self) -> Option<TlsAcceptor>;
+
+    /// Connections that may be open at the same time.
+    fn max_connections(&self) -> u32;
+
+    /// How long a stop waits for the open connections.
+    fn drain(&self) -> Duration;
+
     /// Answers one request.
     fn handle(&self, request: Request<Incoming>, connection: ConnectionHandle) -> impl Future<Output = Response<HttpBody>> + Send;
 
@@ -52,14 +60,11 @@ pub(super) trait Handler: Clone + Send + Sync + 'static {
     fn stop(&self) {}
 }
 
-/// A bound socket and its bounds.
+/// A bound socket.
 pub(super) struct Door {
     listener: TcpListener,
     local: SocketAddr,
-    tls: Option<TlsAcceptor>,
-    slots: Arc<Semaphore>,
     gauge: Option<IntGauge>,
-    drain: Duration,
     /// How long one write may wait for a client that does not read.
     pub(super) stall: Duration,
 }
@@ -67,16 +72,15 @@ pub(super) struct Door {
 /// One open connection: free again when dropped.
 pub(super) struct Slot {
     gauge: Option<IntGauge>,
-    _permit: OwnedSemaphorePermit,
     _open: TaskTrackerToken,
 }
 
 impl Slot {
-    fn new(permit: OwnedSemaphorePermit, open: &TaskTracker, gauge: Option<IntGauge>) -> Self {
+    fn new(open: &TaskTracker, gauge: Option<IntGauge>) -> Self {
         if let Some(gauge) = &gauge {
             gauge.inc();
         }
-        Self { gauge, _permit: permit, _open: open.token() }
+        Self { gauge, _open: open.token() }
     }
 }
 
@@ -89,14 +93,8 @@ impl Drop for Slot {
 }
 
 impl Door {
-    /// Opens the socket. `connections` are open at the same time at most, counted by `gauge`; `drain` is how long a stop waits for them.
-    pub(super) fn open(
-        address: SocketAddr,
-        tls: Option<TlsAcceptor>,
-        connections: u32,
-        gauge: Option<IntGauge>,
-        drain: Duration,
-    ) -> Result<Self, ServerError> {
+    /// Opens the socket; `gauge` counts its connections.
+    pub(super) fn open(address: SocketAddr, gauge: Option<IntGauge>) -> Result<Self, ServerError> {
         let listen = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             socket.set_reuseaddr(true)?;
@@ -106,15 +104,14 @@ impl Door {
             Ok((listener, local))
         };
         let (listener, local) = listen().map_err(|source| ServerError::Listen { address, source })?;
-        let slots = Arc::new(Semaphore::new(usize::try_from(connections).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)));
-        Ok(Self { listener, local, tls, slots, gauge, drain, stall: STALL })
+        Ok(Self { listener, local, gauge, stall: STALL })
     }
 
     pub(super) fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
-    /// Serves until `stop`, then lets the open connections finish for `drain` and cuts the rest.
+    /// Serves until `stop`, then lets the open connections finish for [`Handler::drain`] and cuts the rest.
     pub(super) async fn run<H: Handler>(self, handler: H, stop: CancellationToken) {
         let open = TaskTracker::new();
         let cut = CancellationToken::new();
@@ -125,15 +122,18 @@ impl Door {
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => match self.slots.clone().try_acquire_owned() {
-                    Ok(permit) => {
-                        let slot = Slot::new(permit, &open, self.gauge.clone());
+                Ok((stream, _)) => {
+                    let tls = handler.tls();
+                    // Only this loop opens slots, so that no more than these can be open.
+                    if u32::try_from(open.len()).is_ok_and(|open| open < handler.max_connections()) {
+                        let slot = Slot::new(&open, self.gauge.clone());
                         let connection =
                             Connection { handler: handler.clone(), cut: cut.child_token(), stop: stop.clone(), stall: self.stall };
-                        tokio::spawn(connection.accept(stream, self.tls.clone(), slot));
+                        tokio::spawn(connection.accept(stream, tls, slot));
+                    } else {
+                        refuse(stream, tls.is_some());
                     }
-                    Err(_) => refuse(stream, self.tls.is_some()),
-                },
+                }
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, pause = ?PAUSE, "no connection can be accepted");
@@ -147,8 +147,9 @@ impl Door {
         drop(self.listener);
         handler.stop();
         open.close();
-        if timeout(self.drain, open.wait()).await.is_err() {
-            tracing::warn!(connections = open.len(), after = ?self.drain, "connections are cut");
+        let drain = handler.drain();
+        if timeout(drain, open.wait()).await.is_err() {
+            tracing::warn!(connections = open.len(), after = ?drain, "connections are cut");
             cut.cancel();
             if timeout(CUT, open.wait()).await.is_err() {
                 tracing::error!(connections = open.len(), "connections do not end");

@@ -1,4 +1,4 @@
-//! The listener for operators: /metrics, /status, /livez, /readyz.
+//! The listener for operators: /metrics, /status, /livez, /readyz and /readyz/NAME.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,26 +8,22 @@ use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::Socket;
 use super::accept::{Door, Handler};
-use super::error::ServerError;
-use super::gate::Gate;
+use super::generation::{Generation, Live};
 use super::reply::{self, JSON, Reply, refusal, reply};
-use super::tls;
-use crate::config;
 use crate::subscriptions::connection::ConnectionHandle;
 use crate::telemetry::metrics::Metrics;
 
 const CONNECTIONS: u32 = 64;
 const DRAIN: Duration = Duration::from_secs(2);
-/// How long a callback may take before the answer is 503: a probe must learn of a process that hangs.
-const CALLBACK: Duration = Duration::from_secs(5);
+/// How long an answer may take before the answer is 503: a probe must learn of a process that hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-
-/// Asked anew for each request; `T` is the answer.
-pub type Callback<T> = Arc<dyn Fn() -> BoxFuture<'static, T> + Send + Sync>;
 
 /// Whether requests can be served; the body of /readyz.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -38,35 +34,39 @@ pub struct Readiness {
     pub reasons: Vec<String>,
 }
 
+/// What the listener shows of the gateway, looked up anew for each request.
+pub trait Overview: Send + Sync + 'static {
+    /// /status, of what is in force.
+    fn status<'a>(&'a self, now: &'a Generation) -> BoxFuture<'a, serde_json::Value>;
+
+    /// /readyz.
+    fn readiness(&self) -> BoxFuture<'_, Readiness>;
+
+    /// /readyz/NAME; `None` if no service has this name.
+    fn service_readiness<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<Readiness>>;
+}
+
 /// What the admin listener shows.
 #[derive(Clone)]
 pub struct AdminContext {
     /// /metrics.
     pub metrics: Arc<Metrics>,
-    /// /status.
-    pub status: Callback<serde_json::Value>,
-    /// /readyz.
-    pub readiness: Callback<Readiness>,
+    /// The rest.
+    pub overview: Arc<dyn Overview>,
 }
 
-/// A bound admin listener.
+/// The admin listener.
 pub struct AdminListener {
     door: Door,
     handler: AdminHandler,
 }
 
-/// Reads token and certificate and opens the socket; nothing is served before [`AdminListener::run`].
-pub async fn bind(config: &config::Admin, context: AdminContext) -> Result<AdminListener, ServerError> {
-    let gate = Gate::open(config.token_file.as_deref(), Vec::new()).await?;
-    let tls = match &config.tls {
-        Some(files) => Some(tls::acceptor(files).await?),
-        None => None,
-    };
-    let door = Door::open(config.listen, tls, CONNECTIONS, None, DRAIN)?;
-    Ok(AdminListener { door, handler: AdminHandler(Arc::new(Admin { gate, context })) })
-}
-
 impl AdminListener {
+    /// Shows on this socket what is in force, once it runs.
+    pub fn new(socket: Socket, live: Live) -> Self {
+        Self { door: socket.0, handler: AdminHandler(live) }
+    }
+
     /// The address it listens on, with the port that the system chose if 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.door.local_addr()
@@ -79,21 +79,30 @@ impl AdminListener {
 }
 
 #[derive(Clone)]
-struct AdminHandler(Arc<Admin>);
-
-struct Admin {
-    gate: Gate,
-    context: AdminContext,
-}
+struct AdminHandler(Live);
 
 impl Handler for AdminHandler {
+    fn tls(&self) -> Option<TlsAcceptor> {
+        self.0.load().operators.tls.clone()
+    }
+
+    fn max_connections(&self) -> u32 {
+        CONNECTIONS
+    }
+
+    fn drain(&self) -> Duration {
+        DRAIN
+    }
+
     async fn handle(&self, request: Request<Incoming>, _: ConnectionHandle) -> Reply {
-        let Admin { gate, context } = self.0.as_ref();
+        let now = self.0.load_full();
+        let (gate, context) = (&now.operators.gate, &now.context);
         if !gate.origin_allowed(request.headers()) {
             return reply::foreign_origin();
         }
         let path = request.uri().path();
-        if !matches!(path, "/metrics" | "/status" | "/livez" | "/readyz") {
+        let service = path.strip_prefix("/readyz/");
+        if service.is_none() && !matches!(path, "/metrics" | "/status" | "/livez" | "/readyz") {
             return reply::not_found();
         }
         if request.method() != Method::GET {
@@ -101,6 +110,13 @@ impl Handler for AdminHandler {
         }
         if matches!(path, "/metrics" | "/status") && !gate.authorised(request.headers()) {
             return reply::unauthorised();
+        }
+        if let Some(name) = service {
+            return match ask(context.overview.service_readiness(name)).await {
+                Some(None) => reply::not_found(),
+                Some(known) => readyz(known),
+                None => readyz(None),
+            };
         }
         match path {
             "/livez" => reply(StatusCode::OK, TEXT, "ok"),
@@ -111,17 +127,17 @@ impl Handler for AdminHandler {
                     refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
                 }
             },
-            "/status" => match ask(&context.status).await {
+            "/status" => match ask(context.overview.status(&now)).await {
                 Some(status) => reply(StatusCode::OK, JSON, status.to_string()),
                 None => refusal(StatusCode::SERVICE_UNAVAILABLE, "no answer in time"),
             },
-            _ => readyz(ask(&context.readiness).await),
+            _ => readyz(ask(context.overview.readiness()).await),
         }
     }
 }
 
-async fn ask<T>(callback: &Callback<T>) -> Option<T> {
-    tokio::time::timeout(CALLBACK, callback()).await.ok()
+async fn ask<T>(answer: BoxFuture<'_, T>) -> Option<T> {
+    tokio::time::timeout(PATIENCE, answer).await.ok()
 }
 
 fn readyz(readiness: Option<Readiness>) -> Reply {

@@ -33,6 +33,17 @@ pub(super) fn foreign_origin() -> Reply {
     refusal(StatusCode::FORBIDDEN, "this origin is not allowed")
 }
 
+/// No service has this path; says which paths there are. `/` is none where nobody said which of several it is.
+pub(super) fn no_service(paths: &[String]) -> Reply {
+    let body = serde_json::json!({ "error": "no service is served at this path", "paths": paths });
+    reply(StatusCode::NOT_FOUND, JSON, body.to_string())
+}
+
+/// As many connections to the service are open as may.
+pub(super) fn service_full() -> Reply {
+    with(refusal(StatusCode::SERVICE_UNAVAILABLE, "too many connections to this service"), http::header::RETRY_AFTER, "1")
+}
+
 pub(super) fn not_found() -> Reply {
     refusal(StatusCode::NOT_FOUND, "nothing is served at this path")
 }

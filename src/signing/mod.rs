@@ -48,6 +48,29 @@ pub enum KeyState {
     Unusable(String),
 }
 
+impl KeyState {
+    /// One word for people and programs: `enabled`, the provider's own in lower case (`disabled`, `pending_deletion`, `unavailable`,
+    /// …), or `unusable` where it has no single word for it.
+    pub fn word(&self) -> String {
+        match self {
+            Self::Enabled => "enabled".to_owned(),
+            Self::Unusable(why) if !why.is_empty() && why.chars().all(|c| c.is_ascii_alphabetic()) => snake_case(why),
+            Self::Unusable(_) => "unusable".to_owned(),
+        }
+    }
+}
+
+fn snake_case(word: &str) -> String {
+    let mut snake = String::with_capacity(word.len() + 4);
+    for (position, c) in word.chars().enumerate() {
+        if c.is_ascii_uppercase() && position > 0 {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_lowercase());
+    }
+    snake
+}
+
 /// A key as discovery finds it.
 #[derive(Debug, Clone)]
 pub struct FoundKey {
@@ -131,4 +154,18 @@ pub trait KeyStore: Send + Sync + fmt::Debug + 'static {
 
     /// Which quota the key's Signs count against.
     fn quota_group(&self, key: &KeyArn) -> QuotaGroup;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_single_words() {
+        let word = |why: &str| KeyState::Unusable(why.to_owned()).word();
+        assert_eq!(KeyState::Enabled.word(), "enabled");
+        assert_eq!((word("Disabled"), word("PendingDeletion")), ("disabled".to_owned(), "pending_deletion".to_owned()));
+        assert_eq!(word("PendingReplicaDeletion"), "pending_replica_deletion");
+        assert_eq!((word("the state of arn:… is X, not Enabled"), word("")), ("unusable".to_owned(), "unusable".to_owned()));
+    }
 }

@@ -1,13 +1,15 @@
 //! Structured logs to stderr: for people on a terminal, one line of JSON for each event otherwise.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{FilterExt, FilterFn, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::layer::{Filter, Layer, SubscriberExt};
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is logged without a word from the operator, and what its `RUST_LOG` is added to: the libraries tell of every
@@ -29,14 +31,33 @@ pub enum LogsError {
     Installed(#[from] tracing_subscriber::util::TryInitError),
 }
 
+/// The filter of the logs of this process; none where `RUST_LOG` has decided.
+static LEVELS: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
 /// Sends the logs of this process to stderr. `directives` are the value of `RUST_LOG`, if it is set: a level (`debug`), or levels
 /// of targets (`sluice_gateway::node=debug`); `info` without. Libraries stay at `warn` unless a directive names them, and at
 /// `debug` at most.
 pub fn init(directives: Option<&str>) -> Result<(), LogsError> {
-    let filter = filter(directives)?;
+    let is_given = directives.is_some_and(|directives| !directives.trim().is_empty());
+    let (filter, levels) = reload::Layer::new(filter(directives)?);
     let people = std::io::stderr().is_terminal();
     tracing_subscriber::registry().with(layer(people, filter, std::io::stderr)).try_init()?;
+    if !is_given {
+        // It is empty: only one installation succeeds.
+        let _ = LEVELS.set(levels);
+    }
     Ok(())
+}
+
+/// Sets the levels that the configuration states, or the default ones; nothing where `RUST_LOG` is set. `directives` are as in
+/// [`init`], and checked when they were read.
+pub fn set_level(directives: Option<&str>) {
+    let Some(levels) = LEVELS.get() else { return };
+    let changed =
+        filter(directives).map_err(|error| error.to_string()).and_then(|filter| levels.reload(filter).map_err(|error| error.to_string()));
+    if let Err(error) = changed {
+        tracing::error!(error, "the levels of the log stay as they are");
+    }
 }
 
 fn filter(directives: Option<&str>) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
@@ -52,8 +73,9 @@ fn no_foreign_traces() -> FilterFn {
     filter_fn(|metadata: &Metadata<'_>| *metadata.level() != Level::TRACE || metadata.target().starts_with(OWN))
 }
 
-fn layer<S, W>(people: bool, filter: EnvFilter, writer: W) -> impl Layer<S>
+fn layer<S, F, W>(people: bool, filter: F, writer: W) -> impl Layer<S>
 where
+    F: Filter<S> + 'static,
     S: Subscriber + for<'span> LookupSpan<'span>,
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {

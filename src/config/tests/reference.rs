@@ -47,6 +47,7 @@ fn the_example_shows_every_key_and_the_defaults() {
     let shown = |config: &Config| {
         let (mut server, mut environment) = (config.server.clone(), config.environments[0].clone());
         (server.tls, server.token_file, server.origins) = (None, None, Vec::new());
+        (server.max_requests_per_second, server.default_service, server.public_url) = (None, None, None);
         environment.nodes.clear();
         format!("{server:?} {environment:?}")
     };

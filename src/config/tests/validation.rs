@@ -12,6 +12,9 @@ fn the_least_file_has_the_documented_defaults() {
     assert_eq!(config.server.max_response_bytes, 25 * 1024 * 1024);
     assert_eq!(config.server.max_batch_items, 1000);
     assert_eq!(config.server.max_subscriptions, 1024);
+    assert_eq!((config.server.max_calls_in_flight, config.server.max_requests_per_second), (4096, None));
+    assert!(config.server.default_service.is_none() && config.server.public_url.is_none() && config.log.level.is_none());
+    assert_eq!(config.services[0].limits, config.server.limits());
     assert_eq!(config.server.drain, Duration::from_secs(30));
     assert!(config.server.tls.is_none() && config.server.token_file.is_none() && !config.server.plaintext);
     let environment = &config.environments[0];
@@ -270,4 +273,70 @@ fn files_are_read_and_relative_paths_start_at_their_folder() {
     let errors = load(&folder.path().join("absent.toml"), no_variables()).unwrap_err();
     assert_eq!(errors.iter().map(|error| error.fault).collect::<Vec<_>>(), [Fault::Unreadable]);
     assert!(errors.to_string().contains("absent.toml"));
+}
+
+/// `MINIMAL` with lines in `[server]`.
+fn serving(lines: &str) -> String {
+    MINIMAL.replace("[journal]", &format!("[server]\n{lines}\n[journal]"))
+}
+
+#[test]
+fn a_service_has_the_servers_limits_but_for_its_own() {
+    let server = serving("max_connections = 9\nmax_batch_items = 8\nmax_requests_per_second = 7");
+    let config = parse(&server, no_variables()).unwrap();
+    assert_eq!(config.services[0].limits, config.server.limits());
+    let own = server
+        .replace("configurations = [\"kms\"]", "configurations = [\"kms\"]\nlimits = { max_batch_items = 1, max_calls_in_flight = 2 }");
+    let limits = parse(&own, no_variables()).unwrap().services[0].limits;
+    assert_eq!((limits.max_connections, limits.max_batch_items, limits.max_calls_in_flight), (9, 1, 2));
+    assert_eq!((limits.max_subscriptions, limits.max_requests_per_second.map(|rate| rate.get())), (1024, Some(7)));
+    let wrong = server.replace(
+        "configurations = [\"kms\"]",
+        "configurations = [\"kms\"]\nlimits = { max_connections = 0, max_subscription = 1, max_requests_per_second = \"many\" }",
+    );
+    assert_faults(
+        &wrong,
+        &[],
+        &[
+            ("service.payments.limits.max_connections", Fault::Value),
+            ("service.payments.limits.max_subscription", Fault::Unknown),
+            ("service.payments.limits.max_requests_per_second", Fault::Type),
+        ],
+    );
+    let variable = [("SLUICE__SERVICE__PAYMENTS__LIMITS__MAX_CONNECTIONS", "3")];
+    assert_eq!(parse(MINIMAL, variables(&variable)).unwrap().services[0].limits.max_connections, 3);
+}
+
+#[test]
+fn the_default_service_is_one_of_them() {
+    assert_eq!(parse(&serving("default_service = \"payments\""), no_variables()).unwrap().server.default_service.unwrap(), "payments");
+    let errors = errors_of(&serving("default_service = \"payment\""), &[]);
+    assert_eq!((errors[0].key.as_str(), errors[0].fault), ("server.default_service", Fault::Reference));
+    assert!(errors[0].message.contains("did you mean `payments`?"), "{}", errors[0].message);
+}
+
+#[test]
+fn the_public_url_is_what_paths_can_be_added_to() {
+    for right in ["https://signer.example.org", "http://10.0.0.1:8080/sluice/"] {
+        parse(&serving(&format!("public_url = \"{right}\"")), no_variables()).unwrap();
+    }
+    for wrong in
+        ["signer.example.org", "wss://a.example", "https://user:pass@a.example", "https://a.example/?key=1", "https://a.example/#a"]
+    {
+        let errors = errors_of(&serving(&format!("public_url = \"{wrong}\"")), &[]);
+        assert_eq!((errors[0].key.as_str(), errors[0].fault), ("server.public_url", Fault::Value), "{wrong}");
+        assert!(!errors[0].message.contains("pass@"), "{}", errors[0].message);
+    }
+}
+
+#[test]
+fn levels_of_the_log_are_checked() {
+    let logging = |level: &str| MINIMAL.replace("[journal]", &format!("[log]\nlevel = \"{level}\"\n[journal]"));
+    assert_eq!(
+        parse(&logging("warn,sluice_gateway::node=debug"), no_variables()).unwrap().log.level.unwrap(),
+        "warn,sluice_gateway::node=debug"
+    );
+    for wrong in ["", "sluice_gateway=loud", "a=b=c"] {
+        assert_faults(&logging(wrong), &[], &[("log.level", Fault::Value)]);
+    }
 }

@@ -44,6 +44,15 @@ pub struct SqliteJournal {
     fatal: CancellationToken,
 }
 
+/// What operators see of a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalStatus {
+    /// Position of the newest event in commit order; 0 before the first.
+    pub newest_position: i64,
+    /// Bytes of the file and of its write-ahead log.
+    pub bytes: u64,
+}
+
 struct Writer {
     queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -105,6 +114,21 @@ impl SqliteJournal {
             // A panic of the thread has been told by `fatal` already.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+    }
+
+    /// Proves by a write of its own that the journal can write now. It shares the commit of what waits beside it; alone it costs
+    /// one.
+    pub fn probe(&self) -> BoxFuture<'static, Result<(), JournalError>> {
+        let done = self.submit(Work::Probe);
+        Box::pin(async move { done.await.map(drop) })
+    }
+
+    /// The size of the file with its log, and the position of the newest event (0 if there is none yet).
+    pub async fn status(&self) -> Result<JournalStatus, JournalError> {
+        let newest_position = Arc::clone(&self.pool).read(|snapshot| queries::newest_position(snapshot)).await?;
+        let path = self.path.clone();
+        let bytes = tokio::task::spawn_blocking(move || file::size(&path)).await;
+        Ok(JournalStatus { newest_position, bytes: bytes.map_err(|error| JournalError::NotRead(error.to_string()))? })
     }
 
     /// Every pinned chain.

@@ -158,6 +158,11 @@ pub(super) fn pin(connection: &Connection, chain_id: u64) -> Answer<Option<Chain
     Ok(chains(connection)?.into_iter().find(|pin| pin.chain_id == chain_id))
 }
 
+/// Position of the newest event; 0 if there is none.
+pub(super) fn newest_position(connection: &Connection) -> Answer<i64> {
+    Ok(connection.prepare_cached("SELECT coalesce(max(position), 0) FROM events")?.query_row([], |row| row.get(0))?)
+}
+
 pub(super) fn chains(connection: &Connection) -> Answer<Vec<ChainPin>> {
     let chains = connection
         .prepare_cached("SELECT chain_id, genesis FROM chains ORDER BY chain_id")?

@@ -25,6 +25,8 @@ pub(super) enum Work {
     PinChain(ChainPin),
     PutKey(StoredKey),
     ForgetChain(u64),
+    /// A write that changes nothing, to find out whether one can be made.
+    Probe,
     /// Something that a test does on the writer's connection.
     #[cfg(test)]
     Test(TestWork),

@@ -1,4 +1,4 @@
-//! What is on record beside the accounts: chains and public keys.
+//! What is on record beside the accounts: chains and public keys; and the write that only proves that one is possible.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -26,6 +26,13 @@ pub(super) fn pin_chain(connection: &Connection, pin: &ChainPin) -> Result<(), F
             Ok(())
         }
     }
+}
+
+/// Writes the version that the file has already. SQLite writes the page all the same, so the commit behind it needs the disk as
+/// any other does.
+pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    connection.pragma_update(None, "user_version", version)
 }
 
 /// Puts the key on record, or checks that it is the one on record.

@@ -160,6 +160,10 @@ impl Writer {
             Work::ForgetChain(chain_id) => {
                 registry::forget_chain(&self.connection, chain_id).map(|removed| Done { positions: Vec::new(), removed })
             }
+            Work::Probe => {
+                registry::probe(&self.connection)?;
+                Ok(Done::default())
+            }
             #[cfg(test)]
             Work::Test(step) => {
                 step(&self.connection)?;

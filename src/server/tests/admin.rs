@@ -2,10 +2,29 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::super::admin::{AdminContext, Readiness, bind};
+use super::super::admin::AdminListener;
 use super::*;
 
+/// One service, `first`, that is ready when it is told to.
+struct Seen(Arc<AtomicBool>);
+
+impl Overview for Seen {
+    fn status<'a>(&'a self, now: &'a Generation) -> BoxFuture<'a, Value> {
+        async move { serde_json::json!({ "services": ["first"], "connections": now.connections("first") }) }.boxed()
+    }
+
+    fn readiness(&self) -> BoxFuture<'_, Readiness> {
+        let ready = self.0.load(Ordering::Relaxed);
+        async move { Readiness { ready, reasons: if ready { Vec::new() } else { vec!["no node".into()] } } }.boxed()
+    }
+
+    fn service_readiness<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<Readiness>> {
+        async move { if name == "first" { Some(self.readiness().await) } else { None } }.boxed()
+    }
+}
+
 struct Admin {
+    live: Live,
     address: std::net::SocketAddr,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
@@ -15,21 +34,21 @@ struct Admin {
 impl Admin {
     async fn start(tls: Option<config::Tls>, token_file: Option<std::path::PathBuf>) -> Self {
         let ready = Arc::new(AtomicBool::new(false));
-        let asked = ready.clone();
+        let live: Live = Arc::new(arc_swap::ArcSwap::from_pointee(Self::generation(tls, token_file, &ready).await));
+        let socket = Socket::open("127.0.0.1:0".parse().unwrap(), None).unwrap();
+        let listener = AdminListener::new(socket, live.clone());
+        let (address, stop) = (listener.local_addr(), CancellationToken::new());
+        Self { live, address, ready, task: tokio::spawn(listener.run(stop.clone())), stop }
+    }
+
+    async fn generation(tls: Option<config::Tls>, token_file: Option<std::path::PathBuf>, ready: &Arc<AtomicBool>) -> Generation {
         let metrics = Arc::new(Metrics::new().unwrap());
         metrics.connections.set(42);
-        let context = AdminContext {
-            metrics,
-            status: Arc::new(|| async { serde_json::json!({ "services": ["first"] }) }.boxed()),
-            readiness: Arc::new(move || {
-                let ready = asked.load(Ordering::Relaxed);
-                async move { Readiness { ready, reasons: if ready { Vec::new() } else { vec!["no node".into()] } } }.boxed()
-            }),
-        };
-        let config = config::Admin { listen: "127.0.0.1:0".parse().unwrap(), tls, plaintext: false, token_file };
-        let listener = bind(&config, context).await.unwrap();
-        let (address, stop) = (listener.local_addr(), CancellationToken::new());
-        Self { address, ready, task: tokio::spawn(listener.run(stop.clone())), stop }
+        let context = AdminContext { metrics: metrics.clone(), overview: Arc::new(Seen(ready.clone())) };
+        let admin = config::Admin { listen: "127.0.0.1:0".parse().unwrap(), tls, plaintext: false, token_file };
+        let world = Arc::new(World::default());
+        let services = vec![served(&config(), "first", module(&world), &world)];
+        Generation::open(&whole(config(), Some(admin)), services, context, None, &metrics).await.unwrap()
     }
 
     async fn get(&self, path: &str, headers: &[(&str, &str)]) -> (u16, String, String) {
@@ -45,22 +64,24 @@ impl Admin {
 }
 
 #[tokio::test]
-async fn the_four_paths_answer() {
+async fn the_paths_answer() {
     let admin = Admin::start(None, None).await;
     let (status, head, body) = admin.get("/metrics", &[]).await;
     assert_eq!(status, 200);
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     assert!(body.contains("\nsluice_connections 42\n"));
     let (status, head, body) = admin.get("/status", &[]).await;
-    assert_eq!((status, json(&body)), (200, serde_json::json!({ "services": ["first"] })));
+    assert_eq!((status, json(&body)), (200, serde_json::json!({ "services": ["first"], "connections": 0 })));
     assert!(head.contains("content-type: application/json"));
     assert_eq!((admin.get("/livez", &[]).await.0, admin.get("/livez", &[]).await.2.as_str()), (200, "ok"));
     let (status, _, body) = admin.get("/readyz", &[]).await;
     assert_eq!((status, json(&body)), (503, serde_json::json!({ "ready": false, "reasons": ["no node"] })));
+    assert_eq!(admin.get("/readyz/first", &[]).await.0, 503);
     admin.ready.store(true, Ordering::Relaxed);
     let (status, _, body) = admin.get("/readyz", &[]).await;
     assert_eq!((status, json(&body)), (200, serde_json::json!({ "ready": true, "reasons": [] })));
-    for path in ["/", "/metrics/", "/other"] {
+    assert_eq!(admin.get("/readyz/first", &[]).await.0, 200);
+    for path in ["/", "/metrics/", "/other", "/readyz/", "/readyz/second", "/readyz/first/"] {
         assert_eq!(admin.get(path, &[]).await.0, 404, "{path}");
     }
     for path in ["/metrics", "/livez"] {
@@ -84,6 +105,28 @@ async fn metrics_and_status_need_the_token_if_there_is_one() {
         assert_eq!(admin.get(path, &[("authorization", "Bearer operator")]).await.0, 200);
     }
     assert_eq!((admin.get("/livez", &[]).await.0, admin.get("/readyz", &[]).await.0), (200, 503));
+    assert_eq!((admin.get("/readyz/first", &[]).await.0, admin.get("/readyz/second", &[]).await.0), (503, 404));
+    admin.finish().await;
+}
+
+#[tokio::test]
+async fn a_new_token_and_a_new_certificate_hold_from_the_next_request_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let token_file = folder.path().join("token");
+    std::fs::write(&token_file, "old\n").unwrap();
+    let admin = Admin::start(None, Some(token_file.clone())).await;
+    assert_eq!(admin.get("/status", &[("authorization", "Bearer old")]).await.0, 200);
+    std::fs::write(&token_file, "new\n").unwrap();
+    assert_eq!(admin.get("/status", &[("authorization", "Bearer new")]).await.0, 401, "not before it is exchanged");
+    let (files, roots) = super::door::certificate(folder.path());
+    admin.live.store(Arc::new(Admin::generation(Some(files), Some(token_file), &admin.ready).await));
+    let connector = super::door::connector(&roots, &rustls::version::TLS13);
+    for (token, answer) in [("old", 401), ("new", 200)] {
+        let stream = TcpStream::connect(admin.address).await.unwrap();
+        let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        let (head, _) = exchange(stream, &[("authorization", &format!("Bearer {token}"))], "GET", "/status", "").await;
+        assert_eq!(status(&head), answer, "{token}");
+    }
     admin.finish().await;
 }
 

@@ -59,9 +59,24 @@ async fn every_service_has_its_path() {
     for path in ["/third", "/first/more", "//", "/FIRST"] {
         let (status, body) = server.http(&[JSON], "POST", path, CALL).await;
         assert_eq!(status, 404, "{path}");
-        assert!(json(&body)["error"].is_string());
+        assert_eq!(json(&body)["paths"], serde_json::json!(["/first", "/second"]));
         assert_eq!(server.try_ws(path, &[]).await.unwrap_err(), 404, "{path}");
     }
+    server.finish().await;
+}
+
+/// A payment must not leave from a service that nobody named.
+#[tokio::test]
+async fn of_several_services_none_is_the_default_unless_it_is_named() {
+    let server = Running::start(config::Server { default_service: None, ..config() }).await;
+    let (status, body) = server.http(&[JSON], "POST", "/", CALL).await;
+    assert_eq!((status, &json(&body)["paths"]), (404, &serde_json::json!(["/first", "/second"])), "{body}");
+    assert_eq!(server.try_ws("/", &[]).await.unwrap_err(), 404);
+    assert_eq!(server.http(&[JSON], "POST", "/second", CALL).await.0, 200);
+    // The only one needs no name.
+    let config = config::Server { default_service: None, ..config() };
+    server.exchange(&config, vec![served(&config, "only", module(&server.world), &server.world)]).await;
+    assert_eq!(json(&server.post(CALL).await)["result"][0], "x");
     server.finish().await;
 }
 
@@ -174,9 +189,9 @@ async fn a_wrong_certificate_or_key_is_named() {
     ];
     for (tls, named) in cases {
         let world = Arc::new(World::default());
-        let services = vec![Served { name: "a".into(), methods: module(&world).into(), pass_through: Arc::new(Node(world)) }];
-        let config = config::Server { tls: Some(tls), ..config() };
-        let refused = bind(&config, services, Arc::new(Metrics::new().unwrap())).await.err().unwrap();
+        let config = config::Server { tls: Some(tls), default_service: None, ..config() };
+        let services = vec![served(&config, "a", module(&world), &world)];
+        let refused = generation(&config, services, None, &Arc::new(Metrics::new().unwrap())).await.err().unwrap();
         assert!(refused.to_string().contains(&named.display().to_string()), "{refused}");
     }
 }

@@ -5,6 +5,8 @@ mod batches;
 mod calls;
 mod door;
 mod lifecycle;
+mod limits;
+mod reload;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,7 +27,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::Request;
 use tokio_util::sync::CancellationToken;
 
-use super::{Listener, Served, bind};
+use super::admin::{AdminContext, Overview, Readiness};
+use super::{Generation, Listener, Live, Served, ServerError, Socket};
 use crate::config;
 use crate::node::{CallError, NodeError};
 use crate::policy::Principal;
@@ -173,7 +176,58 @@ fn config() -> config::Server {
         max_response_bytes: 100_000,
         max_batch_items: 1000,
         max_subscriptions: 3,
+        max_calls_in_flight: 4096,
+        max_requests_per_second: None,
+        default_service: Some("first".into()),
+        public_url: None,
         drain: HANG,
+    }
+}
+
+/// A configuration with these listeners.
+fn whole(server: config::Server, admin: Option<config::Admin>) -> config::Config {
+    let text = "[journal]\npath = \"a\"\n[[environment]]\nname = \"a\"\nchain_id = 1\nnodes = [{ url = \"ws://a\" }]\n[[configuration]]\n\
+                name = \"a\"\nprovider = \"aws_kms\"\nregion = \"a\"\n[[service]]\nname = \"a\"\nenvironment = \"a\"\nconfigurations = [\"a\"]\n";
+    let config = config::parse(text, []).unwrap();
+    config::Config { server, admin: admin.unwrap_or_else(|| config.admin.clone()), ..config }
+}
+
+/// Nothing to see.
+struct Blind;
+
+impl Overview for Blind {
+    fn status<'a>(&'a self, _: &'a Generation) -> BoxFuture<'a, Value> {
+        async { Value::Null }.boxed()
+    }
+
+    fn readiness(&self) -> BoxFuture<'_, Readiness> {
+        async { Readiness { ready: false, reasons: Vec::new() } }.boxed()
+    }
+
+    fn service_readiness<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Option<Readiness>> {
+        async { None }.boxed()
+    }
+}
+
+/// What this configuration makes of these services.
+async fn generation(
+    config: &config::Server,
+    services: Vec<Served>,
+    before: Option<&Generation>,
+    metrics: &Arc<Metrics>,
+) -> Result<Generation, ServerError> {
+    let context = AdminContext { metrics: metrics.clone(), overview: Arc::new(Blind) };
+    Generation::open(&whole(config.clone(), None), services, context, before, metrics).await
+}
+
+/// A service of the environment `dev` with the server's limits.
+fn served(config: &config::Server, name: &str, methods: impl Into<jsonrpsee::Methods>, world: &Arc<World>) -> Served {
+    Served {
+        name: name.into(),
+        environment: "dev".into(),
+        methods: methods.into(),
+        pass_through: Arc::new(Node(world.clone())),
+        limits: config.limits(),
     }
 }
 
@@ -181,6 +235,7 @@ struct Running {
     address: std::net::SocketAddr,
     world: Arc<World>,
     metrics: Arc<Metrics>,
+    live: Live,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -195,16 +250,21 @@ impl Running {
         let metrics = Arc::new(Metrics::new().unwrap());
         let mut second = RpcModule::new(());
         second.register_method::<&str, _>("test_echo", |_, _, _| "from the second service").unwrap();
-        let services = vec![
-            Served { name: "first".into(), methods: module(&world).into(), pass_through: Arc::new(Node(world.clone())) },
-            Served { name: "second".into(), methods: second.into(), pass_through: Arc::new(Node(other)) },
-        ];
-        let mut listener = bind(&config, services, metrics.clone()).await.unwrap();
+        let services = vec![served(&config, "first", module(&world), &world), served(&config, "second", second, &other)];
+        let live: Live = Arc::new(arc_swap::ArcSwap::from_pointee(generation(&config, services, None, &metrics).await.unwrap()));
+        let socket = Socket::open(config.listen, Some(metrics.connections.clone())).unwrap();
+        let mut listener = Listener::new(socket, live.clone());
         change(&mut listener);
         let address = listener.local_addr();
         let stop = CancellationToken::new();
         let task = tokio::spawn(listener.run(stop.clone()));
-        Self { address, world, metrics, stop, task }
+        Self { address, world, metrics, live, stop, task }
+    }
+
+    /// Another generation, as a reload makes one.
+    async fn exchange(&self, config: &config::Server, services: Vec<Served>) {
+        let next = generation(config, services, Some(&self.live.load_full()), &self.metrics).await.unwrap();
+        self.live.store(Arc::new(next));
     }
 
     async fn tcp(&self) -> TcpStream {

@@ -131,22 +131,29 @@ impl AwsKms {
     }
 
     async fn with_tags(&self, mut key: FoundKey) -> Result<Option<FoundKey>, KeyStoreError> {
+        match self.tags_of(&key.arn).await {
+            Ok(tags) => {
+                key.tags = tags;
+                Ok(Some(key))
+            }
+            Err(fault) => self.passed_over(&key.arn.0, fault),
+        }
+    }
+
+    pub(super) async fn tags_of(&self, arn: &KeyArn) -> Result<BTreeMap<String, String>, Fault> {
         let mut paging = Paging::new();
-        let mut marker = None;
+        let (mut tags, mut marker) = (BTreeMap::new(), None);
         loop {
             let page = self
                 .patiently("ListResourceTags", |client| {
-                    client.list_resource_tags().key_id(&*key.arn.0).limit(TAGS_PER_PAGE).set_marker(marker.clone()).send()
+                    client.list_resource_tags().key_id(&*arn.0).limit(TAGS_PER_PAGE).set_marker(marker.clone()).send()
                 })
-                .await;
-            let page = match page {
-                Ok(page) => page,
-                Err(fault) => return self.passed_over(&key.arn.0, fault),
-            };
-            key.tags.extend(page.tags.unwrap_or_default().into_iter().map(|tag| (tag.tag_key, tag.tag_value)));
-            marker = paging.next("ListResourceTags", page.truncated, page.next_marker)?;
+                .await?;
+            tags.extend(page.tags.unwrap_or_default().into_iter().map(|tag| (tag.tag_key, tag.tag_value)));
+            let next = paging.next("ListResourceTags", page.truncated, page.next_marker);
+            marker = next.map_err(|error| Fault { class: error.class, code: None, detail: error.detail })?;
             if marker.is_none() {
-                return Ok(Some(key));
+                return Ok(tags);
             }
         }
     }

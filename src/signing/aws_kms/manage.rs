@@ -42,6 +42,11 @@ impl AwsKms {
         Ok(key)
     }
 
+    /// The tags of a key (needs kms:ListResourceTags).
+    pub async fn describe_tags(&self, key: &KeyArn) -> Result<BTreeMap<String, String>, KeyStoreError> {
+        Ok(self.tags_of(key).await?)
+    }
+
     /// Every alias of the account and Region that points to a key, by the key's ARN; for people.
     pub async fn describe_aliases(&self) -> Result<BTreeMap<KeyArn, Vec<String>>, KeyStoreError> {
         let mut paging = Paging::new();

@@ -70,6 +70,39 @@ impl Gateway {
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
+    /// What /status shows.
+    pub(crate) async fn status(&self) -> Value {
+        let (status, page) = self.admin("status").await;
+        assert_eq!(status, 200, "{page}");
+        serde_json::from_str(&page).unwrap()
+    }
+
+    /// SIGHUP; the outcome, `applied` or `refused`, and its errors.
+    pub(crate) async fn reload(&mut self) -> (String, Vec<String>) {
+        let times = |page: &Value| {
+            let reloads = &page["configuration"]["reloads"];
+            reloads["applied"].as_u64().unwrap() + reloads["refused"].as_u64().unwrap()
+        };
+        let before = times(&self.status().await);
+        self.process.hang_up();
+        let url = self.admin_url("status");
+        let page = self
+            .process
+            .until("the configuration to be read again", |_| async {
+                let (_, page) = http::get(&url).await.ok()?;
+                serde_json::from_slice::<Value>(&page).ok().filter(|page| times(page) > before)
+            })
+            .await;
+        let last = &page["configuration"]["lastReload"];
+        let errors = last["errors"].as_array().unwrap().iter().map(|error| error.as_str().unwrap().to_owned()).collect();
+        (last["outcome"].as_str().unwrap().to_owned(), errors)
+    }
+
+    /// A WebSocket to another service.
+    pub(crate) async fn connect_to(&self, service: &str) -> Client {
+        soon("a WebSocket", Client::connect(&format!("ws://{}/{service}", self.listen), &[])).await.unwrap()
+    }
+
     pub(crate) fn url(&self, scheme: &str) -> String {
         format!("{scheme}://{}/{}", self.listen, self.service)
     }

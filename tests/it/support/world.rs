@@ -22,14 +22,19 @@ pub(crate) const ETHER: u64 = 1_000;
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     pub(crate) server: String,
+    pub(crate) admin: String,
     pub(crate) environment: String,
     pub(crate) configuration: String,
     pub(crate) service: String,
+    /// What stands at the end.
+    pub(crate) tail: String,
 }
 
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) extra: Extra,
+    /// Name of the service, and the tag `app` of its keys.
+    pub(crate) service: String,
     pub(crate) node: NodeProxy,
     pub(crate) kms_proxy: KmsProxy,
     pub(crate) anvil: Anvil,
@@ -53,7 +58,16 @@ impl World {
         let (anvil, kms) = tokio::join!(Anvil::start(folder.path(), arguments), Kms::start(folder.path()));
         let node = NodeProxy::start(anvil.address).await.unwrap();
         let kms_proxy = KmsProxy::start(kms.address).await.unwrap();
-        Some(Self { extra: Extra::default(), node, kms_proxy, anvil, kms, starts: std::cell::Cell::new(0), folder })
+        Some(Self {
+            extra: Extra::default(),
+            service: "payments".into(),
+            node,
+            kms_proxy,
+            anvil,
+            kms,
+            starts: std::cell::Cell::new(0),
+            folder,
+        })
     }
 
     pub(crate) fn journal(&self) -> PathBuf {
@@ -62,7 +76,8 @@ impl World {
 
     /// Writes the configuration and says where it is.
     pub(crate) fn configuration(&self) -> String {
-        let Extra { server, environment, configuration, service } = &self.extra;
+        let Extra { server, admin, environment, configuration, service, tail } = &self.extra;
+        let name = &self.service;
         let (node, kms) = (self.node.url(), self.kms_proxy.url());
         let text = format!(
             r#"[server]
@@ -70,6 +85,7 @@ listen = "127.0.0.1:0"
 {server}
 [admin]
 listen = "127.0.0.1:0"
+{admin}
 [journal]
 path = "sluice.db"
 [[environment]]
@@ -86,11 +102,12 @@ access_key_id = {{ env = "TEST_ACCESS_KEY_ID" }}
 secret_access_key = {{ env = "TEST_SECRET_ACCESS_KEY" }}
 {configuration}
 [[service]]
-name = "payments"
+name = "{name}"
 environment = "dev"
 configurations = ["kms"]
-keys = {{ tag = {{ app = "payments" }} }}
+keys = {{ tag = {{ app = "{name}" }} }}
 {service}
+{tail}
 "#
         );
         let path = self.folder.path().join("sluice.toml");
@@ -100,9 +117,15 @@ keys = {{ tag = {{ app = "payments" }} }}
 
     /// Creates keys by the command line, past the counting proxy, and funds their addresses.
     pub(crate) async fn accounts(&self, count: usize) -> Vec<Address> {
+        self.accounts_of("payments", count).await
+    }
+
+    /// The same, of another app.
+    pub(crate) async fn accounts_of(&self, app: &str, count: usize) -> Vec<Address> {
         let mut accounts = Vec::new();
         for _ in 0..count {
-            let mut command = sluice(&["keys", "create", &self.configuration(), "--tag", "app=payments", "--json"]);
+            let tag = format!("app={app}");
+            let mut command = sluice(&["keys", "create", &self.configuration(), "--tag", &tag, "--json"]);
             command.env("SLUICE__CONFIGURATION__KMS__ENDPOINT", format!("http://{}", self.kms.address));
             let output = soon("keys create", tokio::task::spawn_blocking(|| run(command))).await.unwrap();
             assert!(output.status.success(), "{}", words(&output));

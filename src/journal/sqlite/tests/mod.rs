@@ -5,6 +5,7 @@ mod contract;
 mod files;
 mod group;
 mod history;
+mod probe;
 mod random;
 
 use std::path::{Path, PathBuf};

@@ -1,72 +1,24 @@
-//! `sluice keys list` and `sluice keys create`.
+//! `sluice keys list`, `sluice keys show` and `sluice keys create`.
+
+mod chain;
+mod list;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sluice_gateway::config::{Config, Configuration, KeySelection, Provider};
-use sluice_gateway::gateway::open_directory;
+use sluice_gateway::signing::KeyStore as _;
 use sluice_gateway::signing::aws_kms::AwsKms;
 use sluice_gateway::signing::signature::PinnedKey;
-use sluice_gateway::signing::{KeyArn, KeyState, KeyStore as _};
 use sluice_gateway::telemetry::metrics::Metrics;
 
-use super::{Failure, keys_on_record, load};
+pub(crate) use self::list::{list, show};
+use super::{Failure, load};
 
 fn metrics() -> Result<Arc<Metrics>, Failure> {
     Metrics::new().map(Arc::new).map_err(|error| Failure::Failed(error.to_string()))
-}
-
-pub(crate) async fn list(path: &Path, as_json: bool) -> Result<(), Failure> {
-    let config = load(path)?;
-    let metrics = metrics()?;
-    let directory = open_directory(&config, keys_on_record(&config)?, &metrics).await?;
-    let aliases = aliases(&config, &metrics).await?;
-    let mut rows = Vec::new();
-    for service in &config.services {
-        for key in directory.select(&service.configurations, &service.keys).await?.iter() {
-            let state = match key.state() {
-                KeyState::Enabled => "enabled".to_owned(),
-                KeyState::Unusable(why) => why,
-            };
-            let pinned = key.pinned();
-            let names: Vec<&String> = pinned.arns().filter_map(|arn| aliases.get(arn)).flatten().collect();
-            let arns: Vec<String> = pinned.arns().map(ToString::to_string).collect();
-            rows.push(
-                json!({ "service": service.name, "address": key.address().to_string(), "state": state, "arns": arns, "aliases": names }),
-            );
-        }
-    }
-    if as_json {
-        println!("{}", json!(rows));
-        return Ok(());
-    }
-    let cell = |row: &Value, name: &str| match &row[name] {
-        Value::Array(many) => many.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
-        one => one.as_str().unwrap_or_default().to_owned(),
-    };
-    println!("{:<16} {:<42} {:<16} {:<24} ARN", "SERVICE", "ADDRESS", "STATE", "ALIAS");
-    for row in &rows {
-        let [service, address, state, alias, arn] = ["service", "address", "state", "aliases", "arns"].map(|name| cell(row, name));
-        println!("{service:<16} {address:<42} {state:<16} {alias:<24} {arn}");
-    }
-    Ok(())
-}
-
-/// Aliases are for people: without the right to list them the table is there all the same.
-async fn aliases(config: &Config, metrics: &Arc<Metrics>) -> Result<BTreeMap<KeyArn, Vec<String>>, Failure> {
-    let mut all = BTreeMap::new();
-    for configuration in &config.configurations {
-        if let Provider::AwsKms(kms) = &configuration.provider {
-            let store = AwsKms::connect(&configuration.name, kms, Arc::clone(metrics)).await?;
-            match store.describe_aliases().await {
-                Ok(found) => all.extend(found),
-                Err(error) => eprintln!("sluice: note: no aliases of configuration \"{}\": {error}", configuration.name),
-            }
-        }
-    }
-    Ok(all)
 }
 
 pub(crate) async fn create(

@@ -1,0 +1,159 @@
+//! From a configuration to its parts: those that live as long as the process, and those that a reload exchanges.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::StartError;
+use super::reload::Reports;
+use super::status::{View, WriteProbe};
+use crate::config::{self, Config};
+use crate::journal::sqlite::SqliteJournal;
+use crate::journal::{Journal, JournalError};
+use crate::node::Pool;
+use crate::rpc;
+use crate::rpc::service::{Service, Streams};
+use crate::server::admin::AdminContext;
+use crate::server::{Generation, Served};
+use crate::signing::{Directory, Scheduler, SignLimits, build_store};
+use crate::subscriptions::hub::Hub;
+use crate::subscriptions::lifecycle::Lifecycle;
+use crate::subscriptions::receipts::Receipts;
+use crate::telemetry::metrics::Metrics;
+use crate::transactions::chain::{Chain, Parts};
+
+/// What lives as long as the process: a reload leaves it alone.
+pub(super) struct Foundation {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) journal: Arc<SqliteJournal>,
+    pub(super) directory: Arc<Directory>,
+    /// By name.
+    pub(super) environments: HashMap<String, Streams>,
+    /// Where clients are listened to.
+    pub(super) listen: SocketAddr,
+    pub(super) started: Instant,
+    pub(super) reports: Arc<Reports>,
+    pub(super) probe: WriteProbe,
+    pub(super) stop: CancellationToken,
+}
+
+impl Foundation {
+    /// Opens the journal and the key stores, and starts the environments.
+    pub(super) async fn open(config: &Config) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new()?);
+        metrics.start_time.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        let journal = open_journal(config, &metrics).await?;
+        let directory = open_directory(config, journal.clone(), &metrics).await?;
+        let scheduler = Scheduler::start(sign_limits(config), Arc::clone(&metrics));
+        let stop = CancellationToken::new();
+        let lifecycle = Lifecycle::new(journal.clone());
+        let mut environments = HashMap::new();
+        for environment in &config.environments {
+            let parts =
+                ChainParts { journal: journal.clone(), directory: &directory, scheduler: &scheduler, metrics: &metrics, stop: &stop };
+            environments.insert(environment.name.clone(), open_chain(environment, parts, &lifecycle).await?);
+        }
+        Ok(Self {
+            metrics,
+            journal,
+            directory,
+            environments,
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            started: Instant::now(),
+            reports: Arc::default(),
+            probe: WriteProbe::default(),
+            stop,
+        })
+    }
+
+    pub(super) fn chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
+        self.environments.values().map(|streams| &streams.chain)
+    }
+}
+
+/// Finds the keys of every service, anew each time, and makes what the listeners serve by. Nothing is in force before it is
+/// exchanged for the generation `before`.
+pub(super) async fn generation(
+    foundation: &Arc<Foundation>,
+    config: &Config,
+    before: Option<&Generation>,
+) -> Result<Generation, StartError> {
+    let metrics = &foundation.metrics;
+    let mut services = Vec::new();
+    let mut served = Vec::new();
+    for service in &config.services {
+        let Some(streams) = foundation.environments.get(&service.environment) else { continue };
+        let keys = foundation.directory.select(&service.configurations, &service.keys).await;
+        let keys = keys.map_err(|error| StartError::Keys { name: service.name.clone(), error: Box::new(error) })?;
+        if keys.addresses().is_empty() {
+            tracing::warn!(service = %service.name, "the service has no key that can sign");
+        }
+        let made = Arc::new(Service::new(service, keys, streams.clone(), metrics));
+        served.push(Served {
+            name: service.name.clone(),
+            environment: service.environment.clone(),
+            methods: rpc::module(Arc::clone(&made))?.into(),
+            pass_through: Arc::clone(&made) as _,
+            limits: service.limits,
+        });
+        services.push(made);
+    }
+    let view = View::new(Arc::clone(foundation), config.clone(), services);
+    let context = AdminContext { metrics: Arc::clone(metrics), overview: Arc::new(view) };
+    Ok(Generation::open(config, served, context, before, metrics).await?)
+}
+
+async fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<SqliteJournal>, StartError> {
+    let (path, metrics) = (config.journal.path.clone(), Arc::clone(metrics));
+    let opened = tokio::task::spawn_blocking(move || SqliteJournal::open(&path, metrics)).await;
+    Ok(opened.map_err(|error| JournalError::Unusable(error.to_string()))??)
+}
+
+/// Opens every key store and the directory over them.
+pub async fn open_directory(config: &Config, journal: Arc<dyn Journal>, metrics: &Arc<Metrics>) -> Result<Arc<Directory>, StartError> {
+    let mut stores = Vec::new();
+    for configuration in &config.configurations {
+        let name = configuration.name.clone();
+        match build_store(configuration, Arc::clone(metrics)).await {
+            Ok(store) => stores.push((name, store)),
+            Err(error) => return Err(StartError::KeyStore { name, error }),
+        }
+    }
+    Directory::open(journal, stores).await.map_err(|error| StartError::Keys { name: "*".into(), error: Box::new(error) })
+}
+
+fn sign_limits(config: &Config) -> HashMap<String, SignLimits> {
+    config.configurations.iter().map(|configuration| (configuration.name.clone(), SignLimits::of(configuration))).collect()
+}
+
+struct ChainParts<'a> {
+    journal: Arc<dyn Journal>,
+    directory: &'a Arc<Directory>,
+    scheduler: &'a Scheduler,
+    metrics: &'a Arc<Metrics>,
+    stop: &'a CancellationToken,
+}
+
+async fn open_chain(environment: &config::Environment, parts: ChainParts<'_>, lifecycle: &Arc<Lifecycle>) -> Result<Streams, StartError> {
+    let ChainParts { journal, directory, scheduler, metrics, stop } = parts;
+    let pinned = journal.chain(environment.chain_id).await?.map(|pin| pin.genesis);
+    let pool = Pool::start(environment, pinned, Arc::clone(metrics), stop.child_token());
+    let (receipts, seen) = mpsc::unbounded_channel();
+    let keys = Arc::clone(directory);
+    let chain = Chain::start(Parts {
+        environment: environment.clone(),
+        pool: pool.clone(),
+        journal,
+        scheduler: scheduler.clone(),
+        key_of: Arc::new(move |address| keys.get(&address)),
+        receipts,
+        metrics: Arc::clone(metrics),
+        stop: stop.child_token(),
+    });
+    let hub = Hub::new(pool, environment.node_deadline, stop.child_token());
+    Ok(Streams { chain, hub, receipts: Receipts::start(seen), lifecycle: Arc::clone(lifecycle) })
+}

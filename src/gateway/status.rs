@@ -1,0 +1,246 @@
+//! What /status, /readyz and /readyz/NAME show. No secrets: addresses, names, labels of nodes, and words that repeat no URL.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use alloy_primitives::Address;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+
+use super::build::Foundation;
+use crate::config::{self, Config};
+use crate::journal::sqlite::SqliteJournal;
+use crate::node::EndpointState;
+use crate::rpc::service::Service;
+use crate::server::Generation;
+use crate::server::admin::{Overview, Readiness};
+
+/// How long the proof that the journal can write is good for: probes that come faster make no further write.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long the journal may take to write.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// When the journal last proved that it can write.
+#[derive(Debug, Default)]
+pub(super) struct WriteProbe(Mutex<Option<Instant>>);
+
+impl WriteProbe {
+    /// Writes, unless that was done a moment ago; the error is for anybody to read.
+    async fn check(&self, journal: &SqliteJournal) -> Result<(), &'static str> {
+        let proved = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if proved.is_some_and(|at| at.elapsed() < FRESH) && !journal.fatal().is_cancelled() {
+            return Ok(());
+        }
+        let proof = match tokio::time::timeout(PATIENCE, journal.probe()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the journal cannot write");
+                Err("the journal cannot write")
+            }
+            Err(_) => Err("the journal does not write in time"),
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = proof.is_ok().then(Instant::now);
+        proof
+    }
+}
+
+/// One reading of the configuration, as operators see it.
+pub(super) struct View {
+    foundation: Arc<Foundation>,
+    config: Config,
+    services: Vec<Arc<Service>>,
+}
+
+impl View {
+    pub(super) fn new(foundation: Arc<Foundation>, config: Config, services: Vec<Arc<Service>>) -> Self {
+        Self { foundation, config, services }
+    }
+
+    async fn writable(&self) -> Result<(), &'static str> {
+        self.foundation.probe.check(&self.foundation.journal).await
+    }
+
+    fn service(&self, service: &Service, now: &Generation) -> Value {
+        let (rpc, wss) = urls(&self.config.server, self.foundation.listen, &service.name);
+        let fault = fault(service);
+        let mut keys = BTreeMap::<String, Vec<Address>>::new();
+        for key in service.keys.iter() {
+            keys.entry(key.state().word()).or_default().push(key.address());
+        }
+        let configured = self.config.services.iter().find(|configured| *configured.name == *service.name);
+        json!({
+            "name": &*service.name,
+            "environment": service.chain.environment().name,
+            "configurations": configured.map(|configured| &configured.configurations),
+            "default": now.is_default(&service.name),
+            "rpc": rpc,
+            "wss": wss,
+            "ready": fault.is_none(),
+            "reason": fault,
+            "connections": now.connections(&service.name),
+            "limits": configured.map(|configured| limits(&configured.limits)),
+            "keys": keys,
+        })
+    }
+
+    fn environment(&self, environment: &config::Environment) -> Option<Value> {
+        let chain = &self.foundation.environments.get(&environment.name)?.chain;
+        let head = chain.pool().heads().borrow().clone();
+        let endpoints: Vec<Value> = chain.pool().endpoints().iter().map(|state| endpoint(state, environment.chain_id)).collect();
+        Some(json!({
+            "name": environment.name,
+            "chainId": environment.chain_id,
+            "ready": chain.is_open() && chain.fault().is_none(),
+            "head": head.map(|head| json!({ "number": head.number, "hash": head.hash, "ageSeconds": age(head.timestamp) })),
+            "endpoints": endpoints,
+        }))
+    }
+
+    async fn journal(&self) -> Value {
+        let journal = &self.foundation.journal;
+        let written = self.writable().await;
+        let status = journal.status().await;
+        if let Err(error) = &status {
+            tracing::warn!(%error, "the journal cannot be looked at");
+        }
+        let status = status.ok();
+        json!({
+            "engine": "sqlite",
+            "path": self.config.journal.path.display().to_string(),
+            "bytes": status.map(|status| status.bytes),
+            "newestPosition": status.map(|status| status.newest_position),
+            "writable": written.is_ok(),
+            "reason": written.err(),
+        })
+    }
+}
+
+impl Overview for View {
+    fn status<'a>(&'a self, now: &'a Generation) -> BoxFuture<'a, Value> {
+        async move {
+            let services: Vec<Value> = self.services.iter().map(|service| self.service(service, now)).collect();
+            let environments: Vec<Value> = self.config.environments.iter().filter_map(|one| self.environment(one)).collect();
+            json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "uptimeSeconds": self.foundation.started.elapsed().as_secs(),
+                "configuration": self.foundation.reports.show(),
+                "services": services,
+                "environments": environments,
+                "journal": self.journal().await,
+            })
+        }
+        .boxed()
+    }
+
+    fn readiness(&self) -> BoxFuture<'_, Readiness> {
+        async move {
+            let mut reasons: Vec<String> = self.writable().await.err().map(str::to_owned).into_iter().collect();
+            let writable = reasons.is_empty();
+            let faults: Vec<String> =
+                self.services.iter().filter_map(|service| Some(format!("service {}: {}", service.name, fault(service)?))).collect();
+            let accepts = faults.len() < self.services.len();
+            reasons.extend(faults);
+            Readiness { ready: accepts && writable, reasons }
+        }
+        .boxed()
+    }
+
+    fn service_readiness<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<Readiness>> {
+        async move {
+            let service = self.services.iter().find(|service| &*service.name == name)?;
+            let reasons: Vec<String> = self.writable().await.err().map(str::to_owned).into_iter().chain(fault(service)).collect();
+            Some(Readiness { ready: reasons.is_empty(), reasons })
+        }
+        .boxed()
+    }
+}
+
+/// Why the service can accept no send now, if so.
+fn fault(service: &Service) -> Option<String> {
+    if let Some(fault) = service.chain.fault() {
+        Some(fault.to_string())
+    } else if !service.chain.is_open() {
+        Some("its chain is not open yet".to_owned())
+    } else if service.keys.addresses().is_empty() {
+        Some("no key can sign".to_owned())
+    } else {
+        None
+    }
+}
+
+/// What clients connect to: over HTTP and over WebSocket.
+fn urls(server: &config::Server, listen: SocketAddr, service: &str) -> (String, String) {
+    let base = match &server.public_url {
+        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+        None => format!("{}://{listen}", if server.tls.is_some() { "https" } else { "http" }),
+    };
+    // http becomes ws and https wss.
+    let socket = base.replacen("http", "ws", 1);
+    (format!("{base}/{service}"), format!("{socket}/{service}"))
+}
+
+fn limits(limits: &config::ServiceLimits) -> Value {
+    json!({
+        "maxConnections": limits.max_connections,
+        "maxSubscriptions": limits.max_subscriptions,
+        "maxBatchItems": limits.max_batch_items,
+        "maxCallsInFlight": limits.max_calls_in_flight.max(limits.max_batch_items),
+        "maxRequestsPerSecond": limits.max_requests_per_second,
+    })
+}
+
+/// An endpoint that is up has proved that it is on the chain.
+fn endpoint(state: &EndpointState, chain_id: u64) -> Value {
+    json!({
+        "label": state.label,
+        "up": state.up,
+        "chainId": state.up.then_some(chain_id),
+        "head": state.head,
+        "headAgeSeconds": state.head_timestamp.map(age),
+        "reconnects": state.reconnects,
+        "strayFrames": state.stray_frames,
+        "error": state.detail,
+        "lastError": state.last_error.as_ref().map(|(at, why)| json!({ "at": time(*at), "message": &**why })),
+    })
+}
+
+/// Whole seconds since a block's time stamp; 0 for one that is ahead of our clock.
+fn age(timestamp: u64) -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().saturating_sub(timestamp)
+}
+
+/// As RFC 3339 writes it, in UTC.
+pub(super) fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(lines: &str) -> config::Server {
+        let text = format!(
+            "[server]\n{lines}\n[journal]\npath = \"a\"\n[[environment]]\nname = \"a\"\nchain_id = 1\nnodes = [{{ url = \"ws://a\" }}]\n\
+             [[configuration]]\nname = \"a\"\nprovider = \"aws_kms\"\nregion = \"a\"\n[[service]]\nname = \"a\"\nenvironment = \"a\"\n\
+             configurations = [\"a\"]\n"
+        );
+        config::parse(&text, []).unwrap().server
+    }
+
+    #[test]
+    fn urls_go_by_tls_and_by_what_is_public() {
+        let listen = "127.0.0.1:8545".parse().unwrap();
+        let of = |lines: &str| urls(&server(lines), listen, "pay");
+        let pair = |rpc: &str, wss: &str| (rpc.to_owned(), wss.to_owned());
+        assert_eq!(of(""), pair("http://127.0.0.1:8545/pay", "ws://127.0.0.1:8545/pay"));
+        assert_eq!(of("tls = { certificate = \"c\", key = \"k\" }"), pair("https://127.0.0.1:8545/pay", "wss://127.0.0.1:8545/pay"));
+        assert_eq!(of("public_url = \"https://s.example.org\""), pair("https://s.example.org/pay", "wss://s.example.org/pay"));
+        assert_eq!(
+            of("public_url = \"http://s.example.org:81/http/\""),
+            pair("http://s.example.org:81/http/pay", "ws://s.example.org:81/http/pay")
+        );
+    }
+}
