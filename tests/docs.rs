@@ -9,12 +9,13 @@ use std::process::Command;
 use sluice_gateway::config;
 use sluice_gateway::rpc::errors::Reason;
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "docs/architecture.md",
     "docs/configuration.md",
     "docs/errors.md",
     "docs/journal.md",
+    "docs/operations.md",
     "docs/sluice-namespace.md",
     "deploy/README.md",
     "dashboards/README.md",

@@ -8,6 +8,7 @@ use sluice_gateway::config::{Config, Environment};
 use sluice_gateway::gateway::open_directory;
 use sluice_gateway::journal::Journal;
 use sluice_gateway::node::Pool;
+use sluice_gateway::server::check_files;
 use sluice_gateway::signing::{Directory, KeyState};
 use sluice_gateway::telemetry::metrics::Metrics;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,10 @@ pub(crate) async fn check(path: &Path, offline: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let mut faults = 0;
+    for error in check_files(&config).await {
+        println!("FAIL  {error}");
+        faults += 1;
+    }
     let metrics = Arc::new(Metrics::new().map_err(|error| Failure::Failed(error.to_string()))?);
     let journal = keys_on_record(&config)?;
     for environment in &config.environments {

@@ -76,6 +76,14 @@ impl Access {
     }
 }
 
+/// Reads the tokens and certificates of both listeners, as a start or a reload would; every error.
+pub async fn check_files(config: &Config) -> Vec<ServerError> {
+    let (server, admin) = (&config.server, &config.admin);
+    let clients = Access::open(server.token_file.as_deref(), &server.origins, server.tls.as_ref()).await;
+    let operators = Access::open(admin.token_file.as_deref(), &[], admin.tls.as_ref()).await;
+    [clients.err(), operators.err()].into_iter().flatten().collect()
+}
+
 /// jsonrpsee's side of one service.
 pub(super) struct ServiceEntry {
     pub(super) name: Arc<str>,

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::accept::Door;
 pub use self::error::ServerError;
-pub use self::generation::{Generation, Live, Served};
+pub use self::generation::{Generation, Live, Served, check_files};
 use self::http::RpcHandler;
 use crate::policy::Principal;
 

@@ -132,6 +132,8 @@ async fn check_proves_node_chain_and_keys() {
     assert_eq!(good.status.code(), Some(0), "{}", words(&good));
     assert!(words(&good).contains(&address.to_string()), "{}", words(&good));
     assert!(!world.journal().exists(), "check leaves nothing behind");
+    let no_token = checked(vec![("SLUICE__SERVER__TOKEN_FILE", "no-such-token")]).await.unwrap();
+    assert!(no_token.status.code() == Some(1) && words(&no_token).contains("no-such-token"), "{}", words(&no_token));
     let other_chain = checked(vec![("SLUICE__ENVIRONMENT__DEV__CHAIN_ID", "1")]).await.unwrap();
     assert_eq!(other_chain.status.code(), Some(1), "{}", words(&other_chain));
     assert!(words(&other_chain).contains("31337"), "{}", words(&other_chain));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::anvil::{Anvil, parse};
 use crate::support::gateway::{run, sluice, words};
 use crate::support::soon;
-use crate::support::world::{World, transfer};
+use crate::support::world::{World, environment, service, transfer};
 
 /// What a command prints as JSON.
 async fn printed(arguments: &[&str]) -> Value {
@@ -27,23 +27,14 @@ async fn table(arguments: &[&str]) -> (Vec<Vec<String>>, String) {
     (text.lines().map(cells).collect(), String::from_utf8(output.stderr).unwrap())
 }
 
-fn service(name: &str, environment: &str, app: &str) -> String {
-    format!(
-        "[[service]]\nname = \"{name}\"\nenvironment = \"{environment}\"\nconfigurations = [\"kms\"]\nkeys = {{ tag = {{ app = \"{app}\" }} }}\n"
-    )
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_listed_with_balance_and_nonces_in_each_environment() {
     let Some(mut world) = World::start("keys_are_listed_with_balance_and_nonces_in_each_environment").await else { return };
     let side = Anvil::start(world.folder.path(), &["--chain-id", "1337"]).await;
     let (shared, other) = (world.accounts(1).await[0], world.accounts_of("payroll", 1).await[0]);
     side.call("anvil_setBalance", json!([shared, "0x16345785d8a0000"])).await.unwrap();
-    world.extra.environment = format!(
-        "[[environment]]\nname = \"side\"\nchain_id = 1337\nnodes = [{{ url = \"ws://{}\" }}]\n\
-         [[environment]]\nname = \"down\"\nchain_id = 1\nnodes = [{{ url = \"ws://user:s3cret@127.0.0.1:1/s3cret\" }}]\n",
-        side.address
-    );
+    world.extra.environment =
+        environment("side", 1337, &format!("ws://{}", side.address)) + &environment("down", 1, "ws://user:s3cret@127.0.0.1:1/s3cret");
     world.extra.service =
         [service("side", "side", "payments"), service("payroll", "dev", "payroll"), service("far", "down", "payroll")].concat();
     let file = world.configuration();

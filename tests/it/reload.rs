@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::anvil::parse;
 use crate::support::soon;
-use crate::support::world::{World, transfer};
+use crate::support::world::{World, service, transfer};
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"eth_chainId","params":[]}"#;
 
@@ -172,9 +172,7 @@ async fn a_retagged_key_changes_its_service_and_keeps_its_nonces() {
     let Some(mut world) = World::start("a_retagged_key_changes_its_service_and_keeps_its_nonces").await else { return };
     let account = world.accounts(1).await[0];
     world.accounts_of("payroll", 1).await;
-    world.extra.service = "[[service]]\nname = \"payroll\"\nenvironment = \"dev\"\nconfigurations = [\"kms\"]\n\
-                           keys = { tag = { app = \"payroll\" } }\n"
-        .into();
+    world.extra.service = service("payroll", "dev", "payroll");
     let mut gateway = world.gateway().await;
     let (payments, payroll) = (gateway.connect().await, gateway.connect_to("payroll").await);
     for value in 0..2 {
@@ -288,4 +286,33 @@ async fn what_needs_a_restart_is_named_and_the_rest_is_in_force() {
     world.configuration();
     assert_eq!(gateway.reload().await.0, "applied");
     assert_eq!(gateway.status().await["configuration"]["needsRestart"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reloads_in_the_middle_of_sends_lose_and_double_nothing() {
+    let Some(mut world) = World::start("reloads_in_the_middle_of_sends_lose_and_double_nothing").await else { return };
+    let accounts = world.accounts(2).await;
+    let mut gateway = world.gateway().await;
+    let client = Arc::new(gateway.connect().await);
+    let mut told = Vec::<B256>::new();
+    for round in 0..8u64 {
+        world.slow_signs(30);
+        let sends: Vec<_> =
+            (0..20).map(|i| client.start("eth_sendTransaction", transfer(accounts[i % 2], round * 100 + i as u64))).collect();
+        // Another limit each time, so that there is something to exchange.
+        world.extra.server = format!("max_batch_items = {}", 100 + round);
+        world.configuration();
+        assert_eq!(gateway.reload().await.0, "applied");
+        for send in sends {
+            told.push(parse(&soon("an answer", send).await.unwrap()));
+        }
+    }
+    for hash in &told {
+        world.mined(*hash).await;
+    }
+    let nonces = world.anvil.nonces().await;
+    for account in &accounts {
+        assert_eq!(nonces[account], (0..80).collect::<Vec<_>>());
+    }
+    assert_eq!(gateway.status().await["configuration"]["reloads"], json!({ "applied": 8, "refused": 0 }));
 }

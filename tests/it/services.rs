@@ -8,20 +8,8 @@ use sluice_load_tests::http;
 
 use crate::support::anvil::{Anvil, parse};
 use crate::support::gateway::Gateway;
-use crate::support::world::{World, transfer};
+use crate::support::world::{World, environment, service, transfer};
 use crate::support::{eventually, journal, soon};
-
-/// Another service, for the end of the configuration.
-fn service(name: &str, environment: &str, app: &str) -> String {
-    format!(
-        "[[service]]\nname = \"{name}\"\nenvironment = \"{environment}\"\nconfigurations = [\"kms\"]\nkeys = {{ tag = {{ app = \"{app}\" }} }}\n"
-    )
-}
-
-/// Another environment, for the end of those.
-fn environment(name: &str, chain_id: u64, url: &str) -> String {
-    format!("[[environment]]\nname = \"{name}\"\nchain_id = {chain_id}\nnodes = [{{ url = \"{url}\" }}]\n")
-}
 
 fn addresses(value: &Value) -> BTreeSet<Address> {
     value.as_array().unwrap().iter().map(parse).collect()
@@ -176,6 +164,8 @@ async fn status_shows_services_keys_nodes_and_journal_without_secrets() {
     assert!(on_record["bytes"].as_u64().unwrap() > 0 && on_record["newestPosition"].as_i64().unwrap() > 0, "{on_record}");
     assert_eq!(on_record["path"], world.journal().to_str().unwrap());
 
+    let mut shown = BTreeSet::new();
+    members(&page, "", &mut shown);
     // States are those of the last reading.
     let disabled = key_of(&world, accounts[0]).await;
     world.kms.call("DisableKey", json!({ "KeyId": disabled })).await;
@@ -187,8 +177,35 @@ async fn status_shows_services_keys_nodes_and_journal_without_secrets() {
     assert_eq!((&page["services"][0]["ready"], &page["services"][0]["reason"]), (&json!(false), &json!("no key can sign")));
     let (status, why) = gateway.admin("readyz").await;
     assert_eq!(status, 503, "{why}");
+    members(&page, "", &mut shown);
+    // What is null now is documented by what is in it.
+    let documented = documented();
+    shown.retain(|path| !documented.iter().any(|member| member.starts_with(&format!("{path}."))));
+    assert_eq!(shown, documented);
     let (text, log) = (page.to_string() + &why, gateway.process.log());
     assert!(!text.contains("s3cret") && !log.contains("s3cret"), "{text}");
+}
+
+/// The members of a page by their paths. An object whose names are data, not members, is one member.
+fn members(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(entries) if path != "services[].keys" => {
+            let dot = if path.is_empty() { "" } else { "." };
+            entries.iter().for_each(|(name, value)| members(value, &format!("{path}{dot}{name}"), found));
+        }
+        Value::Array(items) if items.iter().all(Value::is_object) && !items.is_empty() => {
+            items.iter().for_each(|item| members(item, &format!("{path}[]"), found));
+        }
+        _ => drop(found.insert(path.to_owned())),
+    }
+}
+
+/// What docs/operations.md lists.
+fn documented() -> BTreeSet<String> {
+    let page = include_str!("../../docs/operations.md");
+    let section = page.split("\n## Status\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    rows.flat_map(|cell| cell.split('`').filter(|word| !word.starts_with(", ") && !word.is_empty())).map(str::to_owned).collect()
 }
 
 /// As /status writes it.

@@ -160,6 +160,17 @@ keys = {{ tag = {{ app = "{name}" }} }}
     }
 }
 
+/// Another environment, for the end of those.
+pub(crate) fn environment(name: &str, chain_id: u64, url: &str) -> String {
+    format!("[[environment]]\nname = \"{name}\"\nchain_id = {chain_id}\nnodes = [{{ url = \"{url}\" }}]\n")
+}
+
+/// Another service, for the end of the configuration.
+pub(crate) fn service(name: &str, environment: &str, app: &str) -> String {
+    let keys = format!("{{ tag = {{ app = \"{app}\" }} }}");
+    format!("[[service]]\nname = \"{name}\"\nenvironment = \"{environment}\"\nconfigurations = [\"kms\"]\nkeys = {keys}\n")
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
