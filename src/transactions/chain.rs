@@ -340,9 +340,12 @@ impl Chain {
         tokio::time::timeout(patience, asked).await.unwrap_or(Err(TransactionError::Call(CallError::Deadline(patience))))
     }
 
-    /// What the account has in hand; an error if its task cannot say so within `node_deadline`.
+    /// What the account has in hand; an error if the chain is not open yet, or the account's task cannot say so within
+    /// `node_deadline`. Asks no node.
     pub async fn figures(self: &Arc<Self>, address: Address) -> Result<Figures, TransactionError> {
-        self.ready().await?;
+        if !self.is_open() {
+            return Err(TransactionError::Call(CallError::Unavailable));
+        }
         let (reply, answer) = oneshot::channel();
         let patience = self.environment.node_deadline;
         let asked = async {

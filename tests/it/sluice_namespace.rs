@@ -306,3 +306,29 @@ async fn no_notifications(gateway: &Gateway) {
         assert_eq!((&answer["error"]["code"], &answer["error"]["data"]["reason"]), (&json!(-32601), &json!("unsupported")), "{answer}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_record_is_told_without_a_node() {
+    let Some(mut world) = World::start("what_is_on_record_is_told_without_a_node").await else { return };
+    let accounts = world.accounts(1).await;
+    let mut gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let mut stream = follow(&client, json!({})).await;
+    let hash = send(&client, accounts[0], 1).await;
+    let told = until(&mut stream, "included").await;
+    world.anvil.stop();
+    let account = ask(&client, "sluice_getAccount", json!([accounts[0]])).await.unwrap();
+    assert_eq!((&account["nextNonce"], &account["live"]["queued"]), (&json!("0x1"), &json!("0x0")));
+    gateway.process.kill();
+
+    let gateway = world.listening().await;
+    let client = gateway.connect().await;
+    let found = ask(&client, "sluice_getTransaction", json!([hash])).await.unwrap();
+    assert_eq!((&found["state"], &found["receipt"]), (&json!("included"), &told.last().unwrap()["receipt"]));
+    let listed = ask(&client, "sluice_listTransactions", json!([])).await.unwrap();
+    assert_eq!((&listed["transactions"][0]["hash"], &listed["next"]), (&hash, &Value::Null));
+    let account = ask(&client, "sluice_getAccount", json!([accounts[0]])).await.unwrap();
+    assert_eq!((&account["nextNonce"], &account["counts"], &account["live"]), (&json!("0x1"), &json!({ "included": "0x1" }), &Value::Null));
+    let mut again = follow(&client, json!({ "after": "start" })).await;
+    assert_eq!(until(&mut again, "included").await, told, "with the receipt");
+}
