@@ -166,6 +166,9 @@ pub struct OpenSlot {
     pub own: Option<(TransactionId, B256)>,
 }
 
+/// What a read brings.
+pub type Answer<T> = BoxFuture<'static, Result<T, JournalError>>;
+
 /// The reads.
 pub trait History: Send + Sync + std::fmt::Debug + 'static {
     /// Changes after each group of commits that wrote something: whoever follows the journal reads on then.
@@ -173,24 +176,24 @@ pub trait History: Send + Sync + std::fmt::Debug + 'static {
 
     /// Events of the scope behind `position`, in order of commit. Nothing that is committed later ever comes before an event
     /// that was read.
-    fn events(&self, scope: Scope, position: i64, bounds: Bounds) -> BoxFuture<'static, Result<Vec<StoredEvent>, JournalError>>;
+    fn events(&self, scope: Scope, position: i64, bounds: Bounds) -> Answer<Vec<StoredEvent>>;
 
     /// The event of the scope that has this number in its account.
-    fn event(&self, scope: Scope, address: Address, sequence: u64) -> BoxFuture<'static, Result<Option<StoredEvent>, JournalError>>;
+    fn event(&self, scope: Scope, address: Address, sequence: u64) -> Answer<Option<StoredEvent>>;
 
     /// The newest event of the scope.
-    fn last_event(&self, scope: Scope) -> BoxFuture<'static, Result<Option<StoredEvent>, JournalError>>;
+    fn last_event(&self, scope: Scope) -> Answer<Option<StoredEvent>>;
 
     /// The position before the first event of each of these transactions of the scope; an error's value names one that is not
     /// the scope's.
-    fn begin_of(&self, scope: Scope, ids: Vec<TransactionId>) -> BoxFuture<'static, Result<Result<i64, TransactionId>, JournalError>>;
+    fn begin_of(&self, scope: Scope, ids: Vec<TransactionId>) -> Answer<Result<i64, TransactionId>>;
 
     /// One transaction of the scope.
-    fn life(&self, scope: Scope, name: Name) -> BoxFuture<'static, Result<Option<Life>, JournalError>>;
+    fn life(&self, scope: Scope, name: Name) -> Answer<Option<Life>>;
 
     /// Transactions of the scope.
-    fn list(&self, scope: Scope, query: ListQuery) -> BoxFuture<'static, Result<ListPage, JournalError>>;
+    fn list(&self, scope: Scope, query: ListQuery) -> Answer<ListPage>;
 
     /// The account, if it is on record.
-    fn account_record(&self, scope: Scope, address: Address) -> BoxFuture<'static, Result<Option<AccountRecord>, JournalError>>;
+    fn account_record(&self, scope: Scope, address: Address) -> Answer<Option<AccountRecord>>;
 }

@@ -71,7 +71,8 @@ fn name(text: &str) -> Option<Name> {
 async fn transaction(params: &Params<'_>, service: &Service, extensions: &Extensions) -> Answer {
     let text: String = Arguments::of(params)?.required(0)?;
     let name = name(&text).ok_or_else(|| invalid_argument(0, "neither a transaction id nor a transaction hash"))?;
-    let found = service.lifecycle.history().life(service.scope(extensions), name).await.map_err(|error| unreadable(&error))?;
+    let found =
+        service.lifecycle.read(|history| history.life(service.scope(extensions), name)).await.map_err(|error| unreadable(&error))?;
     match found {
         Some(life) => raw(&LifeView::new(&life)),
         None => Err(RpcError::new(RESOURCE_NOT_FOUND, Reason::NotFound, format!("no transaction {text} of this service")).into()),
@@ -108,7 +109,7 @@ async fn list(params: &Params<'_>, service: &Service, extensions: &Extensions) -
     let seal = Seal::of_list(&scope, &selection);
     let after = options.after.as_deref().map(|text| read_after(text, seal)).transpose()?;
     let query = ListQuery { from, state, ascending, after, limit };
-    let page = service.lifecycle.history().list(scope, query).await.map_err(|error| unreadable(&error))?;
+    let page = service.lifecycle.read(|history| history.list(scope, query)).await.map_err(|error| unreadable(&error))?;
     let next = page.next.map(|id| Cursor::new(seal, *id.0.as_bytes(), &[]).to_string());
     raw(&ListView::new(&page.transactions, next))
 }
@@ -140,7 +141,8 @@ async fn account(params: &Params<'_>, service: &Service, extensions: &Extensions
     let address = service.own_address(Arguments::of(params)?.required(0)?)?;
     let scope = service.scope(extensions);
     let chain_id = scope.chain_id;
-    let (record, live) = tokio::join!(service.lifecycle.history().account_record(scope, address), service.chain.figures(address));
+    let (record, live) =
+        tokio::join!(service.lifecycle.read(|history| history.account_record(scope, address)), service.chain.figures(address));
     let record = record.map_err(|error| unreadable(&error))?;
     raw(&AccountView::new(chain_id, address, record.as_ref(), live.ok()))
 }

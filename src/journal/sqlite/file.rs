@@ -21,7 +21,7 @@ const CHECKED_WHOLE: u64 = 64 << 20;
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Room for the statements of a connection, so that each is parsed once.
-const STATEMENTS: usize = 128;
+const STATEMENTS: usize = 64;
 
 /// The real path: two names of one file must meet in the same lock.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, JournalError> {

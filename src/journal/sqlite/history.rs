@@ -1,14 +1,11 @@
 //! [`History`] on SQLite: each read in one snapshot on a connection of its own.
 
 use alloy_primitives::Address;
-use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::{SqliteJournal, events, transactions};
-use crate::journal::history::{AccountRecord, Bounds, History, Life, ListPage, ListQuery, Name, Scope, StoredEvent};
-use crate::journal::{JournalError, TransactionId};
-
-type Answer<T> = BoxFuture<'static, Result<T, JournalError>>;
+use crate::journal::TransactionId;
+use crate::journal::history::{AccountRecord, Answer, Bounds, History, Life, ListPage, ListQuery, Name, Scope, StoredEvent};
 
 impl History for SqliteJournal {
     fn commits(&self) -> watch::Receiver<u64> {

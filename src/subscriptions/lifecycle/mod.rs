@@ -22,7 +22,7 @@ use self::feed::Feeds;
 use self::filter::Filter;
 use self::ring::Next;
 use self::view::EventView;
-use crate::journal::history::{Bounds, History, Scope, StoredEvent};
+use crate::journal::history::{Answer, Bounds, History, Scope, StoredEvent};
 use crate::journal::{JournalError, TransactionId};
 use crate::subscriptions::connection::ConnectionHandle;
 
@@ -36,8 +36,8 @@ struct Sizes {
 }
 
 const SIZES: Sizes = Sizes { page: Bounds { items: 256, bytes: 256 << 10 }, kept: Bounds { items: 1024, bytes: 1 << 20 } };
-/// Subscribers that read pages of their own at the same time, so that readers are left for everything else.
-const CATCHING_UP: usize = 2;
+/// Reads of the journal that clients ask for, at the same time: others are left for everything else.
+const READS: usize = 2;
 /// Time before a read that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -62,7 +62,7 @@ pub enum OpenError {
     #[error("the cursor is not of this service, principal, chain and filter")]
     Foreign,
     /// Its event is not on record.
-    #[error("the event of the cursor is not on record: the cursor is of another service, or its chain was forgotten")]
+    #[error("the event of the cursor is not on record: it is of another service, of a chain that was forgotten, or of a newer journal")]
     Gone,
     /// No transaction of the scope has this id.
     #[error("no transaction {0} of this service")]
@@ -100,22 +100,20 @@ impl Lifecycle {
 
     fn with_sizes(history: Arc<dyn History>, sizes: Sizes) -> Arc<Self> {
         let feeds = Arc::new(Feeds::new(Arc::clone(&history), sizes));
-        Arc::new(Self { history, feeds, turns: Semaphore::new(CATCHING_UP), page: sizes.page })
+        Arc::new(Self { history, feeds, turns: Semaphore::new(READS), page: sizes.page })
     }
 
-    /// The reads of the journal for clients.
-    pub fn history(&self) -> &Arc<dyn History> {
-        &self.history
+    /// One read that a client asked for, when it has its turn.
+    pub async fn read<T>(&self, read: impl FnOnce(&dyn History) -> Answer<T>) -> Result<T, JournalError> {
+        let _turn = self.turns.acquire().await;
+        read(&*self.history).await
     }
 
     /// Finds where the stream begins. With [`After::Now`] that is behind everything that was committed before this call.
     pub async fn open(&self, scope: Scope, filter: Filter, after: After) -> Result<Stream, OpenError> {
-        let newest = self.history.last_event(scope.clone()).await?.map_or(0, |event| event.position);
+        let newest = self.read(|history| history.last_event(scope.clone())).await?.map_or(0, |event| event.position);
         let seal = Seal::of_stream(&scope, &filter);
-        let begin = match self.history.begin_of(scope.clone(), filter.ids().to_vec()).await? {
-            Ok(begin) => begin,
-            Err(unknown) => return Err(OpenError::Unknown(unknown)),
-        };
+        let begin = self.begin_of(&scope, &filter).await?;
         let position = match after {
             After::Now => newest,
             // Nothing of the named transactions is before their first event.
@@ -129,11 +127,15 @@ impl Lifecycle {
     /// The cursor behind everything that was committed before this call.
     pub async fn cursor(&self, scope: Scope, filter: &Filter) -> Result<String, OpenError> {
         let seal = Seal::of_stream(&scope, filter);
-        if let Err(unknown) = self.history.begin_of(scope.clone(), filter.ids().to_vec()).await? {
-            return Err(OpenError::Unknown(unknown));
-        }
-        let last = self.history.last_event(scope).await?;
+        self.begin_of(&scope, filter).await?;
+        let last = self.read(|history| history.last_event(scope)).await?;
         Ok(last.map_or_else(|| EventCursor::start(seal), |event| EventCursor::behind(seal, &event)).to_string())
+    }
+
+    /// The position before the first event of the transactions that the filter names; an error if one is not on record.
+    async fn begin_of(&self, scope: &Scope, filter: &Filter) -> Result<i64, OpenError> {
+        let begin = self.read(|history| history.begin_of(scope.clone(), filter.ids().to_vec())).await?;
+        begin.map_err(OpenError::Unknown)
     }
 
     async fn find(&self, scope: &Scope, seal: Seal, text: &str) -> Result<i64, OpenError> {
@@ -142,7 +144,7 @@ impl Lifecycle {
             return if cursor == EventCursor::start(seal) { Ok(0) } else { Err(OpenError::Foreign) };
         }
         let (address, sequence) = cursor.event();
-        let event = self.history.event(scope.clone(), address, sequence).await?.ok_or(OpenError::Gone)?;
+        let event = self.read(|history| history.event(scope.clone(), address, sequence)).await?.ok_or(OpenError::Gone)?;
         if cursor.is_behind(seal, &event) { Ok(event.position) } else { Err(OpenError::Foreign) }
     }
 
@@ -189,12 +191,10 @@ impl Lifecycle {
     /// What the journal has behind the position; tried again until it can be read.
     async fn page(&self, scope: &Scope, position: i64) -> Vec<StoredEvent> {
         loop {
-            let turn = self.turns.acquire().await;
-            match self.history.events(scope.clone(), position, self.page).await {
+            match self.read(|history| history.events(scope.clone(), position, self.page)).await {
                 Ok(events) => return events,
                 Err(error) => tracing::warn!(%error, "a lifecycle stream cannot be read yet"),
             }
-            drop(turn);
             tokio::time::sleep(RETRY).await;
         }
     }
