@@ -16,6 +16,7 @@ mod keys;
 mod lifecycle;
 mod lifecycle_stream;
 mod nonces;
+mod openrpc;
 mod proxies;
 mod reload;
 mod services;

@@ -12,6 +12,8 @@ pub(crate) enum Part {
     Python,
     /// geth and the client in Go.
     Go,
+    /// OpenRPC's meta-schema and a validator of JSON Schema.
+    Documents,
 }
 
 pub(crate) fn folder() -> PathBuf {
@@ -46,6 +48,7 @@ pub(crate) fn have(test: &str, parts: &[Part]) -> bool {
             Part::Node => ("node", anvil()),
             Part::Python => ("python", python()),
             Part::Go => ("go", geth()),
+            Part::Documents => ("documents", folder().join("documents/node_modules/ajv")),
         };
         if !probe.exists() || !folder().join(format!("{name}.stamp")).exists() {
             let reason = std::fs::read_to_string(folder().join(format!("{name}.missing")));
