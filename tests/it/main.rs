@@ -10,6 +10,7 @@ mod calls;
 mod chains;
 mod clients;
 mod command_line;
+mod deploy;
 mod errors;
 mod geth;
 mod keys;
