@@ -126,6 +126,18 @@ fn the_page_of_the_sluice_namespace_has_every_method() {
     }
 }
 
+/// A reason that nothing has ever been told is a promise of the page alone.
+#[test]
+fn every_reason_is_told_in_some_test() {
+    let mut text = String::new();
+    for folder in ["tests/it", "src/server/tests"] {
+        sources(&root().join(folder), &mut text);
+    }
+    for word in words() {
+        assert!(text.contains(&format!("\"{word}\"")), "{word}");
+    }
+}
+
 /// Which codes go with which reason is said twice: for people and in the OpenRPC document.
 #[test]
 fn the_page_of_errors_and_the_openrpc_document_have_the_same_codes() {

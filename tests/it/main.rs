@@ -19,6 +19,7 @@ mod lifecycle_stream;
 mod nonces;
 mod openrpc;
 mod proxies;
+mod reasons;
 mod reload;
 mod services;
 mod sluice_namespace;
