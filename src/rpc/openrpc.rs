@@ -19,11 +19,12 @@ use super::service::Service;
 const DOCUMENT: &str = include_str!("openrpc/document.json");
 const ERRORS: &str = include_str!("openrpc/errors.json");
 const SCHEMAS: &str = include_str!("openrpc/schemas.json");
-const METHODS: [&str; 5] = [
+const METHODS: [&str; 6] = [
     include_str!("openrpc/methods/accounts.json"),
     include_str!("openrpc/methods/transactions.json"),
     include_str!("openrpc/methods/messages.json"),
     include_str!("openrpc/methods/subscriptions.json"),
+    include_str!("openrpc/methods/sluice.json"),
     include_str!("openrpc/methods/discovery.json"),
 ];
 

@@ -111,6 +111,8 @@ function named(error, method, what) {
 
 const socket = await Socket.open(ws);
 const called = [];
+// Where the schema of its items is, by subscription.
+const streams = new Map();
 
 for (const [index, method] of document.methods.entries()) {
     const { name, params } = method;
@@ -134,15 +136,17 @@ for (const [index, method] of document.methods.entries()) {
         if (["eth_chainId", "net_version", "eth_sign", "personal_sign"].includes(name) || name.startsWith("eth_signT")) {
             assert.deepEqual(answer.result, example.result.value, `${what}: the same key and the same words give the same answer`);
         }
-        if (name === "eth_subscribe" && !example.name.includes("by hash")) {
+        if (name.endsWith("_subscribe")) {
+            streams.set(answer.result, `/methods/${index}/x-notifications/${values[0]}`);
+        }
+        if (name.endsWith("_subscribe") && !example.name.includes("by hash")) {
             // Something has to happen on the chain.
             for (const send of document.methods.find(({ name }) => name === "eth_sendTransaction").examples) {
                 const { error } = await socket.call("eth_sendTransaction", send.params.map(({ value }) => value));
                 assert.equal(error, undefined);
             }
             const note = await socket.note(answer.result);
-            assert.equal(note.method, "eth_subscription");
-            keeps(note.params.result, `/methods/${index}/x-notifications/${values[0]}`, `${what}, a notification`);
+            assert.equal(note.method, name.replace(/be$/, "ption"));
         }
     }
     called.push(name);
@@ -160,9 +164,14 @@ for (const [index, method] of document.methods.entries()) {
         if (error !== undefined) {
             named(error, method, `${name}(${JSON.stringify(values)})`);
         } else {
-            assert.ok(!needs || values.length > 0 || name === "eth_unsubscribe", `${name} goes without what is required`);
+            assert.ok(!needs || values.length > 0 || name.endsWith("unsubscribe"), `${name} goes without what is required`);
         }
     }
+}
+
+assert.deepEqual(streams.size, new Set(streams.values()).size + 2, "every kind, two of them twice");
+for (const { params } of socket.notes) {
+    keeps(params.result, streams.get(params.subscription), "a notification");
 }
 
 // Over HTTP, and in a batch, there is nothing to notify by.
