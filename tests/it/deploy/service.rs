@@ -146,6 +146,8 @@ async fn the_gateway_makes_only_system_calls_that_the_unit_allows() {
             None => traced.env_remove(name),
         };
     }
+    // By name, so that names are looked up, too.
+    traced.env("SLUICE__ENVIRONMENT__DEV__NODES__0__URL", world.node.url().replace("127.0.0.1", "localhost"));
     let mut gateway = Gateway::start(traced, "payments", &world.folder.path().join("traced.log")).await.ready().await;
     let client = gateway.connect().await;
     let sends: Vec<_> = (0..20).map(|i| client.start("eth_sendTransaction", transfer(accounts[i % 2], 1))).collect();
