@@ -115,7 +115,7 @@ mod tests {
         for reference in &references {
             assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
         }
-        let of_all = ["ParseError", "InvalidRequest", "MethodNotFound", "ResponseTooLarge", "TooManyCalls", "Internal"];
+        let of_all = ["ParseError", "InvalidRequest", "MethodNotFound", "ResponseTooLarge", "TooManyCalls", "ServiceRemoved", "Internal"];
         for kind in ["schemas", "errors"] {
             for name in document["components"][kind].as_object().unwrap().keys() {
                 assert!(of_all.contains(&name.as_str()) || references.contains(&format!("#/components/{kind}/{name}")), "{name}");

@@ -93,7 +93,7 @@ function keeps(value, place, what) {
     assert.ok(validate(value), `${what}: ${ajv.errorsText(validate.errors)} in ${JSON.stringify(value)}`);
 }
 
-const everywhere = ["ParseError", "InvalidRequest", "MethodNotFound", "ResponseTooLarge", "TooManyCalls", "Internal"];
+const everywhere = ["ParseError", "InvalidRequest", "MethodNotFound", "ResponseTooLarge", "TooManyCalls", "ServiceRemoved", "Internal"];
 
 /// Asserts that the error is one that the document has for this method.
 function named(error, method, what) {
