@@ -32,6 +32,8 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// Ask the gateway that runs with this configuration, on this machine, whether it lives
+    Healthcheck(File),
     /// Keys of the configuration
     #[command(subcommand)]
     Keys(Keys),
@@ -148,6 +150,7 @@ fn main() -> ExitCode {
             Command::Serve(file) => commands::serve::serve(&file.path).await,
             Command::Dev(dev) => commands::serve::dev(dev).await,
             Command::Check { file, offline } => commands::check::check(&file.path, offline).await,
+            Command::Healthcheck(file) => commands::healthcheck::healthcheck(&file.path).await,
             Command::Keys(Keys::List { file, json }) => commands::keys::list(&file.path, json).await,
             Command::Keys(Keys::Show { file, address, json }) => commands::keys::show(&file.path, address, json).await,
             Command::Keys(Keys::Create { file, configuration, tags, alias, json }) => {

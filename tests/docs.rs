@@ -126,6 +126,41 @@ fn the_page_of_the_sluice_namespace_has_every_method() {
     }
 }
 
+/// A reason that nothing has ever been told is a promise of the page alone.
+#[test]
+fn every_reason_is_told_in_some_test() {
+    let mut text = String::new();
+    for folder in ["tests/it", "src/server/tests"] {
+        sources(&root().join(folder), &mut text);
+    }
+    for word in words() {
+        assert!(text.contains(&format!("\"{word}\"")), "{word}");
+    }
+}
+
+/// Which codes go with which reason is said twice: for people and in the OpenRPC document.
+#[test]
+fn the_page_of_errors_and_the_openrpc_document_have_the_same_codes() {
+    let page = read("docs/errors.md");
+    let mut on_the_page = BTreeSet::new();
+    for line in section(&page, "Reasons").lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        on_the_page.extend(
+            cells[1]
+                .split(", ")
+                .filter(|code| *code != "none")
+                .map(|code| (cells[0].trim_matches('`').to_owned(), code.parse::<i64>().unwrap())),
+        );
+    }
+    let errors: serde_json::Value = serde_json::from_str(&read("src/rpc/openrpc/errors.json")).unwrap();
+    let mut in_the_document = BTreeSet::new();
+    for error in errors.as_object().unwrap().values() {
+        let reasons = error["data"]["properties"]["reason"]["enum"].as_array().unwrap();
+        in_the_document.extend(reasons.iter().map(|reason| (reason.as_str().unwrap().to_owned(), error["code"].as_i64().unwrap())));
+    }
+    assert_eq!(on_the_page, in_the_document);
+}
+
 #[test]
 fn links_lead_somewhere() {
     for name in PAGES {

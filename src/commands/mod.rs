@@ -1,6 +1,7 @@
 //! One file per command; what they share is how they fail and how they read the configuration.
 
 pub(crate) mod check;
+pub(crate) mod healthcheck;
 pub(crate) mod journal;
 pub(crate) mod keys;
 pub(crate) mod serve;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::StartError;
 use super::reload::Reports;
-use super::status::{View, WriteProbe};
+use super::status::{View, WriteProbe, urls};
 use crate::config::{self, Config};
 use crate::journal::sqlite::SqliteJournal;
 use crate::journal::{Journal, JournalError};
@@ -92,7 +92,7 @@ pub(super) async fn generation(
         if keys.addresses().is_empty() {
             tracing::warn!(service = %service.name, "the service has no key that can sign");
         }
-        let made = Arc::new(Service::new(service, keys, streams.clone(), metrics));
+        let made = Arc::new(Service::new(service, urls(&config.server, foundation.listen, &service.name), keys, streams.clone(), metrics));
         served.push(Served {
             name: service.name.clone(),
             environment: service.environment.clone(),

@@ -64,7 +64,7 @@ impl View {
     }
 
     fn service(&self, service: &Service, now: &Generation) -> Value {
-        let (rpc, wss) = urls(&self.config.server, self.foundation.listen, &service.name);
+        let (rpc, wss) = &service.urls;
         let fault = fault(service);
         let mut keys = BTreeMap::<String, Vec<Address>>::new();
         for key in service.keys.iter() {
@@ -172,7 +172,7 @@ fn fault(service: &Service) -> Option<String> {
 }
 
 /// What clients connect to: over HTTP and over WebSocket.
-fn urls(server: &config::Server, listen: SocketAddr, service: &str) -> (String, String) {
+pub(super) fn urls(server: &config::Server, listen: SocketAddr, service: &str) -> (String, String) {
     let base = match &server.public_url {
         Some(url) => url.as_str().trim_end_matches('/').to_owned(),
         None => format!("{}://{listen}", if server.tls.is_some() { "https" } else { "http" }),

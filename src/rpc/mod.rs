@@ -8,6 +8,7 @@ mod limits;
 mod log_filter;
 mod messages;
 pub mod middleware;
+mod openrpc;
 pub mod order;
 pub mod pass_through;
 pub mod rate;
@@ -32,5 +33,6 @@ pub fn module(service: Arc<Service>) -> Result<RpcModule<Service>, RegisterMetho
     subscribe::register(&mut module)?;
     sluice::register(&mut module)?;
     sluice_subscribe::register(&mut module)?;
+    openrpc::register(&mut module)?;
     Ok(module)
 }

@@ -45,6 +45,8 @@ pub struct Service {
     pub pass_through: Vec<String>,
     /// Open subscriptions, by kind.
     pub subscriptions: IntGaugeVec,
+    /// What clients connect to: over HTTP and over WebSocket.
+    pub urls: (String, String),
 }
 
 /// An environment at work, with its streams.
@@ -62,7 +64,7 @@ pub struct Streams {
 
 impl Service {
     /// A service of the configuration, with its parts.
-    pub fn new(config: &config::Service, keys: ServiceKeys, streams: Streams, metrics: &Metrics) -> Self {
+    pub fn new(config: &config::Service, urls: (String, String), keys: ServiceKeys, streams: Streams, metrics: &Metrics) -> Self {
         let Streams { chain, hub, receipts, lifecycle } = streams;
         Self {
             name: Arc::from(config.name.as_str()),
@@ -74,6 +76,7 @@ impl Service {
             lifecycle,
             pass_through: config.pass_through.clone(),
             subscriptions: metrics.subscriptions.clone(),
+            urls,
         }
     }
 }

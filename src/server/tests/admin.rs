@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::admin::AdminListener;
+use super::super::probe::{ProbeError, livez};
 use super::*;
 
 /// One service, `first`, that is ready when it is told to.
@@ -141,4 +142,45 @@ async fn it_speaks_tls() {
     let (head, body) = exchange(stream, &[], "GET", "/livez", "").await;
     assert_eq!((status(&head), body.as_str()), (200, "ok"));
     admin.finish().await;
+}
+
+fn of(listen: std::net::SocketAddr, tls: Option<config::Tls>) -> config::Admin {
+    config::Admin { listen, tls, plaintext: false, token_file: None }
+}
+
+#[tokio::test]
+async fn a_probe_knows_a_gateway_that_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let token_file = folder.path().join("token");
+    std::fs::write(&token_file, "operator").unwrap();
+    let admin = Admin::start(None, Some(token_file)).await;
+    soon(livez(&of(admin.address, None))).await.unwrap();
+    admin.finish().await;
+    let (files, _) = super::door::certificate(folder.path());
+    let admin = Admin::start(Some(files.clone()), None).await;
+    soon(livez(&of(admin.address, Some(files)))).await.unwrap();
+    assert!(soon(livez(&of(admin.address, None))).await.is_err(), "plain text on a port with TLS");
+    admin.finish().await;
+}
+
+#[tokio::test]
+async fn a_probe_is_not_satisfied_by_anything_else() {
+    let server = Running::start(config()).await;
+    let other = soon(livez(&of(server.address, None))).await;
+    assert!(matches!(other, Err(ProbeError::Status(_))), "{other:?}");
+    server.finish().await;
+    // Bound and not listening: nobody else can get the port meanwhile.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gone = soon(livez(&of(socket.local_addr().unwrap(), None))).await;
+    assert!(matches!(gone, Err(ProbeError::Connection(..))), "{gone:?}");
+    assert!(matches!(livez(&of("127.0.0.1:0".parse().unwrap(), None)).await, Err(ProbeError::NoPort)));
+}
+
+/// The clock is the test's: it goes on when nothing else does.
+#[tokio::test(start_paused = true)]
+async fn a_probe_does_not_wait_for_ever() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nothing = livez(&of(silent.local_addr().unwrap(), None)).await;
+    assert!(matches!(nothing, Err(ProbeError::Silent(_))), "{nothing:?}");
 }

@@ -12,6 +12,12 @@ pub(crate) enum Part {
     Python,
     /// geth and the client in Go.
     Go,
+    /// OpenRPC's meta-schema and a validator of JSON Schema.
+    Documents,
+    /// Docker's parsers of Dockerfiles and compose files.
+    Deploy,
+    /// The libraries of the image's base.
+    Image,
 }
 
 pub(crate) fn folder() -> PathBuf {
@@ -46,15 +52,32 @@ pub(crate) fn have(test: &str, parts: &[Part]) -> bool {
             Part::Node => ("node", anvil()),
             Part::Python => ("python", python()),
             Part::Go => ("go", geth()),
+            Part::Documents => ("documents", folder().join("documents/node_modules/ajv")),
+            Part::Deploy => ("deploy", folder().join("bin/deploy")),
+            Part::Image => ("image", folder().join("image/root")),
         };
         if !probe.exists() || !folder().join(format!("{name}.stamp")).exists() {
             let reason = std::fs::read_to_string(folder().join(format!("{name}.missing")));
             let reason = reason.unwrap_or_else(|_| "scripts/parts has not run".into());
-            // Not by println!: the test harness would keep it to itself.
-            let line = format!("\nSKIP {test}: part {name}: {}\n", reason.trim());
-            let _ = std::io::stderr().write_all(line.as_bytes());
+            skip(test, &format!("part {name}: {}", reason.trim()));
             return false;
         }
     }
     true
+}
+
+/// Whether the machine has this program; otherwise says that this test is skipped.
+pub(crate) fn has_tool(test: &str, name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has = std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    if !has {
+        skip(test, &format!("{name} is not installed"));
+    }
+    has
+}
+
+/// Says that this test is skipped. Not by println!: the test harness would keep it to itself.
+pub(crate) fn skip(test: &str, reason: &str) {
+    let line = format!("\nSKIP {test}: {reason}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }

@@ -1,0 +1,81 @@
+//! What is in deploy/, as far as a machine without a container engine can tell: read by the parsers of Docker, systemd and Prometheus
+//! themselves, and the image's file system put together and run.
+
+mod compose;
+mod dockerfile;
+mod image;
+mod service;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use sluice_gateway::config::{self, Config};
+
+use crate::support::gateway::{run, sluice, words};
+use crate::support::parts;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn deploy(file: &str) -> PathBuf {
+    root().join("deploy").join(file)
+}
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(deploy(file)).unwrap()
+}
+
+/// What Docker's parsers make of a file (tests/parts/deploy).
+fn docker(what: &str, path: &Path) -> Value {
+    let output = run(parsers(what, path));
+    assert!(output.status.success(), "{what}: {}", words(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn parsers(what: &str, path: &Path) -> Command {
+    let mut command = Command::new(parts::folder().join("bin/deploy"));
+    command.arg(what).arg(path).env("NODE_URL", "wss://another.example.org");
+    command
+}
+
+/// The configuration that container and service share.
+fn configuration() -> Config {
+    config::parse(&read("sluice.toml"), []).unwrap()
+}
+
+/// What `configuration` needs to end in order: the calls and then the connections, `server.drain` each, and the cut.
+fn longest_drain(configuration: &Config) -> Duration {
+    configuration.server.drain * 2 + Duration::from_secs(2)
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().map(|items| items.iter().map(|item| item.as_str().unwrap()).collect()).unwrap_or_default()
+}
+
+#[test]
+fn the_sample_configuration_is_right() {
+    let path = deploy("sluice.toml");
+    let output = run(sluice(&["check", "--offline", path.to_str().unwrap()]));
+    assert!(output.status.success(), "{}", words(&output));
+    let config = configuration();
+    for (listener, tls) in [(config.server.listen, &config.server.tls), (config.admin.listen, &config.admin.tls)] {
+        assert!(listener.ip().is_unspecified() && tls.is_none());
+    }
+}
+
+#[test]
+fn prometheus_scrapes_the_gateway_of_the_compose_file() {
+    if !parts::have("prometheus_scrapes_the_gateway_of_the_compose_file", &[parts::Part::Deploy]) {
+        return;
+    }
+    let scrape = docker("yaml", &deploy("prometheus.yml"));
+    let job = &scrape["scrape_configs"][0];
+    assert_eq!(job["static_configs"][0]["targets"][0], format!("gateway:{}", configuration().admin.listen.port()));
+    assert!(job["metrics_path"].is_null(), "/metrics is the default");
+    let project = docker("compose", &deploy("compose.yaml"));
+    let secrets = project["services"]["prometheus"]["secrets"].as_array().unwrap();
+    assert!(secrets.iter().any(|secret| secret["target"] == job["authorization"]["credentials_file"]), "{secrets:?}");
+}
