@@ -20,34 +20,12 @@ pub(crate) async fn serve(path: &Path) -> Result<(), Failure> {
 }
 
 pub(crate) async fn dev(dev: Dev) -> Result<(), Failure> {
-    let folder = tempdir(dev.journal.is_none())?;
-    let journal = match (&dev.journal, &folder) {
-        (Some(path), _) => path.clone(),
-        (None, Some(folder)) => folder.0.join("sluice-dev.db"),
-        (None, None) => return Err(Failure::Failed("no place for the journal".into())),
-    };
+    // Goes with everything in it when the command ends.
+    let folder = tempfile::Builder::new().prefix("sluice-dev-").tempdir();
+    let folder = folder.map_err(|error| Failure::Failed(format!("no place for the journal: {error}")))?;
+    let journal = dev.journal.unwrap_or_else(|| folder.path().join("sluice-dev.db"));
     let config = config::development(dev.node, dev.chain_id, dev.accounts, dev.listen, dev.admin, journal)?;
     run(&config, None).await
-}
-
-/// A folder that goes when the command ends.
-struct Folder(std::path::PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, folder = %self.0.display(), "the development journal could not be removed");
-        }
-    }
-}
-
-fn tempdir(wanted: bool) -> Result<Option<Folder>, Failure> {
-    if !wanted {
-        return Ok(None);
-    }
-    let path = std::env::temp_dir().join(format!("sluice-dev-{}", std::process::id()));
-    std::fs::create_dir_all(&path).map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
-    Ok(Some(Folder(path)))
 }
 
 /// `reload` is the signal that asks to read this file again.

@@ -120,15 +120,16 @@ impl Gateway {
             () = fatal.cancelled() => return Ended::Fatal,
         };
         closing.cancel();
-        if serving.await.is_err() {
+        let finished = serving.await.unwrap_or_else(|_| {
             tracing::error!("the listener ended by a fault");
-        }
+            false
+        });
         foundation.stop.cancel();
         foundation.journal.close().await;
         admin_closing.cancel();
         if administering.await.is_err() {
             tracing::error!("the admin listener ended by a fault");
         }
-        if drained { Ended::Drained } else { Ended::Cut }
+        if drained && finished { Ended::Drained } else { Ended::Cut }
     }
 }

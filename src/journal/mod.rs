@@ -203,6 +203,8 @@ pub enum Record {
         state: AttemptState,
         /// Hash of the slot's payload that this one replaces.
         replaces: Option<B256>,
+        /// Hashes of the payloads that slots of its authorisations have on record, and that it replaces there.
+        takes_over: Vec<B256>,
     },
     /// An attempt reached a state: an event. To a state that it has already: nothing, unless the block differs.
     State {

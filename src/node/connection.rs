@@ -74,8 +74,7 @@ impl Connection {
 
     /// One try to connect and to prove the chain; `None` when told to stop.
     async fn open(&mut self) -> Option<Result<Socket, Fault>> {
-        let (url, endpoint, chain, ids, deadline) =
-            (self.url.clone(), self.endpoint.clone(), self.chain.clone(), self.ids.clone(), self.timing.connect);
+        let (url, chain, ids, deadline) = (self.url.clone(), self.chain.clone(), self.ids.clone(), self.timing.connect);
         let given = self.tls.clone();
         let opening = async move {
             let tls = if url.scheme() == "wss" && given.is_none() {
@@ -86,7 +85,7 @@ impl Connection {
             };
             let prove = async {
                 let mut socket = connect(&url, tls.clone()).await.map_err(|error| Fault::Down(words(&error).into()))?;
-                chain.check(&mut socket, &endpoint.label, &ids).await?;
+                chain.check(&mut socket, &ids).await?;
                 Ok(socket)
             };
             let proved = tokio::time::timeout(deadline, prove).await;

@@ -39,19 +39,20 @@ struct Genesis {
 }
 
 impl Chain {
-    /// Judges what an endpoint says about its chain; the first genesis seen becomes the pin if there was none.
-    fn judge(&self, label: &str, chain_id: u64, genesis: B256) -> Result<(), Fault> {
+    /// Judges what an endpoint says about its chain; the first genesis seen becomes the pin if there was none. Clients are told the
+    /// words, so they do not say which endpoint it is: the log and /status do.
+    fn judge(&self, chain_id: u64, genesis: B256) -> Result<(), Fault> {
         let environment = &self.environment;
         if chain_id != self.chain_id {
             return Err(Fault::WrongChain(
-                format!("environment {environment}: expected chain id {}, but {label} has chain id {chain_id}", self.chain_id).into(),
+                format!("environment {environment}: expected chain id {}, but a node has chain id {chain_id}", self.chain_id).into(),
             ));
         }
         let pinned = *self.genesis.get_or_init(|| genesis);
         if genesis != pinned {
             return Err(Fault::WrongChain(
                 format!(
-                    "environment {environment}: expected genesis {pinned}, but {label} has genesis {genesis}; \
+                    "environment {environment}: expected genesis {pinned}, but a node has genesis {genesis}; \
                      if a development chain was restarted, `sluice journal forget-chain` makes Sluice forget the old one"
                 )
                 .into(),
@@ -61,7 +62,7 @@ impl Chain {
     }
 
     /// Asks the endpoint for its chain id and its genesis, both at once, and judges them. Other frames are passed over.
-    pub(super) async fn check<S>(&self, socket: &mut S, label: &str, ids: &Ids) -> Result<(), Fault>
+    pub(super) async fn check<S>(&self, socket: &mut S, ids: &Ids) -> Result<(), Fault>
     where
         S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error> + Unpin,
     {
@@ -77,7 +78,7 @@ impl Chain {
             if let [Some(chain_id), Some(genesis)] = &answers {
                 let chain_id: U64 = read(chain_id, "eth_chainId")?;
                 let genesis: Genesis = read(genesis, "the genesis block")?;
-                return self.judge(label, chain_id.to(), genesis.hash);
+                return self.judge(chain_id.to(), genesis.hash);
             }
             let message = match socket.next().await {
                 Some(Ok(message)) => message,
@@ -113,20 +114,20 @@ mod tests {
     #[test]
     fn the_first_genesis_becomes_the_pin() {
         let chain = chain(None);
-        assert!(matches!(chain.judge("a", 1, B256::repeat_byte(9)), Err(Fault::WrongChain(_))));
+        assert!(matches!(chain.judge(1, B256::repeat_byte(9)), Err(Fault::WrongChain(_))));
         assert_eq!(chain.genesis.get(), None);
-        assert_eq!(chain.judge("a", 31337, B256::repeat_byte(1)), Ok(()));
+        assert_eq!(chain.judge(31337, B256::repeat_byte(1)), Ok(()));
         assert_eq!(chain.genesis.get(), Some(&B256::repeat_byte(1)));
-        assert!(matches!(chain.judge("b", 31337, B256::repeat_byte(2)), Err(Fault::WrongChain(_))));
+        assert!(matches!(chain.judge(31337, B256::repeat_byte(2)), Err(Fault::WrongChain(_))));
     }
 
     #[test]
     fn a_wrong_chain_is_told_by_name() {
         let chain = chain(Some(B256::repeat_byte(1)));
-        let Err(Fault::WrongChain(text)) = chain.judge("ws://n:1", 1, B256::repeat_byte(1)) else { panic!("accepted") };
-        assert_eq!(&*text, "environment dev: expected chain id 31337, but ws://n:1 has chain id 1");
-        let Err(Fault::WrongChain(text)) = chain.judge("ws://n:1", 31337, B256::repeat_byte(2)) else { panic!("accepted") };
-        for part in ["environment dev", "0x0101", "0x0202", "ws://n:1", "`sluice journal forget-chain`"] {
+        let Err(Fault::WrongChain(text)) = chain.judge(1, B256::repeat_byte(1)) else { panic!("accepted") };
+        assert_eq!(&*text, "environment dev: expected chain id 31337, but a node has chain id 1");
+        let Err(Fault::WrongChain(text)) = chain.judge(31337, B256::repeat_byte(2)) else { panic!("accepted") };
+        for part in ["environment dev", "0x0101", "0x0202", "`sluice journal forget-chain`"] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

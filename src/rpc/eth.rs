@@ -100,13 +100,14 @@ async fn send(params: &Params<'_>, service: &Arc<Service>, extensions: &Extensio
         let words = "authorisations by accounts of this gateway go with eth_sendTransaction";
         return Err(refusal(TransactionError::Unsupported(words.into())));
     }
-    chain.ready().await.map_err(refusal)?;
-    let prepared = if kind == Kind::SignOnly {
-        prepare_as_given(request, &authorisations, chain_id)
-    } else {
-        prepare(request, &authorisations, chain.environment(), chain.pool(), chain.fees()).await
-    };
-    let prepared = prepared.map_err(refusal)?;
+    let prepared = chain.unless_draining(async {
+        chain.ready().await?;
+        match kind {
+            Kind::SignOnly => prepare_as_given(request, &authorisations, chain_id),
+            _ => prepare(request, &authorisations, chain.environment(), chain.pool(), chain.fees()).await,
+        }
+    });
+    let prepared = prepared.await.map_err(refusal)?;
     let new = NewRequest {
         from,
         kind,
@@ -132,7 +133,8 @@ async fn submit(
         turn.wait().await;
     }
     if !others.is_empty() {
-        new.borrowed = service.chain.borrow(others, new.arrived).await.map_err(refusal)?;
+        let borrowed = service.chain.borrow(others, new.arrived);
+        new.borrowed = service.chain.unless_draining(borrowed).await.map_err(refusal)?;
     }
     let submitted = service.chain.submit(new).map_err(refusal)?;
     drop(turn);

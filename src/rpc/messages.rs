@@ -11,6 +11,7 @@ use super::arguments::Arguments;
 use super::eth::usable_key;
 use super::refusals::{invalid_argument, refusal};
 use super::service::Service;
+use crate::signing::MESSAGE;
 use crate::transactions::errors::TransactionError;
 
 type Answer<T> = Result<T, ErrorObjectOwned>;
@@ -45,8 +46,7 @@ fn message(params: &Params<'_>, address: usize, message: usize) -> Answer<(Addre
 /// r ‖ s ‖ v with v 27 or 28, as geth.
 async fn sign(service: &Arc<Service>, address: Address, digest: B256) -> Answer<Bytes> {
     let key = usable_key(service, address).map_err(refusal)?;
-    // Messages hold no nonce: they go before what waits.
-    match service.chain.scheduler().sign(&key, digest, 0).await {
+    match service.chain.scheduler().sign(&key, digest, MESSAGE).await {
         Ok(signature) => Ok(Bytes::copy_from_slice(&signature.as_bytes())),
         Err(error) => {
             tracing::warn!(%error, account = %address, class = ?error.class, "no signature for a message");

@@ -111,8 +111,8 @@ impl Door {
         self.local
     }
 
-    /// Serves until `stop`, then lets the open connections finish for [`Handler::drain`] and cuts the rest.
-    pub(super) async fn run<H: Handler>(self, handler: H, stop: CancellationToken) {
+    /// Serves until `stop`, then lets the open connections finish for [`Handler::drain`] and cuts the rest. Answers whether none was cut.
+    pub(super) async fn run<H: Handler>(self, handler: H, stop: CancellationToken) -> bool {
         let open = TaskTracker::new();
         let cut = CancellationToken::new();
         loop {
@@ -148,13 +148,15 @@ impl Door {
         handler.stop();
         open.close();
         let drain = handler.drain();
-        if timeout(drain, open.wait()).await.is_err() {
-            tracing::warn!(connections = open.len(), after = ?drain, "connections are cut");
-            cut.cancel();
-            if timeout(CUT, open.wait()).await.is_err() {
-                tracing::error!(connections = open.len(), "connections do not end");
-            }
+        if timeout(drain, open.wait()).await.is_ok() {
+            return true;
         }
+        tracing::warn!(connections = open.len(), after = ?drain, "connections are cut");
+        cut.cancel();
+        if timeout(CUT, open.wait()).await.is_err() {
+            tracing::error!(connections = open.len(), "connections do not end");
+        }
+        false
     }
 }
 

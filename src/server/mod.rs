@@ -63,8 +63,8 @@ impl Listener {
     }
 
     /// Serves until `stop`. Then nothing new is accepted or read, what is in flight is finished for `server.drain` at most, and
-    /// what is still open is cut (two seconds more at most).
-    pub async fn run(self, stop: CancellationToken) {
-        self.door.run(self.handler, stop).await;
+    /// what is still open is cut (two seconds more at most). Answers whether nothing was cut.
+    pub async fn run(self, stop: CancellationToken) -> bool {
+        self.door.run(self.handler, stop).await
     }
 }

@@ -21,7 +21,7 @@ use futures_util::future::BoxFuture;
 
 pub use self::directory::{Directory, DirectoryError, ServiceKeys};
 pub use self::key::{Holder, Key};
-pub use self::scheduler::{Scheduler, SignLimits, SignTicket};
+pub use self::scheduler::{MESSAGE, Scheduler, SignLimits, SignTicket};
 pub use self::stores::build_store;
 use crate::config::KeySelection;
 

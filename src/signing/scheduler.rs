@@ -18,6 +18,7 @@ use alloy_primitives::{B256, Signature};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use self::queues::Bounds;
+pub use self::queues::MESSAGE;
 use self::task::{Command, Request, Task};
 use super::key::Key;
 use super::{KeyStoreError, QuotaGroup, SignClass};
@@ -81,7 +82,8 @@ impl Scheduler {
         Self { commands, permits: Arc::new(Semaphore::new(tickets)), tickets: Arc::new(AtomicU64::new(0)) }
     }
 
-    /// Asks for a signature of this digest. Within a key, the lowest `order` (the nonce) goes first, then the first that
+    /// Asks for a signature of this digest. Within a key, messages ([`MESSAGE`]) take turns with transactions, of which the lowest
+    /// `order` (the nonce) goes first, then the first that
     /// arrived. The same digest of the same key, asked again before it is answered, shares one Sign. The ticket gives the
     /// verified signature, or an error by the configuration's deadline. Never waits.
     pub fn sign(&self, key: &Arc<Key>, digest: B256, order: u64) -> SignTicket {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -67,7 +66,7 @@ pub struct Chain {
     pub(super) stop: CancellationToken,
     accounts: Arc<DashMap<Address, Handle>>,
     requests: TaskTracker,
-    draining: AtomicBool,
+    draining: CancellationToken,
     opened: watch::Receiver<bool>,
 }
 
@@ -216,7 +215,7 @@ impl Chain {
             stop: stop.clone(),
             accounts,
             requests: TaskTracker::new(),
-            draining: AtomicBool::new(false),
+            draining: CancellationToken::new(),
             opened,
         });
         tokio::spawn(stop.run_until_cancelled_owned(recover(Arc::clone(&chain), open)));
@@ -260,7 +259,7 @@ impl Chain {
 
     /// Why no send can be accepted now, if so.
     pub fn fault(&self) -> Option<TransactionError> {
-        if self.draining.load(Ordering::Acquire) {
+        if self.draining.is_cancelled() {
             return Some(TransactionError::ShuttingDown);
         }
         self.pool.fault().map(TransactionError::Call)
@@ -284,9 +283,14 @@ impl Chain {
         }
     }
 
+    /// What goes before [`Chain::submit`]: ends with the drain, since nothing is taken after it began.
+    pub async fn unless_draining<T>(&self, work: impl Future<Output = Result<T, TransactionError>>) -> Result<T, TransactionError> {
+        self.draining.run_until_cancelled(work).await.unwrap_or(Err(TransactionError::ShuttingDown))
+    }
+
     /// Puts a request into its account's queue, at once and in the order of the calls.
     pub fn submit(self: &Arc<Self>, new: NewRequest) -> Result<Submitted, TransactionError> {
-        if self.draining.load(Ordering::Acquire) {
+        if self.draining.is_cancelled() {
             return Err(TransactionError::ShuttingDown);
         }
         let (sender, answer) = oneshot::channel();
@@ -357,7 +361,7 @@ impl Chain {
 
     /// No new sends; waits until every request has its answer, no longer than `patience`. Answers whether all had.
     pub async fn drain(&self, patience: Duration) -> bool {
-        self.draining.store(true, Ordering::Release);
+        self.draining.cancel();
         self.requests.close();
         tokio::time::timeout(patience, self.requests.wait()).await.is_ok()
     }

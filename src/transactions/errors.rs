@@ -132,9 +132,8 @@ impl TransactionError {
             | Self::Sign(_)
             | Self::Call(_)
             | Self::Journal(_)
-            | Self::ShuttingDown
-            | Self::Internal => ErrorClass::Retry,
-            Self::AlreadyKnown { .. } | Self::NonceHeld { .. } | Self::NonceTooLow { .. } => ErrorClass::Reconcile,
+            | Self::ShuttingDown => ErrorClass::Retry,
+            Self::Internal | Self::AlreadyKnown { .. } | Self::NonceHeld { .. } | Self::NonceTooLow { .. } => ErrorClass::Reconcile,
             Self::UnknownAccount
             | Self::Invalid(_)
             | Self::Unsupported(_)

@@ -6,8 +6,8 @@
 //! - signed payloads enter a commit only as the contiguous signed prefix, one commit at a time, so that the journal never
 //!   holds a hole;
 //! - when a Sign fails, what was above it moves down, in order, and is signed again: nothing of it had left the process;
-//! - nonces for EIP-7702 authorisations in another account's payload are lent once everything below them is mined, and nothing above
-//!   them is handed out before that payload is on record, or sent before it is mined;
+//! - nonces for EIP-7702 authorisations in another account's payload (the next ones, or open slots) are lent once everything below them
+//!   is mined; nothing is handed out before that payload is on record, and nothing above is sent before it is mined;
 //! - a slot whose committed payload was refused for good is open: the next request takes it as a recorded replacement, and only if
 //!   none waits while a higher nonce is committed is it filled.
 
@@ -71,6 +71,7 @@ pub struct Nonces {
     owed: VecDeque<Action>,
     committing: bool,
     on_hold: bool,
+    delegated: bool,
     can_fill: bool,
     sends_after: Option<Instant>,
     resigned: u64,
@@ -93,6 +94,7 @@ impl Nonces {
             owed: VecDeque::new(),
             committing: false,
             on_hold: false,
+            delegated: false,
             can_fill: true,
             sends_after: None,
             resigned: 0,
@@ -165,12 +167,11 @@ impl Nonces {
         Ok(())
     }
 
-    /// Another account's payload wants to authorise with these nonces (EIP-7702). They are lent when they are the next ones and
-    /// everything below is mined: the chain skips an authorisation that is out of turn.
+    /// Another account's payload wants to authorise with these nonces (EIP-7702). They are lent when each is the next one or an open
+    /// slot and everything below is mined: the chain skips an authorisation that is out of turn.
     pub fn enqueue_loan(&mut self, ticket: Ticket, nonce: u64, span: u64, deadline: Instant) -> Result<(), Denial> {
-        self.check_given(nonce, span)?;
-        if self.slots.contains_key(&nonce) {
-            return Err(Denial::Held);
+        for nonce in nonce..nonce + span {
+            self.check_given(nonce, 1)?;
         }
         if self.queued() >= self.bounds.queue {
             return Err(Denial::QueueFull);
@@ -283,12 +284,26 @@ impl Nonces {
 
     /// The other account's payload is on record, with an authorisation for each nonce that was lent. Answers these.
     pub fn lent(&mut self, ticket: Ticket) -> Range<u64> {
-        let Some(nonce) = self.nonce_of(ticket) else { return 0..0 };
-        let Some(slot) = self.reserved.remove(&nonce) else { return 0..0 };
-        let nonces = nonce..nonce + slot.span;
+        let nonces = self.loan_over(ticket);
         self.slots.extend(nonces.clone().map(|nonce| (nonce, SlotState::Lent)));
         self.committed = self.committed.max(nonces.end);
         nonces
+    }
+
+    /// The loan came to nothing: its nonces go back. Nothing above them was handed out meanwhile.
+    pub fn returned(&mut self, ticket: Ticket) {
+        let nonces = self.loan_over(ticket);
+        if nonces.end == self.next && !nonces.is_empty() {
+            self.next = self.committed;
+        }
+        for nonce in nonces {
+            self.reopen(nonce);
+        }
+    }
+
+    fn loan_over(&mut self, ticket: Ticket) -> Range<u64> {
+        let loan = self.nonce_of(ticket).and_then(|nonce| Some((nonce, self.reserved.remove(&nonce)?)));
+        loan.map_or(0..0, |(nonce, slot)| nonce..nonce + slot.span)
     }
 
     /// The commit wrote nothing: its tickets get no nonce; what was above moves down. Answers the tickets whose Signs are void now.
@@ -325,7 +340,7 @@ impl Nonces {
         let before = std::mem::replace(slot, state);
         let used = matches!(state, SlotState::Mined | SlotState::Foreign);
         if used && before != state {
-            self.window = (self.window + 1).min(self.bounds.broadcast_window);
+            self.window = (self.window + 1).min(self.limit());
             self.give_way(nonce);
         }
         let Some(above) = self.ties.get(&nonce).copied() else { return };
@@ -370,6 +385,20 @@ impl Nonces {
         self.window = below.clamp(1, self.window);
     }
 
+    /// The account's code is a delegation (EIP-7702): nodes keep one transaction of it (geth's "in-flight transaction limit reached for
+    /// delegated accounts"), so no more than one is in flight.
+    pub fn set_delegated(&mut self, delegated: bool) {
+        if self.delegated != delegated {
+            self.delegated = delegated;
+            self.window = self.limit();
+        }
+    }
+
+    /// What the broadcast window grows back to.
+    fn limit(&self) -> usize {
+        if self.delegated { 1 } else { self.bounds.broadcast_window }
+    }
+
     /// No endpoint could be reached: this payload goes out again, and nothing of the account before it, not sooner than `until`.
     pub fn send_later(&mut self, nonce: u64, until: Instant) {
         if self.slots.get(&nonce) == Some(&SlotState::Sent) {
@@ -412,6 +441,11 @@ impl Nonces {
         waiting.chain(self.given.values().map(|given| given.entry.deadline)).min()
     }
 
+    /// Whether a filler is wanted, and would be asked for if they can be made.
+    pub fn wants_filler(&self) -> bool {
+        self.waiting.is_empty() && self.to_fill().is_some()
+    }
+
     /// What to do next; call until it answers `None`, after every event.
     pub fn poll(&mut self, now: Instant) -> Option<Action> {
         self.owed
@@ -433,7 +467,7 @@ impl Nonces {
         let (&nonce, &Given { entry, .. }) = self.given.iter().find(|(nonce, given)| given.entry.deadline <= now || passed(**nonce))?;
         let why = match nonce {
             nonce if passed(nonce) => self.check_given_again(nonce),
-            nonce if nonce > self.next => Denial::Gap,
+            nonce if nonce > self.next || self.slots.range(..nonce).any(|(_, state)| *state == SlotState::Open) => Denial::Gap,
             _ => Denial::Deadline,
         };
         self.given.remove(&nonce);
@@ -484,8 +518,8 @@ impl Nonces {
         // What is below everything in flight goes out whatever the window says: nothing above it can be mined before it.
         let lowest_sent = self.slots.iter().find(|(_, state)| **state == SlotState::Sent).map(|(nonce, _)| *nonce);
         let is_full = self.in_flight() >= self.window;
-        // Nodes refuse gaps of an account that authorises (geth's "gapped-nonce tx from delegated accounts"): what is above waits.
-        let waiting = |state: SlotState| matches!(state, SlotState::Unsent | SlotState::Lent);
+        // Nodes take nothing above an authorisation that waits (geth's "gapped-nonce tx from delegated accounts").
+        let waiting = |state: SlotState| matches!(state, SlotState::Unsent | SlotState::Lent | SlotState::Tied);
         let (&nonce, state) =
             self.slots.iter_mut().find(|(_, state)| waiting(**state)).filter(|(_, state)| **state == SlotState::Unsent)?;
         if is_full && lowest_sent.is_some_and(|lowest| lowest < nonce) {
@@ -496,20 +530,21 @@ impl Nonces {
     }
 
     fn assign(&mut self) -> Option<Action> {
-        if self.on_hold || self.reserved.len() >= self.bounds.sign_window {
+        // Whether a loan becomes a payload is not known here: what is above would be signed in vain if it does not.
+        if self.on_hold || self.reserved.len() >= self.bounds.sign_window || self.reserved.values().any(|slot| slot.lent) {
             return None;
         }
-        if let Some(action) = self.assign_open() {
+        if let Some(action) = self.lend().or_else(|| self.assign_open()) {
             return Some(action);
         }
-        // Whether a loan becomes a payload is not known here: what is above would be signed in vain if it does not.
-        if self.unmined() + self.reserved.len() >= self.bounds.sign_ahead + self.window || self.reserved.values().any(|slot| slot.lent) {
+        // A loan that waits for what is under way alone: nothing more may begin.
+        if self.loan().is_some_and(|nonce| !self.slots.range(..nonce).any(|(_, state)| *state == SlotState::Open)) {
+            return None;
+        }
+        if self.unmined() + self.reserved.len() >= self.bounds.sign_ahead + self.window {
             return None;
         }
         let nonce = self.next;
-        if self.given.get(&nonce).is_some_and(|given| given.lent) {
-            return self.lend(nonce);
-        }
         let (entry, wish, span) = match self.given.remove(&nonce) {
             Some(Given { entry, span, .. }) => (entry, Wish::Given(nonce), span),
             None => {
@@ -532,20 +567,35 @@ impl Nonces {
         self.reserved.insert(nonce, Reserved { ticket, wish, deadline, progress: Progress::Signing, span, lent });
     }
 
-    /// Lends the next nonces once everything below them is mined.
-    fn lend(&mut self, nonce: u64) -> Option<Action> {
-        let mined = |state: &SlotState| matches!(state, SlotState::Mined | SlotState::Foreign);
-        if !self.reserved.is_empty() || !self.slots.values().all(mined) {
+    /// The lowest nonces that are asked for as a loan, if they can be had: open slots, or the next nonces, or one after the other.
+    fn loan(&self) -> Option<u64> {
+        let (&nonce, given) = self.given.iter().find(|(_, given)| given.lent)?;
+        let open = self.open_from(nonce, given.span);
+        (open == given.span || nonce + open == self.next).then_some(nonce)
+    }
+
+    fn open_from(&self, nonce: u64, span: u64) -> u64 {
+        (nonce..nonce + span).take_while(|nonce| self.slots.get(nonce) == Some(&SlotState::Open)).count() as u64
+    }
+
+    /// Lends, once everything below is mined.
+    fn lend(&mut self) -> Option<Action> {
+        let nonce = self.loan()?;
+        let is_mined = |state: &SlotState| matches!(state, SlotState::Mined | SlotState::Foreign);
+        if !self.reserved.is_empty() || !self.slots.range(..nonce).all(|(_, state)| is_mined(state)) {
             return None;
         }
-        let Given { entry, span, lent } = self.given.remove(&nonce)?;
-        self.reserve(nonce, entry, Wish::Given(nonce), span, lent);
-        self.next = nonce + span;
+        let Given { entry, span, .. } = self.given.remove(&nonce)?;
+        let open = self.open_from(nonce, span);
+        self.slots.extend((nonce..nonce + open).map(|nonce| (nonce, SlotState::Reopened)));
+        self.reserve(nonce, entry, Wish::Given(nonce), span, true);
+        self.next = self.next.max(nonce + span);
         Some(Action::Lend(entry.ticket))
     }
 
     fn assign_open(&mut self) -> Option<Action> {
-        let given = self.given.iter().find(|(nonce, _)| self.slots.get(nonce) == Some(&SlotState::Open)).map(|(nonce, _)| *nonce);
+        let is_open = |nonce: &u64| self.slots.get(nonce) == Some(&SlotState::Open);
+        let given = self.given.iter().find(|(nonce, given)| is_open(nonce) && !given.lent).map(|(nonce, _)| *nonce);
         let (nonce, entry, wish) = match given {
             Some(nonce) => (nonce, self.given.remove(&nonce)?.entry, Wish::Given(nonce)),
             None => {
@@ -563,14 +613,20 @@ impl Nonces {
         if self.on_hold || !self.can_fill || !self.waiting.is_empty() {
             return None;
         }
-        let nonce = self.lowest_open()?;
-        let above = self.slots.range(nonce + 1..).any(|(_, state)| matches!(state, SlotState::Unsent | SlotState::Sent | SlotState::Held));
-        let borrower = self.given.get(&self.next).is_some_and(|given| given.lent);
-        (above || borrower).then_some(Action::Fill(nonce))
+        self.to_fill().map(Action::Fill)
     }
 
+    /// The lowest open slot, if what is on record above it waits for it.
+    fn to_fill(&self) -> Option<u64> {
+        let nonce = self.lowest_open()?;
+        let waits = |state: &SlotState| matches!(state, SlotState::Unsent | SlotState::Sent | SlotState::Held | SlotState::Lent);
+        self.slots.range(nonce + 1..).any(|(_, state)| waits(state)).then_some(nonce)
+    }
+
+    /// The lowest open slot that nobody asked for by its nonce.
     fn lowest_open(&self) -> Option<u64> {
-        self.slots.iter().find(|(_, state)| **state == SlotState::Open).map(|(nonce, _)| *nonce)
+        let mut open = self.slots.iter().filter(|(_, state)| **state == SlotState::Open).map(|(nonce, _)| *nonce);
+        open.find(|nonce| !self.given.iter().any(|(first, given)| (*first..first + given.span).contains(nonce)))
     }
 
     fn in_flight(&self) -> usize {

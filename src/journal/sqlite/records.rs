@@ -90,7 +90,9 @@ pub(super) fn apply(connection: &Connection, record: Record) -> Result<Option<i6
             states::used(connection, Row::new(account)?, nonce)?;
             Ok(None)
         }
-        Record::Attempt { attempt, state, replaces } => insert_attempt(connection, &attempt, state, replaces).map(Some),
+        Record::Attempt { attempt, state, replaces, takes_over } => {
+            insert_attempt(connection, &attempt, state, replaces, takes_over).map(Some)
+        }
         Record::State { account, hash, state, block, detail, receipt } => {
             let because = Because { block, detail: detail.as_deref(), receipt: receipt.as_deref() };
             states::change(connection, Row::new(account)?, hash, state, because)
@@ -98,7 +100,13 @@ pub(super) fn apply(connection: &Connection, record: Record) -> Result<Option<i6
     }
 }
 
-fn insert_attempt(connection: &Connection, attempt: &Attempt, state: AttemptState, replaces: Option<B256>) -> Result<i64, Fault> {
+fn insert_attempt(
+    connection: &Connection,
+    attempt: &Attempt,
+    state: AttemptState,
+    replaces: Option<B256>,
+    mut takes_over: Vec<B256>,
+) -> Result<i64, Fault> {
     if !matches!(state, AttemptState::Committed | AttemptState::Held) {
         return Err(Fault::refuse(format!("an attempt cannot begin as {}", state.as_str())));
     }
@@ -107,7 +115,7 @@ fn insert_attempt(connection: &Connection, attempt: &Attempt, state: AttemptStat
     ensure_account(connection, account)?;
     ensure_transaction(connection, account, attempt)?;
     let again = is_again(connection, account, attempt)?;
-    take_slot(connection, account, attempt.nonce, Taker { hash: attempt.hash, replaces, authorisation: false })?;
+    take_slot(connection, account, attempt.nonce, Taker { hash: attempt.hash, replaces: replaces.as_slice(), authorisation: false })?;
     let position = add_event(
         connection,
         account,
@@ -152,12 +160,13 @@ fn insert_attempt(connection: &Connection, attempt: &Attempt, state: AttemptStat
                 state.as_str()
             ])?;
     }
-    authorise(connection, account, attempt, replaces, again)?;
+    takes_over.extend(replaces);
+    authorise(connection, account, attempt, &takes_over, again)?;
     Ok(position)
 }
 
 /// Takes the slots of the attempt's authorisations. The same bytes have the same authorisations: they are listed once.
-fn authorise(connection: &Connection, account: Row, attempt: &Attempt, replaces: Option<B256>, listed: bool) -> Result<(), Fault> {
+fn authorise(connection: &Connection, account: Row, attempt: &Attempt, replaces: &[B256], listed: bool) -> Result<(), Fault> {
     for (ordinal, (authority, nonce)) in (0_i64..).zip(&attempt.authorisations) {
         let authority = Row::new(*authority)?;
         if authority.chain_id != account.chain_id {
@@ -235,14 +244,14 @@ fn is_again(connection: &Connection, account: Row, attempt: &Attempt) -> Result<
     }
 }
 
-struct Taker {
+struct Taker<'a> {
     hash: B256,
-    replaces: Option<B256>,
+    replaces: &'a [B256],
     authorisation: bool,
 }
 
 /// Invariant I1. A slot with a confirmed payload is never taken again, whatever `replaces` says.
-fn take_slot(connection: &Connection, account: Row, nonce: u64, taker: Taker) -> Result<(), Fault> {
+fn take_slot(connection: &Connection, account: Row, nonce: u64, taker: Taker<'_>) -> Result<(), Fault> {
     let column = slot_nonce(nonce)?;
     let payload = connection
         .prepare_cached("SELECT payload, done FROM slots WHERE chain_id = ?1 AND address = ?2 AND nonce = ?3")?
@@ -253,7 +262,7 @@ fn take_slot(connection: &Connection, account: Row, nonce: u64, taker: Taker) ->
     match payload {
         // Named twice by one attempt.
         Some((payload, false)) if taker.authorisation && payload == taker.hash => return Ok(()),
-        Some((payload, false)) if taker.replaces == Some(payload) => {}
+        Some((payload, false)) if taker.replaces.contains(&payload) => {}
         Some(_) => return Err(Fault::Own(JournalError::SlotTaken { address: account.address, nonce })),
         None => {}
     }

@@ -192,7 +192,7 @@ struct Running {
     metrics: Arc<Metrics>,
     live: Live,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<bool>,
 }
 
 impl Running {

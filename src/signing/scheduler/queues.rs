@@ -1,5 +1,5 @@
-//! What to sign next, as a value: a line per key in order of nonce, keys take turns within their quota group, groups take
-//! turns too. No clock, no I/O: time comes in, and what a ceiling says comes in.
+//! What to sign next, as a value: a line per key in order of nonce, in which messages take turns with transactions; keys take turns
+//! within their quota group, groups take turns too. No clock, no I/O: time comes in, and what a ceiling says comes in.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -14,6 +14,9 @@ pub(super) struct CallId(pub(super) u64);
 
 /// A place in a key's line: nonce first, then arrival.
 pub(super) type Position = (u64, CallId);
+
+/// In place of a nonce: the call is for a message. No transaction has this nonce (EIP-2681).
+pub const MESSAGE: u64 = u64::MAX;
 
 /// How many Signs may be in flight.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +66,18 @@ struct Line {
     in_flight: usize,
     /// The key's ceiling has given a cell and the group's has not yet: kept, not wasted.
     has_cell: bool,
+    /// A transaction went last.
+    message_is_next: bool,
     place: Place,
+}
+
+impl Line {
+    /// Messages and transactions take turns: neither a flood of the one nor of the other keeps the rest waiting.
+    fn first(&self) -> Option<Position> {
+        let first = self.waiting.first().copied()?;
+        let message = self.waiting.range((MESSAGE, CallId(0))..).next().copied();
+        Some(message.filter(|_| self.message_is_next).unwrap_or(first))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +113,7 @@ impl Queues {
             waiting: BTreeSet::new(),
             in_flight: 0,
             has_cell: false,
+            message_is_next: true,
             place: Place::Aside,
         });
         line.waiting.insert(position);
@@ -151,7 +166,7 @@ impl Queues {
         while let Some(address) = group.turn.pop_front() {
             let Some(line) = self.lines.get_mut(&address) else { continue };
             line.place = Place::Aside;
-            let Some(first) = line.waiting.first().copied() else {
+            let Some(first) = line.first() else {
                 if line.in_flight == 0 {
                     self.lines.remove(&address);
                 }
@@ -175,6 +190,7 @@ impl Queues {
             }
             line.has_cell = false;
             line.waiting.remove(&first);
+            line.message_is_next = first.0 != MESSAGE;
             line.in_flight += 1;
             self.in_flight += 1;
             self.enter_turn(address);

@@ -54,5 +54,5 @@ fn life(number: u64, account: Account, service: &str) -> Vec<Record> {
         authorisations: Vec::new(),
     };
     let state = Record::State { account, hash: attempt.hash, state: AttemptState::Broadcast, block: None, detail: None, receipt: None };
-    vec![Record::Attempt { attempt: Box::new(attempt), state: AttemptState::Committed, replaces: None }, state]
+    vec![Record::Attempt { attempt: Box::new(attempt), state: AttemptState::Committed, replaces: None, takes_over: Vec::new() }, state]
 }

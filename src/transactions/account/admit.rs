@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alloy_primitives::{B256, U64, U256};
+use alloy_primitives::{B256, Bytes, U64, U256};
 
 use super::{Owed, Pending, Task};
 use crate::journal::{Account, AttemptState, BlockRef};
@@ -22,6 +22,8 @@ pub(super) struct Probe {
     pub(super) latest: u64,
     pending: u64,
     settled: bool,
+    /// Whether the account's code is a delegation, if that was asked.
+    is_delegated: Option<bool>,
     /// What the journal has of the payloads that slots of the account are lent to.
     pub(super) holders: HashMap<B256, (AttemptState, Option<BlockRef>)>,
 }
@@ -29,7 +31,16 @@ pub(super) struct Probe {
 /// Time before a probe that failed is made again.
 const RETRY: Duration = Duration::from_millis(250);
 
-async fn probe(chain: Arc<super::Chain>, account: Account, head: Arc<Head>, holders: Vec<B256>) -> Result<Probe, CallError> {
+/// The code of an account that has authorised some begins with this (EIP-7702).
+const DELEGATION: [u8; 3] = [0xef, 0x01, 0x00];
+
+async fn probe(
+    chain: Arc<super::Chain>,
+    account: Account,
+    head: Arc<Head>,
+    holders: Vec<B256>,
+    wants_code: bool,
+) -> Result<Probe, CallError> {
     let Account { chain_id, address } = account;
     let block = U64::from(head.number);
     let pool = &chain.pool;
@@ -41,6 +52,10 @@ async fn probe(chain: Arc<super::Chain>, account: Account, head: Arc<Head>, hold
     let latest: u64 = latest?.to();
     let answers: Vec<u64> = pending.into_iter().flatten().map(|nonce| nonce.to()).collect();
     let pending = answers.iter().copied().max().unwrap_or(latest);
+    let mut is_delegated = None;
+    if wants_code {
+        is_delegated = Some(pool.call::<Bytes>("eth_getCode", (address, block)).await?.starts_with(&DELEGATION));
+    }
     let mut known = HashMap::new();
     for hash in holders {
         // What cannot be read now is read with the next head.
@@ -48,7 +63,8 @@ async fn probe(chain: Arc<super::Chain>, account: Account, head: Arc<Head>, hold
             known.insert(hash, (stored.state, stored.block));
         }
     }
-    Ok(Probe { head, balance: balance?, latest, pending, settled: answers.iter().all(|nonce| *nonce == latest), holders: known })
+    let settled = answers.iter().all(|nonce| *nonce == latest);
+    Ok(Probe { head, balance: balance?, latest, pending, settled, is_delegated, holders: known })
 }
 
 impl Task {
@@ -57,8 +73,8 @@ impl Task {
         if let Payload::Unsigned { key, .. } = &submission.payload {
             self.key = Some(Arc::clone(key));
         }
-        let refusal = if let Some(reason) = &self.paused {
-            Some(TransactionError::Paused(reason.clone()))
+        let refusal = if let Some(pause) = &self.paused {
+            Some(pause.error())
         } else if self.intake.len() + self.nonces.queued() >= self.chain.environment.account.queue {
             Some(TransactionError::QueueFull)
         } else {
@@ -178,7 +194,8 @@ impl Task {
         self.probe_wanted = false;
         let mut holders: Vec<B256> = self.lent.values().map(|lent| lent.holder).collect();
         holders.dedup();
-        self.probe = Some(Box::pin(probe(Arc::clone(&self.chain), self.account, head, holders)));
+        self.probe = Some(Box::pin(probe(Arc::clone(&self.chain), self.account, head, holders, self.code_wanted)));
+        self.code_wanted = false;
     }
 
     pub(super) fn probe_finished(&mut self, result: Result<Probe, CallError>) {
@@ -186,6 +203,9 @@ impl Task {
             Ok(probe) => {
                 self.probe_after = None;
                 self.balance.read(probe.head.number, probe.balance);
+                if let Some(is_delegated) = probe.is_delegated {
+                    self.nonces.set_delegated(is_delegated);
+                }
                 self.compare(&probe);
                 self.admit_borrowers();
                 for asker in std::mem::take(&mut self.askers) {
@@ -195,6 +215,7 @@ impl Task {
             Err(error) => {
                 tracing::debug!(%error, account = %self.address(), "balance and nonces could not be read");
                 self.probe_wanted = true;
+                self.code_wanted = true;
                 self.probe_after = Some(Instant::now() + RETRY);
             }
         }
@@ -209,6 +230,7 @@ impl Task {
             }
             if probe.settled && self.nonces.resync(probe.latest) {
                 self.floor = Some(probe.latest);
+                self.code_wanted = true;
                 self.nonces.set_on_hold(false);
                 tracing::warn!(account = %self.address(), next = probe.latest, "nonces go on where the chain is");
             }
@@ -228,11 +250,15 @@ impl Task {
             self.foreign.iter().filter(|(_, found)| found.saturating_add(confirmations) <= head).map(|(nonce, _)| *nonce).collect();
         for nonce in deep {
             self.foreign.remove(&nonce);
-            for attempt in self.take_slot(nonce) {
-                let detail = Some("the chain used the nonce for a payload that is not ours".into());
-                self.note(&attempt, AttemptState::Replaced, None, detail, None);
-                self.chain.tracker.forget(attempt.hash);
-            }
+            self.slot_lost(nonce, "the chain used the nonce for a payload that is not ours");
+        }
+    }
+
+    /// None of the slot's own payloads can be mined any more.
+    pub(super) fn slot_lost(&mut self, nonce: u64, why: &str) {
+        for attempt in self.take_slot(nonce) {
+            self.note(&attempt, AttemptState::Replaced, None, Some(why.into()), None);
+            self.chain.tracker.forget(attempt.hash);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 
 use super::outbox::After;
-use super::{Answered, RESEND, Task};
+use super::{Answered, Live, Pause, RESEND, Task};
 use crate::journal::{AttemptState, Kind, Record};
 use crate::transactions::broadcast::Verdict;
 use crate::transactions::errors::TransactionError;
@@ -86,7 +86,7 @@ impl Task {
             let reason = format!("a filler for nonce {} was refused: {message}", attempt.nonce);
             self.alarm("filler_refused", &reason);
             self.outbox.push(Record::Pause { account: self.account, reason: Some(reason.clone()) }, None);
-            self.paused = Some(reason);
+            self.paused = Some(Pause::Filler(reason));
             self.fill_later(FILL_PAUSED);
         }
         let error = TransactionError::Refused { code, message: message.clone(), hash };
@@ -95,9 +95,26 @@ impl Task {
 
     /// A node took a filler: what stopped the account is over.
     fn filled(&mut self, attempt: &crate::journal::Attempt) {
-        if attempt.kind == Kind::Filler && self.paused.take().is_some() {
-            tracing::warn!(account = %self.address(), nonce = attempt.nonce, "the slot is filled; the account goes on");
-            self.outbox.push(Record::Pause { account: self.account, reason: None }, None);
+        if attempt.kind == Kind::Filler && matches!(self.paused, Some(Pause::Filler(_))) {
+            self.go_on();
+        }
+    }
+
+    fn go_on(&mut self) {
+        tracing::warn!(account = %self.address(), "nothing stops the account any more; it goes on");
+        self.paused = None;
+        self.outbox.push(Record::Pause { account: self.account, reason: None }, None);
+    }
+
+    /// A refused filler stops the account until one is taken, or none is wanted any more.
+    pub(super) fn lift_pause(&mut self) {
+        if !matches!(self.paused, Some(Pause::Filler(_))) || self.fill_after.is_some() {
+            return;
+        }
+        let waits =
+            |live: &Live| live.attempt.kind == Kind::Filler && matches!(live.state, AttemptState::Committed | AttemptState::Orphaned);
+        if self.nonces.is_idle() && !self.nonces.wants_filler() && !self.attempts.values().any(waits) {
+            self.go_on();
         }
     }
 

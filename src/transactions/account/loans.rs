@@ -29,6 +29,16 @@ impl Borrowed {
         self.loans.push(loan);
     }
 
+    /// Whether an account that lent does not know of it any more.
+    pub(super) fn is_void(&self) -> bool {
+        self.loans.iter().any(|loan| loan.over.is_closed())
+    }
+
+    /// The payloads on record of the slots that are borrowed: refused, or void.
+    pub(super) fn replaced(&self) -> Vec<B256> {
+        self.loans.iter().flat_map(|loan| &loan.replaces).copied().collect()
+    }
+
     /// The slots that are borrowed.
     pub(super) fn slots(&self, chain_id: u64) -> impl Iterator<Item = (Account, u64)> + '_ {
         self.nonces
@@ -39,12 +49,15 @@ impl Borrowed {
 
 /// One account's share of [`Borrowed`].
 #[derive(Debug)]
-pub struct Loan(oneshot::Sender<B256>);
+pub struct Loan {
+    over: oneshot::Sender<B256>,
+    replaces: Vec<B256>,
+}
 
 impl Loan {
     /// The payload with this hash is on record.
     pub(super) fn taken(self, hash: B256) {
-        let _gone = self.0.send(hash);
+        let _gone = self.over.send(hash);
     }
 }
 
@@ -85,8 +98,8 @@ impl Lent {
 impl Task {
     /// A loan waits in the queue like a request with a given nonce, once the chain's nonce is known.
     pub(super) fn ask_for_loan(&mut self, request: LoanRequest) {
-        if let Some(reason) = &self.paused {
-            return request.refuse(TransactionError::Paused(reason.clone()));
+        if let Some(pause) = &self.paused {
+            return request.refuse(pause.error());
         }
         if self.balance.block().is_none() {
             if self.borrowers.len() >= self.chain.environment.account.queue {
@@ -112,8 +125,11 @@ impl Task {
         }
     }
 
-    /// Deadlines of those that are not in the queue yet.
+    /// Deadlines of those that are not in the queue yet; and who is gone holds nobody up.
     pub(super) fn expire_borrowers(&mut self, now: Instant) {
+        for (ticket, _) in self.loans.extract_if(|_, request| request.reply.is_closed()) {
+            self.nonces.cancel(ticket);
+        }
         let deadline = self.chain.environment.account.queue_deadline;
         for request in self.borrowers.extract_if(.., |request| request.arrived + deadline <= now || request.reply.is_closed()) {
             request.refuse(TransactionError::QueueDeadline(deadline));
@@ -122,18 +138,18 @@ impl Task {
 
     /// The nonces are reserved: they are the borrower's until it commits or lets go.
     pub(super) fn lend(&mut self, ticket: Ticket) {
-        let (loan, over) = oneshot::channel();
-        self.lending.push(over.map(move |taken| (ticket, taken.ok())).boxed());
+        let (over, ended) = oneshot::channel();
+        self.lending.push(ended.map(move |taken| (ticket, taken.ok())).boxed());
         // A borrower that is gone drops the loan with the answer, which ends it.
         if let Some(request) = self.loans.remove(&ticket) {
-            let _gone = request.reply.send(Ok(Loan(loan)));
+            let replaces = self.current.range(request.nonces.clone()).map(|(_, hash)| *hash).collect();
+            let _gone = request.reply.send(Ok(Loan { over, replaces }));
         }
     }
 
     pub(super) fn loan_over(&mut self, (ticket, taken): LoanOver) {
         let Some(holder) = taken else {
-            let void = self.nonces.sign_failed(ticket);
-            self.void(&void);
+            self.nonces.returned(ticket);
             return;
         };
         for nonce in self.nonces.lent(ticket) {
@@ -142,6 +158,16 @@ impl Task {
         }
         // The slot that is on record now says where the nonces go on.
         self.floor = None;
+        self.probe_wanted = true;
+    }
+
+    /// A reorg: whether the chain has used what was lent is to be read anew, before anything above it is sent.
+    pub(super) fn doubt_lent(&mut self) {
+        for (nonce, lent) in &mut self.lent {
+            if lent.used_at.take().is_some() {
+                self.nonces.set_slot(*nonce, SlotState::Lent);
+            }
+        }
         self.probe_wanted = true;
     }
 
@@ -155,6 +181,12 @@ impl Task {
             let holder = probe.holders.get(&lent.holder);
             if nonce < probe.latest {
                 let used_at = *lent.used_at.get_or_insert(head);
+                if self.nonces.slot(nonce) != Some(SlotState::Mined) {
+                    // The account has code now, or has not any more.
+                    self.nonces.set_delegated(true);
+                    self.code_wanted = true;
+                    self.probe_wanted = true;
+                }
                 self.nonces.set_slot(nonce, SlotState::Mined);
                 if used_at.saturating_add(self.chain.environment.confirmations) <= head {
                     let mined = holder.is_none_or(|(state, _)| matches!(state, AttemptState::Included | AttemptState::Confirmed));
@@ -165,9 +197,9 @@ impl Task {
                         );
                     }
                     self.lent.remove(&nonce);
-                    self.nonces.finish(nonce);
-                    self.current.remove(&nonce);
                     self.outbox.push(Record::Used { account: self.account, nonce }, None);
+                    // Payloads of its own that were refused before the slot was lent.
+                    self.slot_lost(nonce, "the slot was used up by an authorisation");
                 }
                 continue;
             }

@@ -89,6 +89,24 @@ struct Live {
     absent: bool,
 }
 
+/// Why the account takes no requests.
+#[derive(Debug)]
+enum Pause {
+    /// A filler was refused, for this reason; it is on record.
+    Filler(String),
+    /// The journal has another payload for a slot: until a restart, which reads it again.
+    SlotTaken,
+}
+
+impl Pause {
+    fn error(&self) -> TransactionError {
+        TransactionError::Paused(match self {
+            Self::Filler(reason) => reason.clone(),
+            Self::SlotTaken => "the journal has another payload for a slot: restart to reconcile".into(),
+        })
+    }
+}
+
 type Signed = (Ticket, Result<Result<alloy_primitives::Signature, KeyStoreError>, Aborted>);
 type Written = (Vec<Ticket>, Result<Vec<i64>, JournalError>);
 type Answered = (B256, usize, Result<B256, CallError>);
@@ -113,6 +131,8 @@ pub(super) struct Task {
     probe: Option<BoxFuture<'static, Result<Probe, CallError>>>,
     probe_wanted: bool,
     probe_after: Option<Instant>,
+    /// Whether the account has code is to be read: it may authorise code, or stop to (EIP-7702).
+    code_wanted: bool,
     /// A floor to be written with the next commit.
     floor: Option<u64>,
     /// Committed attempts whose requester waits, and until when.
@@ -128,7 +148,7 @@ pub(super) struct Task {
     lent: BTreeMap<u64, Lent>,
     /// Slots that the chain used for payloads that are not ours, and the head at which that was found.
     foreign: BTreeMap<u64, u64>,
-    paused: Option<String>,
+    paused: Option<Pause>,
     key: Option<Arc<Key>>,
     fill_after: Option<Instant>,
 }
@@ -218,6 +238,7 @@ impl Task {
                 let _gone = reply.send(self.nonces.next_free());
             }
             Command::NextNonce(reply) => {
+                self.askers.retain(|asker| !asker.is_closed());
                 self.askers.push(reply);
                 self.probe_wanted = true;
             }
@@ -303,6 +324,7 @@ impl Task {
             self.fill_after = None;
             self.nonces.set_can_fill(true);
         }
+        self.lift_pause();
     }
 
     /// Tells the requester the hash.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::loans::Lent;
 use super::outbox::Outbox;
 use super::sign::params;
-use super::{Command, Live, Owed, Task};
+use super::{Command, Live, Owed, Pause, Task};
 use crate::journal::{Account, AttemptState, JournalError, StoredAccount, StoredAttempt};
 use crate::node::CallError;
 use crate::transactions::balance::Balance;
@@ -185,6 +185,7 @@ impl Task {
             probe: None,
             probe_wanted: true,
             probe_after: None,
+            code_wanted: true,
             floor,
             answers: VecDeque::new(),
             retries: Vec::new(),
@@ -194,7 +195,7 @@ impl Task {
             lending: FuturesUnordered::new(),
             lent,
             foreign: BTreeMap::new(),
-            paused: stored.paused,
+            paused: stored.paused.map(Pause::Filler),
             key: (chain.key_of)(account.address),
             fill_after: None,
             chain,

@@ -37,6 +37,11 @@ impl Task {
         self.nonces.set_slot(attempt.nonce, SlotState::Mined);
         self.balance.included(Owed::Attempt(hash), block.number);
         let detail = (!success).then(|| REVERTED.to_owned());
+        if attempt.authorisations.iter().any(|(authority, _)| *authority == self.account) {
+            // Until its code is read nothing more goes out than nodes keep of an account that has some.
+            self.nonces.set_delegated(true);
+            self.code_wanted = true;
+        }
         self.note_inclusion(&attempt, block, detail, receipt);
         self.accept(hash);
     }
@@ -49,6 +54,7 @@ impl Task {
         self.balance.orphaned(Owed::Attempt(hash));
         self.balance.forget();
         self.note(&attempt, AttemptState::Orphaned, None, None, None);
+        self.doubt_lent();
         // The slot's payload on record is sent again, whichever of its attempts the lost block had.
         if self.nonces.slot(attempt.nonce) == Some(SlotState::Mined) {
             self.nonces.set_slot(attempt.nonce, SlotState::Unsent);

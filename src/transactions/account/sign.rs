@@ -11,7 +11,7 @@ use futures_util::future::abortable;
 use super::loans::Borrowed;
 use super::outbox::After;
 use super::submission::{Accepted, Payload, SignedBytes, Submission, assemble, with_nonce};
-use super::{Live, Owed, Pending, Signed, Task, Written};
+use super::{Live, Owed, Pause, Pending, Signed, Task, Written};
 use crate::journal::{Attempt, AttemptState, JournalError, Kind, Record, TransactionId};
 use crate::signing::SignClass;
 use crate::transactions::broadcast::Delivery;
@@ -41,8 +41,8 @@ impl Task {
         pending.replaces = replaces;
         match &pending.submission.payload {
             Payload::Signed { bytes, .. } => {
-                pending.signed = Some(bytes.clone());
-                self.nonces.signed(ticket);
+                let bytes = bytes.clone();
+                self.signed(ticket, bytes);
             }
             Payload::Unsigned { prepared, key } => {
                 let digest = with_nonce(&prepared.transaction, nonce).signature_hash();
@@ -60,8 +60,8 @@ impl Task {
         pending.sign = None;
         match (result, &pending.submission.payload) {
             (Ok(signature), Payload::Unsigned { prepared, .. }) => {
-                pending.signed = Some(assemble(with_nonce(&prepared.transaction, pending.nonce), signature));
-                self.nonces.signed(ticket);
+                let bytes = assemble(with_nonce(&prepared.transaction, pending.nonce), signature);
+                self.signed(ticket, bytes);
             }
             (Ok(_), Payload::Signed { .. }) => {}
             (Err(error), _) => {
@@ -73,6 +73,16 @@ impl Task {
                 }
             }
         }
+    }
+
+    fn signed(&mut self, ticket: Ticket, bytes: SignedBytes) {
+        let Some(pending) = self.tickets.get_mut(&ticket) else { return };
+        if pending.submission.borrowed.is_void() {
+            self.give_up(ticket, TransactionError::Internal);
+            return;
+        }
+        pending.signed = Some(bytes);
+        self.nonces.signed(ticket);
     }
 
     /// The ticket gets no nonce; what was above it is signed again for lower ones.
@@ -163,7 +173,9 @@ impl Task {
                 && let Some(attempt) = self.attempt(pending)
             {
                 let replaces = if pending.replaces { self.current.get(&pending.nonce).copied() } else { None };
-                records.push(Record::Attempt { state: first_state(pending.submission.kind), attempt: Box::new(attempt), replaces });
+                let takes_over = pending.submission.borrowed.replaced();
+                let state = first_state(pending.submission.kind);
+                records.push(Record::Attempt { attempt: Box::new(attempt), state, replaces, takes_over });
             }
         }
         let mut told = Vec::new();
@@ -290,7 +302,7 @@ impl Task {
         tracing::error!(%error, account = %self.address(), "attempts were not committed");
         if matches!(error, JournalError::SlotTaken { address, .. } if address == self.address()) {
             self.alarm("slot_taken", "the journal has another payload for a slot of this account; the account is paused");
-            self.paused = Some("the journal has another payload for a slot: restart to reconcile".into());
+            self.paused = Some(Pause::SlotTaken);
         }
         let void = self.nonces.commit_failed(tickets);
         self.void(&void);

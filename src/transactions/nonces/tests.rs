@@ -283,12 +283,61 @@ fn nonces_are_lent_once_everything_below_is_mined() {
 }
 
 #[test]
+fn open_slots_are_lent_too_and_open_again_if_it_comes_to_nothing() {
+    let open = [(2, SlotState::Mined), (3, SlotState::Open), (4, SlotState::Sent)];
+    let mut bench = Bench::new(5, &open);
+    bench.machine.enqueue_loan(1, 3, 1, bench.now + Duration::from_secs(30)).unwrap();
+    bench.ask(2, Wish::Any).unwrap();
+    assert_eq!(bench.actions(), [Action::Lend(1)], "neither a filler nor another request takes it");
+    bench.machine.returned(1);
+    assert_eq!(bench.machine.slot(3), Some(SlotState::Open));
+    assert_eq!(bench.actions(), [Action::Sign { ticket: 2, nonce: 3, replaces: true }]);
+
+    // An open slot and the next nonce, in one payload.
+    let mut bench = Bench::new(4, &[(3, SlotState::Open)]);
+    bench.machine.enqueue_loan(1, 3, 2, bench.now + Duration::from_secs(30)).unwrap();
+    assert_eq!(bench.actions(), [Action::Lend(1)]);
+    bench.machine.returned(1);
+    assert_eq!((bench.machine.slot(3), bench.machine.slot(4), bench.machine.next_free()), (Some(SlotState::Open), None, 3));
+    bench.machine.enqueue_loan(2, 3, 2, bench.now + Duration::from_secs(30)).unwrap();
+    assert_eq!(bench.actions(), [Action::Lend(2)]);
+    assert_eq!((bench.machine.lent(2), bench.machine.next_free()), (3..5, 5));
+}
+
+#[test]
+fn a_loan_above_an_open_slot_is_told_as_a_gap() {
+    let mut bench = Bench::new(4, &[(3, SlotState::Open)]);
+    bench.machine.enqueue_loan(1, 4, 1, bench.now).unwrap();
+    assert_eq!(bench.actions(), [Action::Deny(1, Denial::Gap)]);
+}
+
+#[test]
+fn no_more_than_one_transaction_of_a_delegated_account_is_in_flight() {
+    let mut bench = Bench::new(3, &[(0, SlotState::Unsent), (1, SlotState::Unsent), (2, SlotState::Unsent)]);
+    bench.machine.set_delegated(true);
+    assert_eq!(bench.actions(), [Action::Send(0)]);
+    bench.machine.set_slot(0, SlotState::Mined);
+    assert_eq!(bench.actions(), [Action::Send(1)]);
+    bench.machine.set_delegated(false);
+    assert_eq!(bench.actions(), [Action::Send(2)]);
+}
+
+#[test]
+fn nothing_is_sent_above_an_authorisation_of_the_sender_that_waits() {
+    let mut bench = Bench::new(3, &[(0, SlotState::Sent), (1, SlotState::Tied), (2, SlotState::Unsent)]);
+    bench.machine.tie(0, 1);
+    assert_eq!(bench.actions(), []);
+    bench.machine.set_slot(0, SlotState::Mined);
+    assert_eq!(bench.actions(), [Action::Send(2)]);
+}
+
+#[test]
 fn a_loan_that_comes_to_nothing_gives_its_nonces_back() {
     let mut bench = Bench::new(3, &[]);
     bench.machine.enqueue_loan(1, 3, 2, bench.now + Duration::from_secs(30)).unwrap();
     bench.ask(2, Wish::Any).unwrap();
     assert_eq!(bench.actions(), [Action::Lend(1)]);
-    assert!(bench.machine.sign_failed(1).is_empty());
+    bench.machine.returned(1);
     assert_eq!(bench.actions(), [sign(2, 3)]);
 }
 
@@ -297,7 +346,6 @@ fn a_lent_slot_that_opens_is_taken_like_any_other() {
     let mut bench = Bench::new(4, &[(3, SlotState::Lent)]);
     assert_eq!(bench.machine.enqueue_loan(1, 3, 1, bench.now), Err(Denial::Held));
     bench.machine.set_slot(3, SlotState::Open);
-    assert_eq!(bench.machine.enqueue_loan(1, 3, 1, bench.now), Err(Denial::Held));
     bench.ask(2, Wish::Any).unwrap();
     assert_eq!(bench.actions(), [Action::Sign { ticket: 2, nonce: 3, replaces: true }]);
     let late = bench.now + Duration::from_secs(1);
@@ -446,13 +494,17 @@ impl World {
                     self.alive.remove(&ticket);
                     if taken {
                         for nonce in machine.lent(ticket) {
-                            assert!(self.record.insert(nonce, ticket).is_none(), "a slot that was lent had a payload");
+                            let before = self.record.insert(nonce, ticket);
+                            assert!(
+                                before.is_none() || self.open.remove(&nonce),
+                                "a slot that was lent had a payload that was not refused"
+                            );
                             self.loans.insert(ticket);
                             // Another account sends its payload.
                             self.sent.insert(nonce);
                         }
                     } else {
-                        assert!(machine.sign_failed(ticket).is_empty(), "nothing above a loan is signed before it is on record");
+                        machine.returned(ticket);
                     }
                 }
             }
@@ -570,8 +622,7 @@ impl World {
                 }
                 Action::Fill(nonce) => {
                     self.last += 1;
-                    let borrowed = self.bench.machine.given.get(&self.bench.machine.next).is_some_and(|given| given.lent);
-                    assert!(self.open.contains(&nonce) && (borrowed || self.record.range(nonce + 1..).next().is_some()));
+                    assert!(self.open.contains(&nonce) && self.record.range(nonce + 1..).next().is_some());
                     self.fillers.insert(self.last);
                     self.signing.insert(self.last, nonce);
                     self.bench.machine.fill(self.last, nonce, self.bench.now);
@@ -581,6 +632,7 @@ impl World {
                     let nonce = self.borrowers.remove(&ticket).expect("somebody asked for it");
                     assert!(self.loan.replace(ticket).is_none(), "two loans at a time");
                     assert!((0..nonce).all(|below| self.mined.contains(&below)), "lent before everything below is mined");
+                    assert!(self.signing.is_empty(), "lent while something is being signed");
                 }
                 Action::Deny(ticket, _) => {
                     assert!(self.alive.remove(&ticket) && !self.signing.contains_key(&ticket), "denied with a nonce");
@@ -620,7 +672,8 @@ proptest! {
         let unmined: Vec<u64> = world.record.keys().filter(|nonce| !world.mined.contains(nonce)).copied().collect();
         prop_assert!(unmined.iter().all(|nonce| world.open.contains(nonce)), "{unmined:?} are stuck");
         // What waits still was given a nonce beyond a gap.
-        prop_assert!(machine.given.keys().all(|nonce| *nonce > machine.next));
+        let beyond = |nonce: u64| nonce > machine.next || world.open.range(..nonce).next().is_some();
+        prop_assert!(machine.given.iter().all(|(nonce, given)| *nonce > machine.next || (given.lent && beyond(*nonce))));
         prop_assert_eq!(world.alive.len(), machine.queued());
     }
 }

@@ -53,7 +53,7 @@ pub enum Action {
     /// The ticket's Sign is void: its slot was mined by the payload that it was to replace. It waits again.
     Void(Ticket),
     /// The nonces that the ticket asked for are reserved for an authorisation in another account's payload. Ends with
-    /// [`Nonces::lent`](super::Nonces::lent) or [`Nonces::sign_failed`](super::Nonces::sign_failed).
+    /// [`Nonces::lent`](super::Nonces::lent) or [`Nonces::returned`](super::Nonces::returned).
     Lend(Ticket),
 }
 

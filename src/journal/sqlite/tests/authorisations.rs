@@ -88,7 +88,7 @@ async fn own_attempts_of_the_slot_that_may_be_mined_keep_it_unfinished() {
     let fixture = Fixture::new();
     let own = attempt(account(AUTHORITY), 0, 0xb0);
     let a = sponsored(0, 0xa0, &[0]);
-    let replacement = Record::Attempt { attempt: Box::new(a.clone()), state: Committed, replaces: Some(own.hash) };
+    let replacement = Record::Attempt { attempt: Box::new(a.clone()), state: Committed, replaces: Some(own.hash), takes_over: Vec::new() };
     fixture.commit(vec![committed(&own), reached(&own, Broadcast, None), replacement]).await;
     assert!(!fixture.stored(&own).await.current);
     fixture.commit(vec![reached(&a, Confirmed, None)]).await;

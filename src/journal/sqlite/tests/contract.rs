@@ -49,7 +49,7 @@ async fn an_attempt_comes_back_as_it_was() {
     held.cost = U256::MAX - U256::from(1);
     held.hold_until = Some(UNIX_EPOCH + Duration::from_millis(1_700_000_000_123));
     held.authorisations = vec![(account(2), 9), (account(3), 0)];
-    let record = Record::Attempt { attempt: Box::new(held.clone()), state: Held, replaces: None };
+    let record = Record::Attempt { attempt: Box::new(held.clone()), state: Held, replaces: None, takes_over: Vec::new() };
     fixture.commit(vec![record]).await;
     let Fixture { journal, path, _directory, .. } = fixture;
     drop(journal);
@@ -225,7 +225,7 @@ async fn what_cannot_be_applied_leaves_nothing_behind() {
     let beyond = Account { chain_id: 1 << 63, ..account(1) };
     let stranger = attempt(account(1), 5, 0xee);
     let wrong_account = Record::State { account: account(2), hash: a.hash, state: Broadcast, block: None, detail: None, receipt: None };
-    let begins_late = Record::Attempt { attempt: Box::new(stranger.clone()), state: Broadcast, replaces: None };
+    let begins_late = Record::Attempt { attempt: Box::new(stranger.clone()), state: Broadcast, replaces: None, takes_over: Vec::new() };
     for bad in [
         committed(&attempt(beyond, 0, 0xb0)),
         committed(&attempt(account(1), (1 << 63) - 1, 0xb0)),

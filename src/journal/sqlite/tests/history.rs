@@ -161,7 +161,7 @@ async fn bytes_that_another_transaction_took_up_leave_a_refused_one_behind() {
     let fixture = Fixture::new();
     let signed = Attempt { kind: Kind::SignOnly, ..attempt(account(1), 0, 1) };
     let sent = Attempt { kind: Kind::Raw, transaction: TransactionId::new(), request: Arc::from("{}"), ..signed.clone() };
-    let held = Record::Attempt { attempt: Box::new(signed.clone()), state: Held, replaces: None };
+    let held = Record::Attempt { attempt: Box::new(signed.clone()), state: Held, replaces: None, takes_over: Vec::new() };
     fixture.commit(vec![held, reached(&signed, Refused, None), replacing(&sent, 1)]).await;
     let life = fixture.journal.life(scope(), Name::Id(signed.transaction)).await.unwrap().unwrap();
     assert_eq!((life.transaction.attempt, life.transaction.state, life.events.len()), (None, Refused, 2));

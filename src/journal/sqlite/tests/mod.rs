@@ -48,11 +48,16 @@ fn attempt(account: Account, nonce: u64, hash: u8) -> Attempt {
 }
 
 fn committed(attempt: &Attempt) -> Record {
-    Record::Attempt { attempt: Box::new(attempt.clone()), state: AttemptState::Committed, replaces: None }
+    Record::Attempt { attempt: Box::new(attempt.clone()), state: AttemptState::Committed, replaces: None, takes_over: Vec::new() }
 }
 
 fn replacing(attempt: &Attempt, hash: u8) -> Record {
-    Record::Attempt { attempt: Box::new(attempt.clone()), state: AttemptState::Committed, replaces: Some(B256::repeat_byte(hash)) }
+    Record::Attempt {
+        attempt: Box::new(attempt.clone()),
+        state: AttemptState::Committed,
+        replaces: Some(B256::repeat_byte(hash)),
+        takes_over: Vec::new(),
+    }
 }
 
 fn reached(attempt: &Attempt, state: AttemptState, block: Option<BlockRef>) -> Record {

@@ -97,6 +97,7 @@ fn record(step: &Step, owner: &HashMap<u8, (u8, u64, AttemptState)>) -> Record {
             attempt: Box::new(attempt(account(byte), nonce, hash)),
             state: AttemptState::Committed,
             replaces: replaces.map(B256::repeat_byte),
+            takes_over: Vec::new(),
         },
         Step::State { hash, state } => Record::State {
             account: account(owner.get(&hash).map_or(1, |known| known.0)),

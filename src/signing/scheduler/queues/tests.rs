@@ -31,6 +31,19 @@ fn drain(queues: &mut Queues, owner: impl Fn(CallId) -> Address) -> Vec<u64> {
 }
 
 #[test]
+fn messages_take_turns_with_transactions() {
+    let mut queues = queues(9, 9);
+    for (order, id) in [(MESSAGE, 0), (MESSAGE, 1), (MESSAGE, 2), (7, 3), (6, 4), (MESSAGE, 5)] {
+        queues.push(key(1), &group(1), (order, CallId(id)));
+    }
+    assert_eq!(drain(&mut queues, |_| key(1)), [0, 4, 1, 3, 2, 5]);
+    for (order, id) in [(7, 6), (MESSAGE, 7), (8, 8), (9, 9)] {
+        queues.push(key(1), &group(1), (order, CallId(id)));
+    }
+    assert_eq!(drain(&mut queues, |_| key(1)), [7, 6, 8, 9]);
+}
+
+#[test]
 fn a_line_goes_by_nonce_then_by_arrival() {
     let mut queues = queues(9, 9);
     for (order, id) in [(7, 0), (5, 1), (7, 2), (6, 3), (5, 4)] {

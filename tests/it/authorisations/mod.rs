@@ -1,6 +1,10 @@
 //! EIP-7702 authorisations of one managed account in a transaction of another one. The keys are in keystore files, so that the test
 //! can sign authorisations with them.
 
+mod trouble;
+
+use std::path::Path;
+
 use alloy_eips::eip7702::{Authorization, SignedAuthorization};
 use alloy_primitives::{Address, B256, Signature, U256};
 use k256::ecdsa::SigningKey;
@@ -41,10 +45,6 @@ fn key(byte: u8) -> SigningKey {
 impl Pair {
     async fn start(test: &str) -> Option<Self> {
         let world = World::start(test).await?;
-        let keystore = world.folder.path().join("keystore");
-        std::fs::create_dir(&keystore).unwrap();
-        std::fs::write(keystore.join("sponsor"), SPONSOR).unwrap();
-        std::fs::write(keystore.join("authority"), AUTHORITY).unwrap();
         let [sponsor, authority] = [0x41, 0x42].map(|byte| Address::from_public_key(key(byte).verifying_key()));
         world.anvil.fund(sponsor, 10).await;
         world.anvil.fund(authority, 10).await;
@@ -52,38 +52,12 @@ impl Pair {
     }
 
     async fn gateway(&self) -> Gateway {
-        let folder = self.world.folder.path();
-        let text = format!(
-            r#"[server]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-[journal]
-path = "sluice.db"
-[[environment]]
-name = "dev"
-chain_id = 31337
-nodes = [{{ url = "{}" }}]
-confirmations = 2
-account = {{ queue_deadline = "20s" }}
-[[configuration]]
-name = "files"
-provider = "local"
-keystore = "{}"
-password = {{ env = "TEST_PASSWORD" }}
-[[service]]
-name = "payments"
-environment = "dev"
-configurations = ["files"]
-"#,
-            self.world.node.url(),
-            folder.join("keystore").display(),
-        );
-        let path = folder.join("local.toml");
-        std::fs::write(&path, text).unwrap();
-        let mut command = sluice(&["serve", path.to_str().unwrap()]);
-        command.env("TEST_PASSWORD", PASSWORD);
-        Gateway::start(command, "payments", &folder.join("gateway.log")).await.ready().await
+        self.gateway_with("confirmations = 2").await
+    }
+
+    /// With these lines for the environment.
+    async fn gateway_with(&self, lines: &str) -> Gateway {
+        gateway(self.world.folder.path(), &self.world.node.url(), 31337, lines).await
     }
 
     /// The parameters of a transaction of the sponsor with an authorisation of the authority.
@@ -108,9 +82,50 @@ configurations = ["files"]
     }
 }
 
+/// A gateway over the two keys.
+async fn gateway(folder: &Path, node: &str, chain_id: u64, lines: &str) -> Gateway {
+    let keystore = folder.join("keystore");
+    std::fs::create_dir_all(&keystore).unwrap();
+    std::fs::write(keystore.join("sponsor"), SPONSOR).unwrap();
+    std::fs::write(keystore.join("authority"), AUTHORITY).unwrap();
+    let text = format!(
+        r#"[server]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[journal]
+path = "sluice.db"
+[[environment]]
+name = "dev"
+chain_id = {chain_id}
+nodes = [{{ url = "{node}" }}]
+{lines}
+[[configuration]]
+name = "files"
+provider = "local"
+keystore = "{}"
+password = {{ env = "TEST_PASSWORD" }}
+[[service]]
+name = "payments"
+environment = "dev"
+configurations = ["files"]
+"#,
+        keystore.display(),
+    );
+    let path = folder.join("local.toml");
+    std::fs::write(&path, text).unwrap();
+    let mut command = sluice(&["serve", path.to_str().unwrap()]);
+    command.env("TEST_PASSWORD", PASSWORD);
+    Gateway::start(command, "payments", &folder.join("gateway.log")).await.ready().await
+}
+
 /// Signed by the authority's key.
 fn authorised(nonce: u64) -> SignedAuthorization {
-    let authorisation = Authorization { chain_id: U256::from(31337), address: Address::repeat_byte(9), nonce };
+    authorised_on(31337, nonce)
+}
+
+fn authorised_on(chain_id: u64, nonce: u64) -> SignedAuthorization {
+    let authorisation = Authorization { chain_id: U256::from(chain_id), address: Address::repeat_byte(9), nonce };
     let (signature, parity) = key(0x42).sign_prehash_recoverable(authorisation.signature_hash().as_slice()).unwrap();
     authorisation.into_signed(Signature::from_signature_and_parity(signature, parity.is_y_odd()))
 }
