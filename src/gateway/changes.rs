@@ -32,14 +32,32 @@ fn note(restart: &mut Vec<String>, table: &str, differences: &[(&str, bool)]) {
 }
 
 fn server(running: &Server, read: &Server, restart: &mut Vec<String>) -> Server {
-    // Everything else goes with a new connection, or with the next call.
-    note(restart, "server", &[("listen", running.listen != read.listen)]);
-    Server { listen: running.listen, ..read.clone() }
+    let Server {
+        listen,
+        // These go with a new connection, or with the next call.
+        tls: _,
+        plaintext: _,
+        token_file: _,
+        origins: _,
+        max_connections: _,
+        max_request_bytes: _,
+        max_response_bytes: _,
+        max_batch_items: _,
+        max_subscriptions: _,
+        max_calls_in_flight: _,
+        max_requests_per_second: _,
+        default_service: _,
+        public_url: _,
+        drain: _,
+    } = running;
+    note(restart, "server", &[("listen", *listen != read.listen)]);
+    Server { listen: *listen, ..read.clone() }
 }
 
 fn admin(running: &Admin, read: &Admin, restart: &mut Vec<String>) -> Admin {
-    note(restart, "admin", &[("listen", running.listen != read.listen)]);
-    Admin { listen: running.listen, ..read.clone() }
+    let Admin { listen, tls: _, plaintext: _, token_file: _ } = running;
+    note(restart, "admin", &[("listen", *listen != read.listen)]);
+    Admin { listen: *listen, ..read.clone() }
 }
 
 fn journal(running: &Journal, read: &Journal, restart: &mut Vec<String>) -> Journal {

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::Address;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Shared};
 use serde_json::{Value, json};
 
 use super::build::Foundation;
 use crate::config::{self, Config};
+use crate::journal::JournalError;
 use crate::journal::sqlite::SqliteJournal;
 use crate::node::EndpointState;
 use crate::rpc::service::Service;
@@ -23,27 +24,48 @@ const FRESH: Duration = Duration::from_secs(1);
 /// How long the journal may take to write.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// A write that is under way, for everybody who asks meanwhile.
+type Probing = Shared<BoxFuture<'static, Result<(), JournalError>>>;
+
 /// When the journal last proved that it can write.
-#[derive(Debug, Default)]
-pub(super) struct WriteProbe(Mutex<Option<Instant>>);
+#[derive(Default)]
+pub(super) struct WriteProbe(Mutex<Proof>);
+
+#[derive(Default)]
+struct Proof {
+    at: Option<Instant>,
+    /// At most one: a journal that is stuck must not collect probes.
+    probing: Option<Probing>,
+}
 
 impl WriteProbe {
     /// Writes, unless that was done a moment ago; the error is for anybody to read.
     async fn check(&self, journal: &SqliteJournal) -> Result<(), &'static str> {
-        let proved = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if proved.is_some_and(|at| at.elapsed() < FRESH) && !journal.fatal().is_cancelled() {
-            return Ok(());
+        let Some(probing) = self.join(journal) else { return Ok(()) };
+        let Ok(written) = tokio::time::timeout(PATIENCE, probing.clone()).await else { return Err("the journal does not write in time") };
+        let mut proof = self.proof();
+        // Who comes first notes it; another write may be under way by now.
+        if proof.probing.as_ref().is_some_and(|current| current.ptr_eq(&probing)) {
+            *proof = Proof { at: written.is_ok().then(Instant::now), probing: None };
         }
-        let proof = match tokio::time::timeout(PATIENCE, journal.probe()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the journal cannot write");
-                Err("the journal cannot write")
-            }
-            Err(_) => Err("the journal does not write in time"),
-        };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = proof.is_ok().then(Instant::now);
-        proof
+        drop(proof);
+        written.map_err(|error| {
+            tracing::warn!(%error, "the journal cannot write");
+            "the journal cannot write"
+        })
+    }
+
+    /// The write to wait for; none while the last proof is fresh.
+    fn join(&self, journal: &SqliteJournal) -> Option<Probing> {
+        let mut proof = self.proof();
+        if proof.at.is_some_and(|at| at.elapsed() < FRESH) && !journal.fatal().is_cancelled() {
+            return None;
+        }
+        Some(proof.probing.get_or_insert_with(|| journal.probe().shared()).clone())
+    }
+
+    fn proof(&self) -> MutexGuard<'_, Proof> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -228,6 +250,25 @@ mod tests {
              configurations = [\"a\"]\n"
         );
         config::parse(&text, []).unwrap().server
+    }
+
+    #[tokio::test]
+    async fn everybody_who_asks_waits_for_one_write_and_its_proof_is_good_for_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sluice.db");
+        let journal = SqliteJournal::open(&path, Arc::new(crate::telemetry::metrics::Metrics::new().unwrap())).unwrap();
+        let probe = WriteProbe::default();
+        let (one, two) = (probe.join(&journal).unwrap(), probe.join(&journal).unwrap());
+        assert!(one.ptr_eq(&two));
+        assert_eq!(futures_util::join!(probe.check(&journal), probe.check(&journal)), (Ok(()), Ok(())));
+        assert!(probe.proof().probing.is_none());
+        if probe.proof().at.is_some_and(|at| at.elapsed() < FRESH / 2) {
+            assert!(probe.join(&journal).is_none(), "no write so soon after the last");
+        }
+        probe.proof().at = None;
+        journal.close().await;
+        assert_eq!(probe.check(&journal).await, Err("the journal cannot write"));
+        assert!(probe.proof().at.is_none() && probe.proof().probing.is_none(), "the next one tries again");
     }
 
     #[test]

@@ -222,13 +222,14 @@ where
         (!ends_a_stream).then(|| RpcError::new(RESOURCE_UNAVAILABLE, Reason::ServiceRemoved, "the service is no longer served"))
     }
 
-    async fn dispatch(&self, shared: &Shared, request: Request<'_>, in_batch: bool) -> MethodResponse {
+    async fn dispatch(&self, shared: &Shared, mut request: Request<'_>, in_batch: bool) -> MethodResponse {
         match shared.methods.method(&request.method) {
             // Streams belong to the connection, so they are jsonrpsee's own.
             Some(MethodCallback::Subscription(_) | MethodCallback::Unsubscription(_)) => {
                 if in_batch || self.transport == Transport::Http {
                     MethodResponse::error(request.id, no_notifications())
                 } else {
+                    Arc::clone(&shared.pass_through).note(request.extensions_mut());
                     Self::told(request.id.clone().into_owned(), self.inner.call(request).await)
                 }
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use jsonrpsee::Extensions;
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::value::RawValue;
 
@@ -15,6 +16,9 @@ pub const NAMESPACES: [&str; 3] = ["eth", "net", "web3"];
 
 /// The way of one service to its environment's nodes.
 pub trait PassThrough: Send + Sync + 'static {
+    /// Puts the service as it is now into the request of a stream, whose method is the one that the connection began with.
+    fn note(self: Arc<Self>, _request: &mut Extensions) {}
+
     /// Whether a method that the gateway does not answer may go to the node.
     fn allows(&self, method: &str) -> bool;
 

@@ -95,6 +95,10 @@ impl Service {
 }
 
 impl PassThrough for Service {
+    fn note(self: Arc<Self>, request: &mut Extensions) {
+        request.insert(self);
+    }
+
     fn allows(&self, method: &str) -> bool {
         in_namespaces(method, &self.pass_through)
     }
@@ -102,6 +106,11 @@ impl PassThrough for Service {
     fn call<'a>(&'a self, method: &'a str, params: Option<&'a RawValue>) -> BoxFuture<'a, Result<Arc<RawValue>, CallError>> {
         Box::pin(self.chain.pool().call_raw(method, params))
     }
+}
+
+/// The service as it is now, for a stream: the connection's own may be older than the last reload.
+pub(super) fn current(own: Arc<Service>, extensions: &Extensions) -> Arc<Service> {
+    extensions.get::<Arc<Service>>().cloned().unwrap_or(own)
 }
 
 /// Who calls, as the server put it into the request's extensions.

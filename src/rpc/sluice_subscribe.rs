@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::arguments::Arguments;
 use super::errors::{INVALID_PARAMS, RESOURCE_NOT_FOUND, Reason, RpcError};
 use super::refusals::invalid_argument;
-use super::service::Service;
+use super::service::{Service, current};
 use super::sluice::{parse_id, unreadable};
 use super::subscribe::Open;
 use crate::journal::TransactionId;
@@ -27,7 +27,7 @@ pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee:
         "sluice_subscribe",
         "sluice_subscription",
         "sluice_unsubscribe",
-        |params, pending, service, extensions| async move { serve(&params, pending, service, &extensions).await },
+        |params, pending, service, extensions| async move { serve(&params, pending, current(service, &extensions), &extensions).await },
     )?;
     Ok(())
 }

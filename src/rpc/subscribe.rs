@@ -17,7 +17,7 @@ use super::errors::{INVALID_PARAMS, LIMIT_EXCEEDED, Reason, RpcError, SERVER_ERR
 use super::log_filter::{FilterError, go_kind, normalised};
 use super::pass_through::call_error;
 use super::refusals::{invalid_argument, missing_argument};
-use super::service::{Service, principal};
+use super::service::{Service, current, principal};
 use crate::subscriptions::connection::ConnectionHandle;
 use crate::subscriptions::hub::JoinError;
 use crate::subscriptions::receipts::{MAX_HASHES, Wanted};
@@ -48,7 +48,7 @@ pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee:
         "eth_subscription",
         "eth_unsubscribe",
         |params, pending, service, extensions| async move {
-            serve(&params, pending, service, &extensions).await.map_err(SubscriptionError::from)
+            serve(&params, pending, current(service, &extensions), &extensions).await.map_err(SubscriptionError::from)
         },
     )?;
     Ok(())

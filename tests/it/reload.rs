@@ -191,6 +191,10 @@ async fn a_retagged_key_changes_its_service_and_keeps_its_nonces() {
     assert_eq!(payments.request("eth_accounts", json!([])).await.unwrap(), json!([]));
     let error = payments.request("eth_sendTransaction", transfer(account, 9)).await.unwrap_err();
     assert_eq!(error.reason(), Some("unknown_account"), "by the connection that used it a moment ago");
+    let stream = json!(["transactions", { "from": account }]);
+    let error = payments.request("sluice_subscribe", stream.clone()).await.unwrap_err();
+    assert_eq!(error.reason(), Some("unknown_account"), "nor is it one that streams can be asked for");
+    assert!(payroll.request("sluice_subscribe", stream).await.unwrap().is_string(), "as it is by a connection of its new service");
     assert_eq!(payroll.request("eth_accounts", json!([])).await.unwrap().as_array().unwrap().len(), 2);
     let hash: B256 = parse(&payroll.request("eth_sendTransaction", transfer(account, 3)).await.unwrap());
     world.mined(hash).await;

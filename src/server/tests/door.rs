@@ -214,6 +214,8 @@ async fn no_log_line_holds_the_token() {
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
+    // While there is one subscriber alone, an event that another test's thread meets first is off for all: tracing asks that thread's.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
 
     let folder = tempfile::tempdir().unwrap();
     let token_file = folder.path().join("token");

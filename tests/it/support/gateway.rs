@@ -53,9 +53,9 @@ impl Gateway {
         Self { process, listen, admin, service: service.into() }
     }
 
-    /// Waits until /readyz says yes.
+    /// Waits until its service can accept sends.
     pub(crate) async fn ready(mut self) -> Self {
-        let url = self.admin_url("readyz");
+        let url = self.admin_url(&format!("readyz/{}", self.service));
         self.process.until("the gateway to be ready", |_| async { http::get(&url).await.ok().filter(|(status, _)| *status == 200) }).await;
         self
     }
