@@ -335,13 +335,7 @@ impl Chain {
     /// The nonce that the account would hand out next, reservations in memory included.
     pub async fn next_nonce(self: &Arc<Self>, address: Address) -> Result<u64, TransactionError> {
         self.ready().await?;
-        let (reply, answer) = oneshot::channel();
-        let patience = self.environment.node_deadline;
-        let asked = async {
-            self.account(address).commands.send(Command::NextNonce(reply)).await.map_err(|_| TransactionError::Internal)?;
-            answer.await.map_err(|_| TransactionError::Internal)
-        };
-        tokio::time::timeout(patience, asked).await.unwrap_or(Err(TransactionError::Call(CallError::Deadline(patience))))
+        self.ask(address, Command::NextNonce).await
     }
 
     /// What the account has in hand; an error if the chain is not open yet, or the account's task cannot say so within
@@ -350,10 +344,19 @@ impl Chain {
         if !self.is_open() {
             return Err(TransactionError::Call(CallError::Unavailable));
         }
+        self.ask(address, Command::Figures).await
+    }
+
+    /// Asks the account's task; it answers within `node_deadline` or not at all.
+    async fn ask<T>(
+        self: &Arc<Self>,
+        address: Address,
+        question: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, TransactionError> {
         let (reply, answer) = oneshot::channel();
         let patience = self.environment.node_deadline;
         let asked = async {
-            self.account(address).commands.send(Command::Figures(reply)).await.map_err(|_| TransactionError::Internal)?;
+            self.account(address).commands.send(question(reply)).await.map_err(|_| TransactionError::Internal)?;
             answer.await.map_err(|_| TransactionError::Internal)
         };
         tokio::time::timeout(patience, asked).await.unwrap_or(Err(TransactionError::Call(CallError::Deadline(patience))))

@@ -36,3 +36,36 @@ impl Nonces {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::config::AccountBounds;
+    use crate::transactions::nonces::Wish;
+
+    #[test]
+    fn what_waits_is_counted_where_it_waits() {
+        let bounds = AccountBounds { sign_window: 1, ..AccountBounds::default() };
+        let mut nonces = Nonces::new(bounds, 5, [(2, SlotState::Mined), (3, SlotState::Sent), (4, SlotState::Unsent)]);
+        let now = Instant::now();
+        for ticket in 1..=3 {
+            nonces.enqueue(ticket, Wish::Any, 1, now + Duration::from_secs(30)).unwrap();
+        }
+        let before = Figures {
+            next_nonce: 5,
+            queued: 3,
+            signing: 0,
+            unsent: 1,
+            in_flight: 1,
+            window: AccountBounds::default().broadcast_window,
+            is_on_hold: false,
+        };
+        assert_eq!(nonces.figures(), before);
+        while nonces.poll(now).is_some() {}
+        assert_eq!(nonces.figures(), Figures { next_nonce: 6, queued: 2, signing: 1, unsent: 0, in_flight: 2, ..before });
+        nonces.set_on_hold(true);
+        assert!(nonces.figures().is_on_hold);
+    }
+}
