@@ -33,7 +33,7 @@ const BY_DESIGN: [(&str, &str, &str); 7] = [
 // Beside these: `eth_getTransactionCount` of a managed address at `pending`, which counts what is in memory (tests/it/calls.rs), and ids
 // of filters, which are random.
 
-async fn facts(pair: &Pair) -> Facts {
+pub(super) async fn facts(pair: &Pair) -> Facts {
     let topics = [keccak256("red"), keccak256("blue")];
     let (mut blocks, mut transactions) = (Vec::new(), Vec::new());
     for n in 0..6_u64 {
@@ -52,7 +52,7 @@ async fn facts(pair: &Pair) -> Facts {
     }
 }
 
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     std::env::var("DIFFERENTIAL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
 }
 

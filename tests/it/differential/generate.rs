@@ -129,9 +129,50 @@ impl<'a> Generator<'a> {
         (method, self.params(kinds))
     }
 
-    /// A filter of logs, mostly good.
-    pub(super) fn filter(&mut self) -> String {
-        if self.chance(0.15) { self.bad() } else { self.good(Filter) }
+    /// A filter of what is still to come.
+    pub(super) fn live_filter(&mut self) -> Value {
+        let mut filter = self.good_filter();
+        filter.as_object_mut().unwrap().retain(|name, _| ["address", "topics"].contains(&name.as_str()));
+        filter
+    }
+
+    /// Parameters of `eth_subscribe`, as text.
+    pub(super) fn subscription(&mut self) -> String {
+        if self.chance(0.05) {
+            return self.pick(&["[]", "{}", "[null]", "[7]", r#"[["logs"]]"#, "null"]).to_owned();
+        }
+        let kind = self.pick(&["logs", "logs", "logs", "logs", "newPendingTransactions", "newHeads", "syncing"]);
+        let mut items = vec![json!(kind).to_string()];
+        match kind {
+            "logs" => items.push(self.odd_filter()),
+            "newPendingTransactions" if self.chance(0.7) => items.push(if self.chance(0.5) { self.bad() } else { self.good(Flag) }),
+            _ => {}
+        }
+        if self.chance(0.06) {
+            items.push(self.bad());
+        }
+        if self.chance(0.04) {
+            items.truncate(1);
+        }
+        format!("[{}]", items.join(" , "))
+    }
+
+    /// A filter with something wrong in it, or not.
+    fn odd_filter(&mut self) -> String {
+        if self.chance(0.1) {
+            return self.bad();
+        }
+        let mut filter = self.good_filter();
+        if self.chance(0.5) {
+            let bad: Value = serde_json::from_str(&self.bad()).unwrap_or_default();
+            match self.pick(&["address", "addresses", "topics", "topic", "topic in a list", "fromBlock", "toBlock", "blockHash"]) {
+                "addresses" => filter["address"] = json!([self.address(), bad]),
+                "topic" => filter["topics"] = json!([null, bad]),
+                "topic in a list" => filter["topics"] = json!([[self.among(&self.facts.topics), bad]]),
+                name => filter[name] = bad,
+            }
+        }
+        filter.to_string()
     }
 
     fn params(&mut self, kinds: &[Kind]) -> String {
