@@ -58,3 +58,10 @@ fn what_is_not_served_is_told() {
     assert!(kind(r#"["transactionReceipts",{"transactionHashes":[]}]"#).is_err());
     assert!(kind(r#"["transactionReceipts",{"hashes":[]}]"#).is_err());
 }
+
+#[test]
+fn a_full_hub_is_told_with_a_reason_and_when_to_try_again() {
+    let told = no_seat(JoinError::Full);
+    let data: Value = serde_json::from_str(told.data().unwrap().get()).unwrap();
+    assert_eq!((told.code(), &data), (-32005, &serde_json::json!({ "reason": "limit_exceeded", "retryAfterMs": 5000 })));
+}
