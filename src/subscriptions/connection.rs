@@ -144,6 +144,19 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test]
+    async fn ids_are_known_once_every_answer_is_given_or_given_up() {
+        let connection = ConnectionHandle::new(CancellationToken::new());
+        connection.ids_known().await;
+        let (one, two) = (Answering::begin(&connection.answering), Answering::begin(&connection.answering));
+        let other = connection.clone();
+        let known = tokio::spawn(async move { other.ids_known().await });
+        drop(one);
+        assert!(connection.ids_known().now_or_never().is_none() && !known.is_finished());
+        drop(two);
+        known.await.unwrap();
+    }
+
     /// I8: what waits for a client is bounded, however many streams it has.
     #[tokio::test]
     async fn a_notification_waits_for_room_and_is_counted_out_if_it_is_not_queued() {

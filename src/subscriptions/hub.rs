@@ -15,7 +15,7 @@ use crate::node::{CallError, Pool};
 /// Time for which a relay that nobody watches keeps its upstream subscription: a client that comes back finds it.
 const LINGER: Duration = Duration::from_secs(5);
 /// Places for relays in one environment.
-pub const PLACES: usize = 1024;
+const PLACES: usize = 1024;
 /// Bytes of parameters for which a relay takes one place; a longer one takes as many as it needs.
 const PLACE_BYTES: usize = 16 * 1024;
 
@@ -73,16 +73,6 @@ impl Hub {
         });
         let lease = lease.ok_or(JoinError::Full)?;
         lease.seat(&self.0.pool, self.0.deadline).await.map_err(JoinError::Call)
-    }
-
-    /// Upstream subscriptions that there are, those that linger included.
-    pub fn len(&self) -> usize {
-        self.0.relays.len()
-    }
-
-    /// Whether there is no upstream subscription.
-    pub fn is_empty(&self) -> bool {
-        self.0.relays.is_empty()
     }
 
     /// Interest in the relay, taken while its entry is locked: it cannot end in between. `None` if there is no place for it.

@@ -155,7 +155,7 @@ async fn equal_subscriptions_share_one_upstream_subscription_byte_for_byte() {
     assert!(world.node.nothing_asked());
     // Another filter is another subscription.
     world.opened(PENDING, "0x6").await;
-    assert_eq!(world.hub.len(), 2);
+    assert_eq!(world.hub.0.relays.len(), 2);
 }
 
 #[tokio::test]
@@ -263,7 +263,7 @@ async fn the_last_to_leave_ends_the_upstream_subscription_and_its_entry() {
     drop(two);
     let asked = world.node.asked().await;
     assert_eq!((asked.method.as_str(), asked.params), ("eth_unsubscribe", json!(["0x5"])));
-    assert!(world.hub.is_empty());
+    assert!(world.hub.0.relays.is_empty());
     assert_eq!(world.hub.0.places.available_permits(), 8);
     let (mut again, asked) = world.opened(LOGS, "0x6").await;
     asked.peer.notify("0x6", json!(1));
@@ -363,7 +363,7 @@ async fn a_subscription_that_cannot_be_made_again_ends_for_all_and_leaves_nothin
     assert_eq!(one.params().await, json!({ "error": super::super::relay::GAP }));
     let hub = world.hub.clone();
     soon(async {
-        while !hub.is_empty() {
+        while !hub.0.relays.is_empty() {
             tokio::task::yield_now().await;
         }
     })
