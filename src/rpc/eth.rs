@@ -38,9 +38,18 @@ type Raw = Arc<RawValue>;
 
 /// Registers the methods.
 pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee::server::RegisterMethodError> {
-    module.register_method("eth_accounts", |_, service, _| Answer::Ok(service.keys.addresses()))?;
-    module.register_method("eth_chainId", |_, service, _| Answer::Ok(U64::from(service.chain.environment().chain_id)))?;
-    module.register_method("net_version", |_, service, _| Answer::Ok(service.chain.environment().chain_id.to_string()))?;
+    module.register_method("eth_accounts", |params, service, _| {
+        Arguments::of(&params)?.at_most(0)?;
+        Answer::Ok(service.keys.addresses())
+    })?;
+    module.register_method("eth_chainId", |params, service, _| {
+        Arguments::of(&params)?.at_most(0)?;
+        Answer::Ok(U64::from(service.chain.environment().chain_id))
+    })?;
+    module.register_method("net_version", |params, service, _| {
+        Arguments::of(&params)?.at_most(0)?;
+        Answer::Ok(service.chain.environment().chain_id.to_string())
+    })?;
     module.register_async_method("eth_getTransactionCount", |params, service, _| async move { count(&params, &service).await })?;
     module.register_async_method("eth_sendTransaction", |params, service, extensions| async move {
         let sent = send(&params, &service, &extensions, Kind::Send).await?;
@@ -60,12 +69,12 @@ pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee:
 
 /// The next nonce of a managed account at `pending` is ours to tell; every other question is the node's.
 async fn count(params: &Params<'_>, service: &Arc<Service>) -> Answer<Raw> {
-    let arguments = Arguments::of(params)?;
-    let pending = arguments.raw(1).is_some_and(|block| block.get() == "\"pending\"");
-    if pending
-        && let Ok(Some(address)) = arguments.optional::<Address>(0)
-        && service.chain.is_managed(address)
-    {
+    let pending = Arguments::of(params).ok().and_then(|arguments| {
+        let block: String = arguments.optional(1).ok()??;
+        let address: Address = arguments.optional(0).ok()??;
+        (block == "pending" && service.chain.is_managed(address)).then_some(address)
+    });
+    if let Some(address) = pending {
         let nonce = service.chain.next_nonce(address).await.map_err(refusal)?;
         return raw(&U64::from(nonce));
     }

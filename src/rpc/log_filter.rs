@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use alloy_primitives::{Address, B256};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 /// Positions of topics (geth's bound: a log has no more).
 const MAX_TOPICS: usize = 4;
@@ -52,35 +52,29 @@ pub(super) fn normalised(filter: &RawValue) -> Result<String, FilterError> {
 fn read(filter: &RawValue) -> Result<Filter, FilterError> {
     let members = match serde_json::from_str(filter.get()) {
         Ok(Value::Object(members)) => members,
-        // As in geth, null is a filter that all logs pass.
-        Ok(Value::Null) => Map::new(),
         Ok(other) => return Err(invalid(format!("json: cannot unmarshal {} into Go value of type filters.input", go_kind(&other)))),
         Err(error) => return Err(invalid(error.to_string())),
     };
     // Go reads names without regard to case.
     let member =
         |name: &str| members.iter().rfind(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null()).map(|(_, value)| value);
+    // In the order in which geth looks: what each member is, then what it says.
     let block_hash = member("blockHash").map(block_hash).transpose()?;
     let from_block = member("fromBlock").map(block).transpose()?;
     let to_block = member("toBlock").map(block).transpose()?;
+    let topics = member("topics").map(list).transpose()?;
     if block_hash.is_some() && (from_block.is_some() || to_block.is_some()) {
         return Err(invalid("cannot specify both BlockHash and FromBlock/ToBlock, choose one or the other"));
     }
+    let address = member("address").map(addresses).transpose()?.unwrap_or_default();
+    let topics = topics.map(positions).transpose()?.unwrap_or_default();
     // A stream begins at the latest block, and does not end, whether that is said or not.
     let said = |block: Option<String>| block.filter(|block| block != "latest");
-    let topics = member("topics").map(positions).transpose()?;
-    let address = member("address").map(addresses).transpose()?;
-    let filter = Filter {
-        block_hash,
-        from_block: said(from_block),
-        to_block: said(to_block),
-        address: address.unwrap_or_default(),
-        topics: topics.unwrap_or_default(),
-    };
-    if filter.address.len() > MAX_ADDRESSES {
+    let (from_block, to_block) = (said(from_block), said(to_block));
+    if address.len() > MAX_ADDRESSES {
         return Err(FilterError::TooLong("exceed max addresses or topics per search position"));
     }
-    Ok(filter)
+    Ok(Filter { block_hash, from_block, to_block, address, topics })
 }
 
 fn addresses(value: &Value) -> Result<BTreeSet<Address>, FilterError> {
@@ -98,10 +92,11 @@ fn addresses(value: &Value) -> Result<BTreeSet<Address>, FilterError> {
     }
 }
 
-fn positions(value: &Value) -> Result<Vec<Position>, FilterError> {
-    let Value::Array(items) = value else {
-        return Err(invalid(go_field(go_kind(value), "topics", "[]interface {}")));
-    };
+fn list(value: &Value) -> Result<&[Value], FilterError> {
+    value.as_array().map(Vec::as_slice).ok_or_else(|| invalid(go_field(go_kind(value), "topics", "[]interface {}")))
+}
+
+fn positions(items: &[Value]) -> Result<Vec<Position>, FilterError> {
     if items.len() > MAX_TOPICS {
         return Err(invalid("exceed max topics"));
     }

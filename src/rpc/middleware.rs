@@ -224,14 +224,17 @@ where
 
     async fn dispatch(&self, shared: &Shared, mut request: Request<'_>, in_batch: bool) -> MethodResponse {
         match shared.methods.method(&request.method) {
+            Some(MethodCallback::Subscription(_) | MethodCallback::Unsubscription(_)) if in_batch || self.transport == Transport::Http => {
+                MethodResponse::error(request.id, no_notifications())
+            }
             // Streams belong to the connection, so they are jsonrpsee's own.
-            Some(MethodCallback::Subscription(_) | MethodCallback::Unsubscription(_)) => {
-                if in_batch || self.transport == Transport::Http {
-                    MethodResponse::error(request.id, no_notifications())
-                } else {
-                    Arc::clone(&shared.pass_through).note(request.extensions_mut());
-                    Self::told(request.id.clone().into_owned(), self.inner.call(request).await)
-                }
+            Some(MethodCallback::Subscription(_)) => {
+                Arc::clone(&shared.pass_through).note(request.extensions_mut());
+                Self::told(request.id.clone().into_owned(), self.inner.call(request).await)
+            }
+            Some(MethodCallback::Unsubscription(_)) => {
+                self.handle.ids_known().await;
+                Self::told(request.id.clone().into_owned(), self.inner.call(request).await)
             }
             Some(MethodCallback::Sync(method)) => {
                 let id = request.id.clone().into_owned();

@@ -131,10 +131,11 @@ async fn serve(params: &Params<'_>, pending: PendingSubscriptionSink, service: A
             return;
         }
     };
-    let connection = extensions.get::<ConnectionHandle>().cloned();
-    let Ok(sink) = pending.accept().await else { return };
+    // The server puts one there; without it there is nobody to answer.
+    let Some(connection) = extensions.get::<ConnectionHandle>().cloned() else { return };
+    let Some(sink) = connection.accept(pending).await else { return };
     let _open = Open::of(&service, TRANSACTIONS);
-    service.lifecycle.serve(stream, sink, connection).await;
+    service.lifecycle.serve(stream, sink, Some(connection)).await;
 }
 
 #[cfg(test)]

@@ -55,6 +55,9 @@ pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee:
 }
 
 fn read(params: &Params<'_>) -> Result<Kind, ErrorObjectOwned> {
+    if params.as_str().is_none() {
+        return Err(RpcError::invalid_params("non-array args").into());
+    }
     let arguments = Arguments::of(params)?;
     let name = arguments.given(0).and_then(|name| serde_json::from_str::<String>(name.get()).ok());
     let name = name.ok_or_else(|| RpcError::invalid_params("expected subscription name as first argument"))?;
@@ -73,7 +76,7 @@ fn read(params: &Params<'_>) -> Result<Kind, ErrorObjectOwned> {
 }
 
 fn logs(arguments: &Arguments<'_>) -> Result<String, ErrorObjectOwned> {
-    let filter = arguments.given(1).ok_or_else(|| missing_argument(1))?;
+    let filter = arguments.raw(1).ok_or_else(|| missing_argument(1))?;
     let filter = normalised(filter).map_err(|error| match error {
         FilterError::Invalid(words) => invalid_argument(1, words),
         FilterError::TooLong(words) => RpcError::new(SERVER_ERROR, Reason::LimitExceeded, words).into(),
@@ -149,7 +152,8 @@ async fn serve(
             return Ok(());
         }
     };
-    let connection = extensions.get::<ConnectionHandle>().cloned();
+    // The server puts one there; without it there is nobody to answer.
+    let Some(connection) = extensions.get::<ConnectionHandle>().cloned() else { return Ok(()) };
     match kind {
         Kind::Relayed { name, params } => {
             let seat = match service.hub.join(&params).await {
@@ -159,18 +163,18 @@ async fn serve(
                     return Ok(());
                 }
             };
-            let Ok(sink) = pending.accept().await else { return Ok(()) };
+            let Some(sink) = connection.accept(pending).await else { return Ok(()) };
             let _open = Open::of(&service, name);
-            seat.serve(sink, connection).await
+            seat.serve(sink, Some(connection)).await
         }
         Kind::Receipts(hashes) => {
             let wanted = match hashes {
                 Some(hashes) => Wanted::Hashes(hashes),
                 None => Wanted::Own { service: Arc::clone(&service.name), principal: Arc::clone(&principal(extensions).name) },
             };
-            let Ok(sink) = pending.accept().await else { return Ok(()) };
+            let Some(sink) = connection.accept(pending).await else { return Ok(()) };
             let _open = Open::of(&service, "transactionReceipts");
-            service.receipts.serve(&service.chain, wanted, sink, connection).await
+            service.receipts.serve(&service.chain, wanted, sink, Some(connection)).await
         }
     }
 }

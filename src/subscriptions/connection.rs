@@ -4,7 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::Notify;
+use jsonrpsee::{PendingSubscriptionSink, SubscriptionSink};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How a call reached the gateway.
@@ -23,6 +24,8 @@ pub struct ConnectionHandle {
     owed: Arc<AtomicUsize>,
     /// Told when there is room again for notifications that wait for it.
     room: Arc<Notify>,
+    /// Subscriptions whose id is being answered.
+    answering: watch::Sender<usize>,
 }
 
 /// Bytes that may wait for a client when another notification joins them.
@@ -52,7 +55,7 @@ impl Drop for Owed {
 impl ConnectionHandle {
     /// The connection that is cut by this token.
     pub fn new(cut: CancellationToken) -> Self {
-        Self { cut, owed: Arc::default(), room: Arc::default() }
+        Self { cut, owed: Arc::default(), room: Arc::default(), answering: watch::Sender::new(0) }
     }
 
     /// Cuts the connection: nothing more is read from it or written to it, and calls in flight on it are dropped.
@@ -64,6 +67,19 @@ impl ConnectionHandle {
     /// Resolves when [`ConnectionHandle::end`] was called or the gateway cut the connection itself (not when the client left).
     pub async fn ended(&self) {
         self.cut.cancelled().await;
+    }
+
+    /// Answers the id of a subscription; `None` if the client is gone. jsonrpsee writes the answer before it knows the id itself:
+    /// without this, a client that unsubscribes at once would be told that there is no such subscription, and keep it.
+    pub(crate) async fn accept(&self, pending: PendingSubscriptionSink) -> Option<SubscriptionSink> {
+        let _answering = Answering::begin(&self.answering);
+        pending.accept().await.ok()
+    }
+
+    /// Resolves when every id that was answered is known.
+    pub(crate) async fn ids_known(&self) {
+        // The handle has the sender, so there is always a value.
+        let _ = self.answering.subscribe().wait_for(|answering| *answering == 0).await;
     }
 
     /// What cuts the connection.
@@ -106,11 +122,40 @@ impl ConnectionHandle {
     }
 }
 
+/// Counts a subscription while its id is answered, also if that is given up.
+struct Answering<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Answering<'a> {
+    fn begin(answering: &'a watch::Sender<usize>) -> Self {
+        answering.send_modify(|answering| *answering += 1);
+        Self(answering)
+    }
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|answering| *answering -= 1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn ids_are_known_once_every_answer_is_given_or_given_up() {
+        let connection = ConnectionHandle::new(CancellationToken::new());
+        connection.ids_known().await;
+        let (one, two) = (Answering::begin(&connection.answering), Answering::begin(&connection.answering));
+        let other = connection.clone();
+        let known = tokio::spawn(async move { other.ids_known().await });
+        drop(one);
+        assert!(connection.ids_known().now_or_never().is_none() && !known.is_finished());
+        drop(two);
+        known.await.unwrap();
+    }
 
     /// I8: what waits for a client is bounded, however many streams it has.
     #[tokio::test]

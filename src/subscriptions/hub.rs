@@ -15,7 +15,7 @@ use crate::node::{CallError, Pool};
 /// Time for which a relay that nobody watches keeps its upstream subscription: a client that comes back finds it.
 const LINGER: Duration = Duration::from_secs(5);
 /// Places for relays in one environment.
-pub const PLACES: usize = 1024;
+const PLACES: usize = 1024;
 /// Bytes of parameters for which a relay takes one place; a longer one takes as many as it needs.
 const PLACE_BYTES: usize = 16 * 1024;
 
@@ -75,31 +75,25 @@ impl Hub {
         lease.seat(&self.0.pool, self.0.deadline).await.map_err(JoinError::Call)
     }
 
-    /// Upstream subscriptions that there are, those that linger included.
-    pub fn len(&self) -> usize {
-        self.0.relays.len()
-    }
-
-    /// Whether there is no upstream subscription.
-    pub fn is_empty(&self) -> bool {
-        self.0.relays.is_empty()
-    }
-
     /// Interest in the relay, taken while its entry is locked: it cannot end in between. `None` if there is no place for it.
     fn lease(&self, params: &str) -> Option<Lease> {
-        match self.0.relays.entry(Arc::from(params)) {
-            Entry::Occupied(entry) => Some(entry.get().relay.lease()),
+        let (lease, new) = match self.0.relays.entry(Arc::from(params)) {
+            Entry::Occupied(entry) => (entry.get().relay.lease(), None),
             Entry::Vacant(entry) => {
                 let places = u32::try_from(1 + params.len() / PLACE_BYTES).ok()?;
                 let places = Arc::clone(&self.0.places).try_acquire_many_owned(places).ok()?;
                 let relay = Relay::new(Arc::clone(entry.key()));
                 let lease = relay.lease();
                 entry.insert(Registered { relay: Arc::clone(&relay), _places: places });
-                let running = Running { hub: self.clone(), relay };
-                tokio::spawn(self.0.stop.clone().run_until_cancelled_owned(running.run()));
-                Some(lease)
+                (lease, Some(relay))
             }
+        };
+        // With the entry unlocked: a runtime that shuts down drops what is spawned at once.
+        if let Some(relay) = new {
+            let running = Running { hub: self.clone(), relay };
+            tokio::spawn(self.0.stop.clone().run_until_cancelled_owned(running.run()));
         }
+        Some(lease)
     }
 
     /// Relays that only linger give way.

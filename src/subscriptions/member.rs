@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jsonrpsee::SubscriptionSink;
 use jsonrpsee::core::server::TrySendError;
+use jsonrpsee::{SubscriptionMessage, SubscriptionSink};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
@@ -74,11 +74,15 @@ impl Member {
                 true
             }
             Way::Waiting(_) => self.too_slow(),
-            Way::Open(sink) => match sink.try_send((**result).to_owned()) {
-                Ok(()) => true,
-                Err(TrySendError::Closed(_)) => false,
-                Err(TrySendError::Full(_)) => self.too_slow(),
-            },
+            Way::Open(sink) => {
+                // The one copy is that into the frame. Text cannot fail to be written; if it did, the other way would be taken.
+                let message = SubscriptionMessage::new(sink.method_name(), sink.subscription_id(), result);
+                match sink.try_send(message.unwrap_or_else(|_| (**result).to_owned().into())) {
+                    Ok(()) => true,
+                    Err(TrySendError::Closed(_)) => false,
+                    Err(TrySendError::Full(_)) => self.too_slow(),
+                }
+            }
         }
     }
 

@@ -41,6 +41,8 @@ struct Subscriber {
     hashes: HashSet<B256>,
     wanted: Wanted,
     delivered: Delivered,
+    /// Blocks that were seen while what is mined already is looked up, so that it comes first. As bounded as what is watched.
+    held: Option<Vec<Vec<Receipt>>>,
 }
 
 /// What was delivered: once per transaction and block. A receipt in another block, after a reorg, is new.
@@ -81,7 +83,7 @@ impl Receipts {
         let hub = Arc::clone(&receipts);
         tokio::spawn(async move {
             while let Some(block) = seen.recv().await {
-                hub.subscribers.retain(|_, subscriber| subscriber.offer(&block));
+                hub.subscribers.retain(|_, subscriber| subscriber.seen(&block));
             }
         });
         receipts
@@ -102,7 +104,7 @@ impl Receipts {
             Wanted::Hashes(hashes) => hashes.iter().copied().collect(),
             Wanted::Own { .. } => HashSet::new(),
         };
-        let subscriber = Subscriber { member, hashes, wanted: wanted.clone(), delivered: Delivered::default() };
+        let subscriber = Subscriber { member, hashes, wanted: wanted.clone(), delivered: Delivered::default(), held: Some(Vec::new()) };
         // In place before anything is looked up: what is mined in between arrives by one way or the other, and only once.
         self.subscribers.insert(id, subscriber);
         let observed = match wanted {
@@ -121,10 +123,11 @@ impl Receipts {
                 }
                 let mut mined = chain.tracker().observe(hashes.clone()).await;
                 mined.sort_by_key(|receipt| (receipt.block.number, receipt.index));
-                for block in mined.chunk_by(|one, other| one.block == other.block) {
-                    if let Some(mut subscriber) = self.subscribers.get_mut(&id) {
-                        subscriber.offer(block);
-                    }
+                if let Some(mut subscriber) = self.subscribers.get_mut(&id) {
+                    let seen = subscriber.held.take().unwrap_or_default();
+                    let mined = mined.chunk_by(|one, other| one.block == other.block);
+                    // A client that is gone or too slow is found out by its watch.
+                    let _all = mined.chain(seen.iter().map(Vec::as_slice)).all(|block| subscriber.offer(block));
                 }
                 let over = watch.over().await;
                 chain.tracker().unobserve(hashes);
@@ -148,6 +151,17 @@ impl Subscriber {
             Wanted::Own { service, principal } => {
                 receipt.owner.as_ref().is_some_and(|owner| owner.service == *service && owner.principal == *principal)
             }
+        }
+    }
+
+    /// A block that was mined just now; answers whether the client is still there.
+    fn seen(&mut self, block: &[Receipt]) -> bool {
+        match &mut self.held {
+            Some(held) => {
+                held.push(block.to_vec());
+                true
+            }
+            None => self.offer(block),
         }
     }
 

@@ -11,6 +11,7 @@ mod chains;
 mod clients;
 mod command_line;
 mod deploy;
+mod differential;
 mod errors;
 mod geth;
 mod keys;

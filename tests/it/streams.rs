@@ -117,6 +117,20 @@ async fn what_cannot_be_subscribed_to_is_told() {
     }
 }
 
+/// However quick the client is: an id that it has is known.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_can_be_given_back_at_once() {
+    let Some(world) = World::start("an_id_can_be_given_back_at_once").await else { return };
+    world.accounts(1).await;
+    let gateway = world.gateway().await;
+    let mut socket = gateway.raw_socket().await;
+    for kind in [r#"["newHeads"]"#, r#"["logs",{}]"#, r#"["transactionReceipts"]"#].into_iter().cycle().take(600) {
+        let id = socket.ask("eth_subscribe", kind).await.result.expect("an id");
+        let gone = socket.ask("eth_unsubscribe", &format!("[{id}]")).await.result.unwrap();
+        assert_eq!(gone.get(), "true");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_told_and_then_the_connection_ends() {
     let Some(world) = World::start("a_gap_is_told_and_then_the_connection_ends").await else { return };

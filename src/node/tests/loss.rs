@@ -125,6 +125,21 @@ async fn an_endpoint_that_answers_no_ping_is_left() {
 }
 
 #[tokio::test]
+async fn a_node_that_never_answers_is_left_at_the_deadline_and_tried_for_ever() {
+    let timing = Timing { connect: Duration::from_millis(50), ..Setup::default().timing };
+    let mut node = Backend::with(backend::Script { manual: true, ..Default::default() }).await;
+    let pool = Setup { timing, ..Setup::default() }.start(&[&node]);
+    // It takes the connection and the question for its chain, and says nothing.
+    while node.connections() < 5 {
+        assert!(["eth_chainId", "eth_getBlockByNumber"].contains(&node.asked().await.method.as_str()));
+    }
+    let why = pool.endpoints()[0].detail.clone().unwrap();
+    assert_eq!(why, "no connection within 50ms");
+    node.script(|script| script.manual = false);
+    until(&pool, |pool| pool.fault().is_none()).await;
+}
+
+#[tokio::test]
 async fn a_stop_answers_everybody() {
     let mut node = Backend::start().await;
     let pool = ready(&[&node]).await;

@@ -153,3 +153,63 @@ async fn a_subscription_that_is_refused_again_and_again_ends() {
     assert_eq!(text(item), "end");
     assert_eq!(text(soon(stream.next()).await), "end");
 }
+
+/// The node's ids mean nothing beyond their connection: after each reconnect they are dealt anew, and every reader keeps its stream.
+#[tokio::test]
+async fn a_stream_keeps_its_reader_however_often_the_node_comes_and_goes() {
+    const STREAMS: usize = 4;
+    let mut node = Backend::start().await;
+    let pool = ready(&[&node]).await;
+    let mut streams = Vec::new();
+    for n in 0..STREAMS {
+        let params = raw(("logs", n));
+        let script = async { node.asked().await.answer(json!(format!("{n:#x}"))) };
+        streams.push(soon(async { tokio::join!(pool.subscribe(&params), script) }).await.0.unwrap());
+    }
+    for round in 1..=20 {
+        node.down().await;
+        for stream in &mut streams {
+            assert_eq!(text(soon(stream.next()).await), "lost");
+        }
+        node.up().await;
+        // Asked in any order; each is answered the id that another one had before.
+        let script = async {
+            for _ in 0..STREAMS {
+                let again = node.asked().await;
+                assert_eq!((again.method.as_str(), &again.params[0]), ("eth_subscribe", &json!("logs")));
+                let n = again.params[1].as_u64().unwrap();
+                let id = format!("{:#x}", (n + round) % STREAMS as u64);
+                again.answer(json!(id));
+                again.peer.notify(&id, json!([n, round]));
+            }
+        };
+        let gaps = futures_util::future::join_all(streams.iter_mut().map(Subscription::next));
+        let (gaps, ()) = soon(async { tokio::join!(gaps, script) }).await;
+        assert!(gaps.into_iter().all(|item| text(item) == "gap"));
+        for (n, stream) in streams.iter_mut().enumerate() {
+            assert_eq!(text(soon(stream.next()).await), format!("[{n},{round}]"));
+        }
+    }
+    assert_eq!(pool.endpoints()[0].reconnects, 20);
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_not_answered_again_is_asked_for_again() {
+    let mut node = Backend::start().await;
+    let pool = Setup { deadline: Duration::from_secs(1), ..Setup::default() }.ready(&[&node]).await;
+    let (mut stream, asked) = subscribe(&pool, &mut node, "0x5").await;
+    asked.peer.disconnect();
+    assert_eq!(text(soon(stream.next()).await), "lost");
+    let script = async {
+        let unanswered = node.asked().await;
+        let again = node.asked().await;
+        assert_eq!(again.method, "eth_subscribe");
+        again.answer(json!("0x6"));
+        // A yes that comes too late is undone.
+        unanswered.answer(json!("0x7"));
+        let undone = node.asked().await;
+        assert_eq!((undone.method.as_str(), &undone.params), ("eth_unsubscribe", &json!(["0x7"])));
+    };
+    let (item, ()) = soon(async { tokio::join!(stream.next(), script) }).await;
+    assert_eq!(text(item), "gap");
+}
