@@ -12,6 +12,7 @@ mod clients;
 mod command_line;
 mod deploy;
 mod errors;
+mod examples;
 mod geth;
 mod keys;
 mod lifecycle;
