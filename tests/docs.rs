@@ -9,9 +9,10 @@ use std::process::Command;
 use sluice_gateway::config;
 use sluice_gateway::rpc::errors::Reason;
 
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "docs/architecture.md",
+    "docs/clients.md",
     "docs/configuration.md",
     "docs/errors.md",
     "docs/journal.md",
@@ -19,6 +20,7 @@ const PAGES: [&str; 9] = [
     "docs/sluice-namespace.md",
     "deploy/README.md",
     "dashboards/README.md",
+    "examples/README.md",
 ];
 
 fn root() -> PathBuf {
@@ -309,5 +311,27 @@ fn the_command_line_of_the_readme_is_the_binarys() {
     for line in help("").lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty()) {
         let Some(name) = line.strip_prefix("  ").and_then(|line| line.split(' ').next()).filter(|name| !name.is_empty()) else { continue };
         assert!(name == "help" || commands.iter().any(|command| command.split(' ').next() == Some(name)), "{name}");
+    }
+}
+
+#[test]
+fn the_page_of_clients_has_the_versions_that_are_tested() {
+    let page = read("docs/clients.md");
+    let lock = read("Cargo.lock");
+    let (node, python, go) =
+        (read("tests/parts/package.json"), read("tests/parts/requirements.txt"), read("tests/clients/ethclient/go.mod"));
+    let pins = [
+        ("ethers 6", &node, r#""ethers": "VERSION""#),
+        ("viem 2", &node, r#""viem": "VERSION""#),
+        ("web3.js 4", &node, r#""web3": "VERSION""#),
+        ("web3.py", &python, "\nweb3==VERSION\n"),
+        ("alloy", &lock, "name = \"alloy-provider\"\nversion = \"VERSION\""),
+        ("go-ethereum", &go, "github.com/ethereum/go-ethereum vVERSION\n"),
+        ("cast", &node, r#""@foundry-rs/cast": "VERSION""#),
+    ];
+    for (library, pinned, pattern) in pins {
+        let row = page.lines().find_map(|line| line.strip_prefix(&format!("| {library} | "))).unwrap_or_else(|| panic!("no {library}"));
+        let version = row.split(" | ").next().unwrap();
+        assert!(pinned.contains(&pattern.replace("VERSION", version)), "{library} {version}");
     }
 }

@@ -13,6 +13,7 @@ mod command_line;
 mod deploy;
 mod differential;
 mod errors;
+mod examples;
 mod geth;
 mod keys;
 mod lifecycle;

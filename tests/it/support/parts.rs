@@ -28,8 +28,16 @@ pub(crate) fn anvil() -> PathBuf {
     folder().join("bin/anvil")
 }
 
+pub(crate) fn cast() -> PathBuf {
+    folder().join("bin/cast")
+}
+
 pub(crate) fn geth() -> PathBuf {
     folder().join("bin/geth")
+}
+
+pub(crate) fn ethclient() -> PathBuf {
+    folder().join("bin/ethclient")
 }
 
 pub(crate) fn ministack() -> PathBuf {
@@ -40,7 +48,7 @@ pub(crate) fn python() -> PathBuf {
     folder().join("python/bin/python")
 }
 
-/// A script of tests/clients.
+/// A file of tests/clients.
 pub(crate) fn client(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
