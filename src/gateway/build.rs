@@ -45,7 +45,7 @@ impl Foundation {
     /// Opens the journal and the key stores, and starts the environments.
     pub(super) async fn open(config: &Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
-        metrics.start_time.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        metrics.process.start_time.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
         let journal = open_journal(config, &metrics).await?;
         let directory = open_directory(config, journal.clone(), &metrics).await?;
         let scheduler = Scheduler::start(sign_limits(config), Arc::clone(&metrics));

@@ -78,8 +78,8 @@ impl Gateway {
     /// Opens the journal, the key stores and the listeners. Nodes may be down: they are connected to for ever.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let mut foundation = Foundation::open(config).await?;
-        let gauge = Some(foundation.metrics.connections.clone());
-        let (clients, operators) = (Socket::open(config.server.listen, gauge)?, Socket::open(config.admin.listen, None)?);
+        let meter = Some(foundation.metrics.clients.connections.clone());
+        let (clients, operators) = (Socket::open(config.server.listen, meter)?, Socket::open(config.admin.listen, None)?);
         foundation.listen = clients.local_addr();
         let foundation = Arc::new(foundation);
         let live: Live = Arc::new(ArcSwap::from_pointee(generation(&foundation, config, None).await?));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
-use prometheus::{IntCounter, IntCounterVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -66,11 +66,26 @@ impl Outcomes {
     }
 }
 
+/// A caller that waits.
+#[derive(Debug)]
+pub(super) struct Caller {
+    answer: oneshot::Sender<Answered>,
+    queued: Instant,
+    seconds: Histogram,
+}
+
+impl Caller {
+    /// Its request was queued at `queued`; `seconds` gets the time to a node's answer.
+    pub(super) fn new(answer: oneshot::Sender<Answered>, queued: Instant, seconds: Histogram) -> Self {
+        Self { answer, queued, seconds }
+    }
+}
+
 /// Where an answer goes.
 #[derive(Debug)]
 pub(super) enum Reply {
     /// To a caller.
-    Value(oneshot::Sender<Answered>),
+    Value(Caller),
     /// To a subscriber, as a stream; `None` once its deadline has passed: a late yes is then undone.
     Stream(Option<oneshot::Sender<Opened>>),
     /// To nobody.
@@ -92,9 +107,12 @@ impl Reply {
     }
 
     /// Tells a caller its answer.
-    pub(super) fn value(caller: oneshot::Sender<Answered>, outcome: Answered, outcomes: &Outcomes) {
+    pub(super) fn value(caller: Caller, outcome: Answered, outcomes: &Outcomes) {
         outcomes.count(&outcome);
-        let _gone = caller.send(outcome);
+        if matches!(outcome, Ok(_) | Err(CallError::Node(_))) {
+            caller.seconds.observe(caller.queued.elapsed().as_secs_f64());
+        }
+        let _gone = caller.answer.send(outcome);
     }
 
     /// Gives a subscriber its stream; false if it has gone away.
@@ -182,11 +200,13 @@ pub(super) struct Endpoint {
     pub(super) stray_frames: AtomicU64,
     pub(super) outcomes: Outcomes,
     last_error: Mutex<Option<(SystemTime, Arc<str>)>>,
+    /// Time to a node's answers.
+    seconds: Histogram,
 }
 
 impl Endpoint {
     /// A handle, and the queue that its task reads.
-    pub(super) fn new(label: String, outcomes: Outcomes) -> (Self, mpsc::Receiver<Command>) {
+    pub(super) fn new(label: String, outcomes: Outcomes, seconds: Histogram) -> (Self, mpsc::Receiver<Command>) {
         let (commands, queue) = mpsc::channel(QUEUE);
         let endpoint = Self {
             label,
@@ -197,6 +217,7 @@ impl Endpoint {
             stray_frames: AtomicU64::new(0),
             outcomes,
             last_error: Mutex::default(),
+            seconds,
         };
         (endpoint, queue)
     }
@@ -209,14 +230,15 @@ impl Endpoint {
     /// Puts a call into the queue at once: the order of calls is the order on the socket.
     pub(super) fn call(&self, request: Request) -> Answer {
         let (caller, answer) = oneshot::channel();
-        self.enqueue(request, Reply::Value(caller));
+        let queued = Instant::now();
+        self.enqueue(request, queued, Reply::Value(Caller::new(caller, queued, self.seconds.clone())));
         Answer(answer)
     }
 
     /// Subscribes on this connection; the stream ends with it.
     pub(super) async fn subscribe(self: &Arc<Self>, request: Request) -> Result<EndpointStream, CallError> {
         let (caller, answer) = oneshot::channel();
-        self.enqueue(request, Reply::Stream(Some(caller)));
+        self.enqueue(request, Instant::now(), Reply::Stream(Some(caller)));
         let items = answer.await.unwrap_or(Err(CallError::Lost))?;
         Ok(EndpointStream { items, _prune: Prune(self.clone()) })
     }
@@ -226,8 +248,8 @@ impl Endpoint {
         let _full = self.commands.try_send(Command::Renew);
     }
 
-    fn enqueue(&self, request: Request, reply: Reply) {
-        let call = Call { request, queued: Instant::now(), reply };
+    fn enqueue(&self, request: Request, queued: Instant, reply: Reply) {
+        let call = Call { request, queued, reply };
         let (command, error) = match self.commands.try_send(Command::Call(call)) {
             Ok(()) => return,
             Err(mpsc::error::TrySendError::Full(command)) => (command, CallError::Full),

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use alloy_primitives::{B256, U64, U128};
+use prometheus::IntGauge;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, sleep_until};
@@ -108,6 +109,7 @@ pub(super) struct Follower {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) ids: Ids,
     pub(super) least_silence: Duration,
+    pub(super) number: IntGauge,
     pub(super) stop: CancellationToken,
 }
 
@@ -220,6 +222,7 @@ impl Follower {
     }
 
     fn observe(&self, head: Head) {
+        self.number.set(i64::try_from(head.number).unwrap_or(i64::MAX));
         self.endpoint.head.send_replace(Some(Arc::new(head)));
         self.board.refresh();
     }

@@ -65,17 +65,19 @@ impl Pool {
         let ids = Ids::default();
         let genesis = pinned_genesis.map_or_else(OnceLock::new, OnceLock::from);
         let chain = Arc::new(Chain { environment: name.to_owned(), chain_id: environment.chain_id, genesis });
-        let outcomes = Outcomes::new(&metrics.upstream_requests, name);
+        let nodes = &metrics.nodes;
+        let outcomes = Outcomes::new(&nodes.requests, name);
         let labels = labels(environment.nodes.iter().map(|node| node.label()));
         let (endpoints, queues): (Vec<_>, Vec<_>) = labels
             .into_iter()
             .map(|label| {
-                let (endpoint, queue) = Endpoint::new(label, outcomes.clone());
+                let seconds = nodes.request_seconds.with_label_values(&[name, &label]);
+                let (endpoint, queue) = Endpoint::new(label, outcomes.clone(), seconds);
                 (Arc::new(endpoint), queue)
             })
             .unzip();
-        let head_number = metrics.head_number.with_label_values(&[name]);
-        let head_timestamp = metrics.head_timestamp.with_label_values(&[name]);
+        let head_number = nodes.head_number.with_label_values(&[name]);
+        let head_timestamp = nodes.head_timestamp.with_label_values(&[name]);
         let board = Arc::new(Board::new(endpoints.clone(), head_number, head_timestamp));
         for ((endpoint, commands), node) in endpoints.into_iter().zip(queues).zip(&environment.nodes) {
             let follower = Follower {
@@ -83,11 +85,12 @@ impl Pool {
                 endpoint: endpoint.clone(),
                 ids: ids.clone(),
                 least_silence: timing.head_silence,
+                number: nodes.endpoint_head.with_label_values(&[name, &endpoint.label]),
                 stop: stop.clone(),
             };
             let connection = Connection {
-                up: metrics.upstream_up.with_label_values(&[name, &endpoint.label]),
-                reconnects: metrics.upstream_reconnects.with_label_values(&[name, &endpoint.label]),
+                up: nodes.up.with_label_values(&[name, &endpoint.label]),
+                reconnects: nodes.reconnects.with_label_values(&[name, &endpoint.label]),
                 endpoint,
                 commands,
                 url: node.url.clone(),

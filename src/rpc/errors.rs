@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use jsonrpsee::types::ErrorObjectOwned;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The stable word in `data.reason`. Clients match on it; wording may change, this does not. docs/errors.md lists them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The request is not JSON-RPC 2.0, or not JSON.
@@ -102,6 +102,11 @@ impl Reason {
         Self::ServiceRemoved,
         Self::Internal,
     ];
+
+    /// The word that clients see.
+    pub fn word(self) -> String {
+        serde_json::to_string(&self).map(|word| word.trim_matches('"').to_owned()).unwrap_or_default()
+    }
 }
 
 /// What a client is told when a call fails.

@@ -19,12 +19,13 @@ use super::arguments::Arguments;
 use super::errors::RpcError;
 use super::pass_through::call_error;
 use super::refusals::refusal;
-use super::service::{Service, principal, turn};
+use super::service::{Service, principal, turn, waited, waited_all};
 use crate::config::SignTransactionResult;
 use crate::journal::Kind;
 use crate::node::CallError;
 use crate::signing::Key;
 use crate::signing::KeyState;
+use crate::telemetry::waited::Waited;
 use crate::transactions::account::loans::Borrowed;
 use crate::transactions::authorisations::Authorisations;
 use crate::transactions::chain::{Accepted, NewRequest, Payload, SignedBytes};
@@ -50,7 +51,11 @@ pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee:
         Arguments::of(&params)?.at_most(0)?;
         Answer::Ok(service.chain.environment().chain_id.to_string())
     })?;
-    module.register_async_method("eth_getTransactionCount", |params, service, _| async move { count(&params, &service).await })?;
+    module.register_async_method("eth_getTransactionCount", |params, service, extensions| async move {
+        let answer = count(&params, &service).await;
+        waited_all(&extensions);
+        answer
+    })?;
     module.register_async_method("eth_sendTransaction", |params, service, extensions| async move {
         let sent = send(&params, &service, &extensions, Kind::Send).await?;
         Answer::Ok(sent.hash)
@@ -62,8 +67,11 @@ pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee:
     module.register_async_method("eth_sendRawTransaction", |params, service, extensions| async move {
         send_raw(&params, &service, &extensions).await
     })?;
-    module
-        .register_async_method("eth_sendRawTransactionSync", |params, service, _| async move { send_raw_sync(&params, &service).await })?;
+    module.register_async_method("eth_sendRawTransactionSync", |params, service, extensions| async move {
+        let answer = send_raw_sync(&params, &service).await;
+        waited_all(&extensions);
+        answer
+    })?;
     Ok(())
 }
 
@@ -92,7 +100,6 @@ pub(super) fn usable_key(service: &Service, from: Address) -> Result<Arc<Key>, T
 }
 
 async fn send(params: &Params<'_>, service: &Arc<Service>, extensions: &Extensions, kind: Kind) -> Answer<Accepted> {
-    let arrived = Instant::now();
     let arguments = Arguments::of(params)?;
     let given: request::Arguments = arguments.required(0)?;
     // Taken before the first await: items of a batch take their nonces in array order.
@@ -109,6 +116,8 @@ async fn send(params: &Params<'_>, service: &Arc<Service>, extensions: &Extensio
         let words = "authorisations by accounts of this gateway go with eth_sendTransaction";
         return Err(refusal(TransactionError::Unsupported(words.into())));
     }
+    let waited = waited(extensions);
+    let arrived = Instant::now();
     let prepared = chain.unless_draining(async {
         chain.ready().await?;
         match kind {
@@ -116,7 +125,9 @@ async fn send(params: &Params<'_>, service: &Arc<Service>, extensions: &Extensio
             _ => prepare(request, &authorisations, chain.environment(), chain.pool(), chain.fees()).await,
         }
     });
-    let prepared = prepared.await.map_err(refusal)?;
+    let prepared = prepared.await;
+    waited.since(arrived);
+    let prepared = prepared.map_err(refusal)?;
     let new = NewRequest {
         from,
         kind,
@@ -127,7 +138,7 @@ async fn send(params: &Params<'_>, service: &Arc<Service>, extensions: &Extensio
         borrowed: Borrowed::default(),
         arrived,
     };
-    submit(service, new, authorisations.others, turn).await
+    submit(service, new, authorisations.others, turn, &waited).await
 }
 
 /// `others`: nonces of other accounts that the payload authorises with; they are had before it gets a nonce of its own.
@@ -136,6 +147,7 @@ async fn submit(
     mut new: NewRequest,
     others: BTreeMap<Address, Range<u64>>,
     turn: Option<super::order::Turn>,
+    waited: &Waited,
 ) -> Answer<Accepted> {
     let mut turn = turn;
     if let Some(turn) = &mut turn {
@@ -147,7 +159,10 @@ async fn submit(
     }
     let submitted = service.chain.submit(new).map_err(refusal)?;
     drop(turn);
-    submitted.answer().await.map_err(refusal)
+    let in_account = submitted.waited();
+    let answer = submitted.answer().await;
+    waited.add(in_account.total());
+    answer.map_err(refusal)
 }
 
 /// Bytes of a managed sender enter the same table under the same rules; all others are the node's business.
@@ -160,12 +175,16 @@ async fn send_raw(params: &Params<'_>, service: &Arc<Service>, extensions: &Exte
         .and_then(|envelope| envelope.recover_signer().ok().map(|from| (envelope, from)))
         .filter(|(_, from)| service.chain.is_managed(*from));
     let Some((envelope, from)) = ours else {
-        return forward(service, untouched(params)?.unwrap_or_default()).await;
+        let answer = forward(service, untouched(params)?.unwrap_or_default()).await;
+        waited_all(extensions);
+        return answer;
     };
     let turn = turn(extensions, from);
     let chain_id = service.chain.environment().chain_id;
     check_raw(&envelope, chain_id).map_err(refusal)?;
     service.chain.ready().await.map_err(refusal)?;
+    let waited = waited(extensions);
+    waited.since(arrived);
     let list = envelope.authorization_list().unwrap_or_default();
     let authorisations = Authorisations::read(list, from, chain_id, |address| service.chain.is_managed(address)).map_err(refusal)?;
     let (_, span) = authorisations.of_sender(Some(envelope.nonce())).map_err(refusal)?;
@@ -186,7 +205,7 @@ async fn send_raw(params: &Params<'_>, service: &Arc<Service>, extensions: &Exte
         borrowed: Borrowed::default(),
         arrived,
     };
-    let accepted = submit(service, new, authorisations.others, turn).await?;
+    let accepted = submit(service, new, authorisations.others, turn, &waited).await?;
     raw(&accepted.hash)
 }
 

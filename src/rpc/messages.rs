@@ -1,16 +1,17 @@
 //! Signatures over messages: `eth_sign`, `personal_sign` (both EIP-191, always) and `eth_signTypedData` (EIP-712).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use alloy_dyn_abi::TypedData;
 use alloy_primitives::{Address, B256, Bytes, eip191_hash_message};
-use jsonrpsee::RpcModule;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
+use jsonrpsee::{Extensions, RpcModule};
 
 use super::arguments::Arguments;
 use super::eth::usable_key;
 use super::refusals::{invalid_argument, refusal};
-use super::service::Service;
+use super::service::{Service, waited};
 use crate::signing::MESSAGE;
 use crate::transactions::errors::TransactionError;
 
@@ -18,21 +19,21 @@ type Answer<T> = Result<T, ErrorObjectOwned>;
 
 /// Registers the methods.
 pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee::server::RegisterMethodError> {
-    module.register_async_method("eth_sign", |params, service, _| async move {
+    module.register_async_method("eth_sign", |params, service, extensions| async move {
         let (address, message) = message(&params, 0, 1)?;
-        sign(&service, address, eip191_hash_message(message)).await
+        sign(&service, address, eip191_hash_message(message), &extensions).await
     })?;
-    module.register_async_method("personal_sign", |params, service, _| async move {
+    module.register_async_method("personal_sign", |params, service, extensions| async move {
         let (address, message) = message(&params, 1, 0)?;
-        sign(&service, address, eip191_hash_message(message)).await
+        sign(&service, address, eip191_hash_message(message), &extensions).await
     })?;
     for name in ["eth_signTypedData", "eth_signTypedData_v4"] {
-        module.register_async_method(name, |params, service, _| async move {
+        module.register_async_method(name, |params, service, extensions| async move {
             let arguments = Arguments::of(&params)?;
             let address: Address = arguments.required(0)?;
             let data: TypedData = arguments.required(1)?;
             let digest = data.eip712_signing_hash().map_err(|error| invalid_argument(1, error))?;
-            sign(&service, address, digest).await
+            sign(&service, address, digest, &extensions).await
         })?;
     }
     Ok(())
@@ -44,9 +45,12 @@ fn message(params: &Params<'_>, address: usize, message: usize) -> Answer<(Addre
 }
 
 /// r ‖ s ‖ v with v 27 or 28, as geth.
-async fn sign(service: &Arc<Service>, address: Address, digest: B256) -> Answer<Bytes> {
+async fn sign(service: &Arc<Service>, address: Address, digest: B256, extensions: &Extensions) -> Answer<Bytes> {
     let key = usable_key(service, address).map_err(refusal)?;
-    match service.chain.scheduler().sign(&key, digest, MESSAGE).await {
+    let asked = Instant::now();
+    let signed = service.chain.scheduler().sign(&key, digest, MESSAGE).await;
+    waited(extensions).since(asked);
+    match signed {
         Ok(signature) => Ok(Bytes::copy_from_slice(&signature.as_bytes())),
         Err(error) => {
             tracing::warn!(%error, account = %address, class = ?error.class, "no signature for a message");

@@ -1,6 +1,5 @@
 //! What happens around every call, alone or in a batch: bounds, pass-through, panics, metrics.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +10,6 @@ use jsonrpsee::server::ConnectionId;
 use jsonrpsee::types::error::{OVERSIZED_RESPONSE_CODE, TOO_MANY_SUBSCRIPTIONS_CODE};
 use jsonrpsee::types::{Id, Params};
 use jsonrpsee::{MethodCallback, MethodResponse, Methods, ResponsePayload};
-use prometheus::{Histogram, IntCounter};
 use serde_json::value::RawValue;
 use tower::Layer;
 
@@ -19,49 +17,15 @@ use super::batch;
 use super::errors::{LIMIT_EXCEEDED, METHOD_NOT_FOUND, RESOURCE_UNAVAILABLE, Reason, RpcError};
 use super::limits::InFlight;
 pub use super::limits::Limits;
+use super::meters::Meters;
 use super::pass_through::{self, PassThrough};
 use super::rate::CallRate;
 use crate::subscriptions::connection::{ConnectionHandle, Transport};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::waited::Waited;
 
 /// Subscriptions are answered here or not at all: a node's notifications could not be told apart.
 const SUBSCRIPTION_METHODS: [&str; 2] = ["eth_subscribe", "eth_unsubscribe"];
-
-/// Methods of nodes that get a label of their own in the metrics; all others that are not answered here are `other`.
-const NODE_METHODS: [&str; 32] = [
-    "eth_accounts",
-    "eth_blobBaseFee",
-    "eth_blockNumber",
-    "eth_call",
-    "eth_chainId",
-    "eth_createAccessList",
-    "eth_estimateGas",
-    "eth_feeHistory",
-    "eth_gasPrice",
-    "eth_getBalance",
-    "eth_getBlockByHash",
-    "eth_getBlockByNumber",
-    "eth_getBlockReceipts",
-    "eth_getBlockTransactionCountByHash",
-    "eth_getBlockTransactionCountByNumber",
-    "eth_getCode",
-    "eth_getFilterChanges",
-    "eth_getLogs",
-    "eth_getProof",
-    "eth_getStorageAt",
-    "eth_getTransactionByBlockHashAndIndex",
-    "eth_getTransactionByBlockNumberAndIndex",
-    "eth_getTransactionByHash",
-    "eth_getTransactionCount",
-    "eth_getTransactionReceipt",
-    "eth_maxPriorityFeePerGas",
-    "eth_newBlockFilter",
-    "eth_newFilter",
-    "eth_sendRawTransaction",
-    "eth_syncing",
-    "net_version",
-    "web3_clientVersion",
-];
 
 /// What all connections of one service share, as one reading of the configuration has it.
 #[derive(Clone)]
@@ -191,8 +155,9 @@ where
     }
 
     /// Nothing is awaited before the method itself is polled: the order of a batch's turns rests on it.
-    async fn answer(&self, request: Request<'_>, in_batch: bool) -> MethodResponse {
-        let started = Instant::now();
+    async fn answer(&self, mut request: Request<'_>, in_batch: bool) -> MethodResponse {
+        let waited = Waited::new(Instant::now());
+        request.extensions_mut().insert(waited.clone());
         // One reading of the configuration for the whole call.
         let current = self.current.calls();
         let served = current.is_some();
@@ -204,7 +169,7 @@ where
         let response = match (refused, self.in_flight.enter(bytes, &shared.limits)) {
             (Some(refused), _) => MethodResponse::error(id, refused),
             (None, None) => MethodResponse::error(id, too_many_calls()),
-            (None, Some(_place)) => match AssertUnwindSafe(self.dispatch(&shared, request, in_batch)).catch_unwind().await {
+            (None, Some(_place)) => match AssertUnwindSafe(self.dispatch(&shared, request, in_batch, &waited)).catch_unwind().await {
                 Ok(response) => response,
                 Err(_) => {
                     tracing::error!(method = meter.method, "a request panicked");
@@ -212,7 +177,7 @@ where
                 }
             },
         };
-        meter.count(started, response.is_error());
+        shared.meters.count(meter, &waited, &response);
         response
     }
 
@@ -222,7 +187,7 @@ where
         (!ends_a_stream).then(|| RpcError::new(RESOURCE_UNAVAILABLE, Reason::ServiceRemoved, "the service is no longer served"))
     }
 
-    async fn dispatch(&self, shared: &Shared, mut request: Request<'_>, in_batch: bool) -> MethodResponse {
+    async fn dispatch(&self, shared: &Shared, mut request: Request<'_>, in_batch: bool, waited: &Waited) -> MethodResponse {
         match shared.methods.method(&request.method) {
             Some(MethodCallback::Subscription(_) | MethodCallback::Unsubscription(_)) if in_batch || self.transport == Transport::Http => {
                 MethodResponse::error(request.id, no_notifications())
@@ -249,7 +214,7 @@ where
                 Self::told(id, answer.await)
             }
             None if SUBSCRIPTION_METHODS.contains(&request.method.as_ref()) => MethodResponse::error(request.id, no_notifications()),
-            None if shared.pass_through.allows(&request.method) => Self::pass(shared, request).await,
+            None if shared.pass_through.allows(&request.method) => Self::pass(shared, request, waited).await,
             None => MethodResponse::error(request.id, not_found(&request.method)),
         }
     }
@@ -269,9 +234,11 @@ where
         MethodResponse::error(id, error)
     }
 
-    async fn pass(shared: &Shared, request: Request<'_>) -> MethodResponse {
+    /// Between a request's decoding and the node's queue lies no more than a look-up: the wait is counted from there.
+    async fn pass(shared: &Shared, request: Request<'_>, waited: &Waited) -> MethodResponse {
         let limit = shared.limits.response_bytes;
         let outcome = shared.pass_through.call(&request.method, request.params.as_deref()).await;
+        waited.since(waited.started());
         let response = match outcome {
             // What frames a result is shorter than this, ids apart.
             Ok(result) if result.get().len().saturating_add(64) > limit => None,
@@ -310,41 +277,4 @@ fn too_fast(wait: Duration) -> RpcError {
     // A hint of 0 would be none.
     let wait = wait.max(Duration::from_millis(1));
     RpcError::new(LIMIT_EXCEEDED, Reason::RateLimited, "too many requests per second to this service").retry_after(wait)
-}
-
-/// The resolved metrics of one service's methods.
-struct Meters {
-    known: HashMap<&'static str, Meter>,
-    other: Meter,
-}
-
-struct Meter {
-    method: &'static str,
-    ok: IntCounter,
-    error: IntCounter,
-    seconds: Histogram,
-}
-
-impl Meters {
-    fn new(service: &str, methods: &Methods, metrics: &Metrics) -> Self {
-        let meter = |method: &'static str| Meter {
-            method,
-            ok: metrics.requests.with_label_values(&[service, method, "ok"]),
-            error: metrics.requests.with_label_values(&[service, method, "error"]),
-            seconds: metrics.request_seconds.with_label_values(&[method]),
-        };
-        let known = methods.method_names().chain(NODE_METHODS).map(|method| (method, meter(method))).collect();
-        Self { known, other: meter("other") }
-    }
-
-    fn of(&self, method: &str) -> &Meter {
-        self.known.get(method).unwrap_or(&self.other)
-    }
-}
-
-impl Meter {
-    fn count(&self, started: Instant, failed: bool) {
-        if failed { &self.error } else { &self.ok }.inc();
-        self.seconds.observe(started.elapsed().as_secs_f64());
-    }
 }

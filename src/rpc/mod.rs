@@ -7,6 +7,7 @@ mod eth;
 mod limits;
 mod log_filter;
 mod messages;
+mod meters;
 pub mod middleware;
 mod openrpc;
 pub mod order;

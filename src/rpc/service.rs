@@ -1,12 +1,12 @@
 //! One service as its methods see it: a name, a chain, and the keys that its principals may use.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use alloy_primitives::Address;
 use futures_util::future::BoxFuture;
 use jsonrpsee::Extensions;
 use jsonrpsee::types::ErrorObjectOwned;
-use prometheus::IntGaugeVec;
 use serde_json::value::RawValue;
 
 use super::order::{BatchOrder, Turn};
@@ -20,7 +20,8 @@ use crate::signing::ServiceKeys;
 use crate::subscriptions::hub::Hub;
 use crate::subscriptions::lifecycle::Lifecycle;
 use crate::subscriptions::receipts::Receipts;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Subscriptions};
+use crate::telemetry::waited::Waited;
 use crate::transactions::chain::Chain;
 use crate::transactions::errors::TransactionError;
 
@@ -43,8 +44,8 @@ pub struct Service {
     pub lifecycle: Arc<Lifecycle>,
     /// Namespaces that pass through beside those that always do.
     pub pass_through: Vec<String>,
-    /// Open subscriptions, by kind.
-    pub subscriptions: IntGaugeVec,
+    /// What subscriptions are counted with, by kind.
+    pub subscriptions: Subscriptions,
     /// What clients connect to: over HTTP and over WebSocket.
     pub urls: (String, String),
 }
@@ -75,7 +76,7 @@ impl Service {
             receipts,
             lifecycle,
             pass_through: config.pass_through.clone(),
-            subscriptions: metrics.subscriptions.clone(),
+            subscriptions: metrics.clients.subscriptions.clone(),
             urls,
         }
     }
@@ -116,6 +117,17 @@ pub(super) fn current(own: Arc<Service>, extensions: &Extensions) -> Arc<Service
 /// Who calls, as the server put it into the request's extensions.
 pub(super) fn principal(extensions: &Extensions) -> Arc<Principal> {
     extensions.get::<Arc<Principal>>().cloned().unwrap_or_else(|| Arc::new(Principal::sole()))
+}
+
+/// What the call waits for others.
+pub(super) fn waited(extensions: &Extensions) -> Waited {
+    extensions.get::<Waited>().cloned().unwrap_or_else(|| Waited::new(Instant::now()))
+}
+
+/// The call was no more than a question to others: all of its time until now is a wait.
+pub(super) fn waited_all(extensions: &Extensions) {
+    let waited = waited(extensions);
+    waited.since(waited.started());
 }
 
 /// The call's place among those of its batch with the same sender. Ask before the first await.

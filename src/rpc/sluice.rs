@@ -18,7 +18,7 @@ use super::arguments::Arguments;
 use super::errors::{INVALID_PARAMS, RESOURCE_NOT_FOUND, RESOURCE_UNAVAILABLE, Reason, RpcError};
 use super::eth::raw;
 use super::refusals::invalid_argument;
-use super::service::Service;
+use super::service::{Service, waited_all};
 use super::sluice_subscribe::{Selection, open_error};
 use crate::journal::history::{ListQuery, Name};
 use crate::journal::{AttemptState, JournalError, TransactionId};
@@ -34,16 +34,24 @@ const MAX_PAGE: usize = 500;
 /// Registers the methods.
 pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee::server::RegisterMethodError> {
     module.register_async_method("sluice_getTransaction", |params, service, extensions| async move {
-        transaction(&params, &service, &extensions).await
+        let answer = transaction(&params, &service, &extensions).await;
+        waited_all(&extensions);
+        answer
     })?;
     module.register_async_method("sluice_listTransactions", |params, service, extensions| async move {
-        list(&params, &service, &extensions).await
+        let answer = list(&params, &service, &extensions).await;
+        waited_all(&extensions);
+        answer
     })?;
     module.register_async_method("sluice_getAccount", |params, service, extensions| async move {
-        account(&params, &service, &extensions).await
+        let answer = account(&params, &service, &extensions).await;
+        waited_all(&extensions);
+        answer
     })?;
     module.register_async_method("sluice_getCursor", |params, service, extensions| async move {
-        cursor(&params, &service, &extensions).await
+        let answer = cursor(&params, &service, &extensions).await;
+        waited_all(&extensions);
+        answer
     })?;
     Ok(())
 }

@@ -8,7 +8,6 @@ use alloy_primitives::B256;
 use jsonrpsee::core::SubscriptionError;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use jsonrpsee::{Extensions, PendingSubscriptionSink, RpcModule};
-use prometheus::IntGauge;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -21,6 +20,7 @@ use super::service::{Service, current, principal};
 use crate::subscriptions::connection::ConnectionHandle;
 use crate::subscriptions::hub::JoinError;
 use crate::subscriptions::receipts::{MAX_HASHES, Wanted};
+use crate::telemetry::metrics::SubscriptionMeter;
 
 /// What a client subscribes to.
 #[derive(Debug, PartialEq)]
@@ -122,20 +122,28 @@ fn no_seat(error: JoinError) -> ErrorObjectOwned {
     }
 }
 
-/// Counts a subscription while it is open.
-pub(super) struct Open(IntGauge);
+/// Counts a subscription while it is open, and how it ends.
+pub(super) struct Open(SubscriptionMeter);
 
 impl Open {
     pub(super) fn of(service: &Service, kind: &str) -> Self {
-        let gauge = service.subscriptions.with_label_values(&[kind]);
-        gauge.inc();
-        Self(gauge)
+        let meter = service.subscriptions.of(kind).clone();
+        meter.open.inc();
+        Self(meter)
+    }
+
+    /// It is over, with these last words if Sluice ended it.
+    pub(super) fn over(self, over: Result<(), &'static str>) -> Result<(), &'static str> {
+        if over.is_err() {
+            self.0.ended.inc();
+        }
+        over
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.dec();
+        self.0.open.dec();
     }
 }
 
@@ -164,8 +172,8 @@ async fn serve(
                 }
             };
             let Some(sink) = connection.accept(pending).await else { return Ok(()) };
-            let _open = Open::of(&service, name);
-            seat.serve(sink, Some(connection)).await
+            let open = Open::of(&service, name);
+            open.over(seat.serve(sink, Some(connection)).await)
         }
         Kind::Receipts(hashes) => {
             let wanted = match hashes {
@@ -173,8 +181,8 @@ async fn serve(
                 None => Wanted::Own { service: Arc::clone(&service.name), principal: Arc::clone(&principal(extensions).name) },
             };
             let Some(sink) = connection.accept(pending).await else { return Ok(()) };
-            let _open = Open::of(&service, "transactionReceipts");
-            service.receipts.serve(&service.chain, wanted, sink, Some(connection)).await
+            let open = Open::of(&service, "transactionReceipts");
+            open.over(service.receipts.serve(&service.chain, wanted, sink, Some(connection)).await)
         }
     }
 }

@@ -12,7 +12,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jsonrpsee::server::HttpBody;
-use prometheus::IntGauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -24,6 +23,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::error::ServerError;
 use super::io::ClientIo;
 use crate::subscriptions::connection::ConnectionHandle;
+use crate::telemetry::metrics::ConnectionMeter;
 
 /// Connections that the system holds for us while we are busy: bursts of clients that reconnect.
 const BACKLOG: u32 = 1024;
@@ -64,37 +64,37 @@ pub(super) trait Handler: Clone + Send + Sync + 'static {
 pub(super) struct Door {
     listener: TcpListener,
     local: SocketAddr,
-    gauge: Option<IntGauge>,
+    meter: Option<ConnectionMeter>,
     /// How long one write may wait for a client that does not read.
     pub(super) stall: Duration,
 }
 
 /// One open connection: free again when dropped.
 pub(super) struct Slot {
-    gauge: Option<IntGauge>,
+    meter: Option<ConnectionMeter>,
     _open: TaskTrackerToken,
 }
 
 impl Slot {
-    fn new(open: &TaskTracker, gauge: Option<IntGauge>) -> Self {
-        if let Some(gauge) = &gauge {
-            gauge.inc();
+    fn new(open: &TaskTracker, meter: Option<ConnectionMeter>) -> Self {
+        if let Some(meter) = &meter {
+            meter.open.inc();
         }
-        Self { gauge, _open: open.token() }
+        Self { meter, _open: open.token() }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(gauge) = &self.gauge {
-            gauge.dec();
+        if let Some(meter) = &self.meter {
+            meter.open.dec();
         }
     }
 }
 
 impl Door {
-    /// Opens the socket; `gauge` counts its connections.
-    pub(super) fn open(address: SocketAddr, gauge: Option<IntGauge>) -> Result<Self, ServerError> {
+    /// Opens the socket; `meter` counts its connections.
+    pub(super) fn open(address: SocketAddr, meter: Option<ConnectionMeter>) -> Result<Self, ServerError> {
         let listen = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             socket.set_reuseaddr(true)?;
@@ -104,7 +104,7 @@ impl Door {
             Ok((listener, local))
         };
         let (listener, local) = listen().map_err(|source| ServerError::Listen { address, source })?;
-        Ok(Self { listener, local, gauge, stall: STALL })
+        Ok(Self { listener, local, meter, stall: STALL })
     }
 
     pub(super) fn local_addr(&self) -> SocketAddr {
@@ -126,11 +126,14 @@ impl Door {
                     let tls = handler.tls();
                     // Only this loop opens slots, so that no more than these can be open.
                     if u32::try_from(open.len()).is_ok_and(|open| open < handler.max_connections()) {
-                        let slot = Slot::new(&open, self.gauge.clone());
+                        let slot = Slot::new(&open, self.meter.clone());
                         let connection =
                             Connection { handler: handler.clone(), cut: cut.child_token(), stop: stop.clone(), stall: self.stall };
                         tokio::spawn(connection.accept(stream, tls, slot));
                     } else {
+                        if let Some(meter) = &self.meter {
+                            meter.refused.inc();
+                        }
                         refuse(stream, tls.is_some());
                     }
                 }

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -64,7 +65,7 @@ pub struct AdminListener {
 impl AdminListener {
     /// Shows on this socket what is in force, once it runs.
     pub fn new(socket: Socket, live: Live) -> Self {
-        Self { door: socket.0, handler: AdminHandler(live) }
+        Self { door: socket.0, handler: AdminHandler { live, scrape: Arc::new(Semaphore::new(1)) } }
     }
 
     /// The address it listens on, with the port that the system chose if 0 was asked for.
@@ -79,11 +80,15 @@ impl AdminListener {
 }
 
 #[derive(Clone)]
-struct AdminHandler(Live);
+struct AdminHandler {
+    live: Live,
+    /// One page of metrics at a time.
+    scrape: Arc<Semaphore>,
+}
 
 impl Handler for AdminHandler {
     fn tls(&self) -> Option<TlsAcceptor> {
-        self.0.load().operators.tls.clone()
+        self.live.load().operators.tls.clone()
     }
 
     fn max_connections(&self) -> u32 {
@@ -95,7 +100,7 @@ impl Handler for AdminHandler {
     }
 
     async fn handle(&self, request: Request<Incoming>, _: ConnectionHandle) -> Reply {
-        let now = self.0.load_full();
+        let now = self.live.load_full();
         let (gate, context) = (&now.operators.gate, &now.context);
         if !gate.origin_allowed(request.headers()) {
             return reply::foreign_origin();
@@ -120,18 +125,33 @@ impl Handler for AdminHandler {
         }
         match path {
             "/livez" => reply(StatusCode::OK, TEXT, "ok"),
-            "/metrics" => match context.metrics.render() {
-                Ok(text) => reply(StatusCode::OK, METRICS, text),
-                Err(error) => {
-                    tracing::error!(%error, "the metrics cannot be written");
-                    refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
-                }
-            },
+            "/metrics" => self.metrics(&context.metrics).await,
             "/status" => match ask(context.overview.status(&now)).await {
                 Some(status) => reply(StatusCode::OK, JSON, status.to_string()),
                 None => refusal(StatusCode::SERVICE_UNAVAILABLE, "no answer in time"),
             },
             _ => readyz(ask(context.overview.readiness()).await),
+        }
+    }
+}
+
+impl AdminHandler {
+    /// Written on a thread that may take its time, one page after the other: scrapers delay no request, however many they are.
+    async fn metrics(&self, metrics: &Arc<Metrics>) -> Reply {
+        let Ok(Ok(turn)) = tokio::time::timeout(PATIENCE, Arc::clone(&self.scrape).acquire_owned()).await else {
+            return refusal(StatusCode::SERVICE_UNAVAILABLE, "no answer in time");
+        };
+        let metrics = Arc::clone(metrics);
+        let page = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            metrics.render().map_err(|error| error.to_string())
+        });
+        match page.await.map_err(|error| error.to_string()).flatten() {
+            Ok(page) => reply(StatusCode::OK, METRICS, page),
+            Err(error) => {
+                tracing::error!(error, "the metrics cannot be written");
+                refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use jsonrpsee::Methods;
 use jsonrpsee::server::{BatchRequestConfig, IdProvider, PingConfig, Server, ServerConfig, TowerServiceBuilder};
 use jsonrpsee::types::SubscriptionId;
+use prometheus::IntCounter;
 use tokio_rustls::TlsAcceptor;
 use tower::layer::util::Identity;
 
@@ -93,6 +94,8 @@ pub(super) struct ServiceEntry {
     pub(super) methods: Methods,
     pub(super) max_connections: u32,
     pub(super) connections: Arc<Connections>,
+    /// WebSockets that were refused because as many as may were open.
+    pub(super) refused: IntCounter,
 }
 
 /// WebSocket connections to one service, over all generations of it.
@@ -201,7 +204,8 @@ impl ServiceEntry {
         let calls = ServiceCalls::new(&name, methods.clone(), pass_through, limits, rate, metrics);
         let builder = Server::builder().set_config(jsonrpsee_config(server, &given)).to_service_builder();
         let connections = before.map(|before| before.connections.clone()).unwrap_or_default();
-        Self { name: name.into(), environment, builder, calls, methods, max_connections: given.max_connections, connections }
+        let refused = metrics.clients.connections.refused.clone();
+        Self { name: name.into(), environment, builder, calls, methods, max_connections: given.max_connections, connections, refused }
     }
 }
 

@@ -81,7 +81,10 @@ fn admit<'g, B>(now: &'g Generation, request: &Request<B>) -> Result<(&'g Arc<Se
 
 impl Served {
     async fn upgrade(&self, service: &Arc<ServiceEntry>, request: Request<Incoming>, connection: ConnectionHandle) -> Reply {
-        let Some(open) = service.connections.enter(service.max_connections) else { return reply::service_full() };
+        let Some(open) = service.connections.enter(service.max_connections) else {
+            service.refused.inc();
+            return reply::service_full();
+        };
         let route = Route::new(self.live.clone(), service.clone(), Some(open));
         let reply = self.call(service, route, request.map(HttpBody::new), Transport::WebSocket, connection).await;
         if reply.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -19,7 +19,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jsonrpsee::server::stop_channel;
-use prometheus::IntGauge;
 use tokio_util::sync::CancellationToken;
 
 use self::accept::Door;
@@ -27,14 +26,15 @@ pub use self::error::ServerError;
 pub use self::generation::{Generation, Live, Served, check_files};
 use self::http::RpcHandler;
 use crate::policy::Principal;
+use crate::telemetry::metrics::ConnectionMeter;
 
 /// An open socket on which nothing is accepted yet.
 pub struct Socket(Door);
 
 impl Socket {
-    /// Opens it; `gauge` counts its connections.
-    pub fn open(address: SocketAddr, gauge: Option<IntGauge>) -> Result<Self, ServerError> {
-        Door::open(address, gauge).map(Self)
+    /// Opens it; `meter` counts its connections.
+    pub fn open(address: SocketAddr, meter: Option<ConnectionMeter>) -> Result<Self, ServerError> {
+        Door::open(address, meter).map(Self)
     }
 
     /// The address it listens on, with the port that the system chose if 0 was asked for.

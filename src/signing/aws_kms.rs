@@ -157,7 +157,7 @@ impl AwsKms {
     async fn get_public_key(&self, key: &KeyArn) -> Result<Vec<u8>, KeyStoreError> {
         let answer = self
             .patiently("GetPublicKey", |client| {
-                self.metrics.public_keys.inc();
+                self.metrics.signing.public_keys.inc();
                 client.get_public_key().key_id(&*key.0).send()
             })
             .await?;

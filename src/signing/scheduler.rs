@@ -3,6 +3,7 @@
 
 mod attempt;
 mod ceilings;
+mod meters;
 mod queues;
 mod task;
 

@@ -1,6 +1,6 @@
 //! One environment at work: its accounts, its tracker, its fees, and the way in for requests.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::Address;
 use dashmap::DashMap;
-use prometheus::{IntCounter, IntCounterVec};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,16 +16,17 @@ use super::account::loans::{Borrowed, LoanRequest};
 use super::account::{self, Command, submission};
 use super::errors::TransactionError;
 use super::fees::Feed;
+use super::meters::{Meters, Stage};
 use super::nonces::figures::Figures;
-use super::outcome::Outcome;
 use super::tracking::{Audience, Receipt, Sighting, Tracker};
 use crate::config::Environment;
-use crate::journal::{AttemptState, ChainPin, Journal, Kind, TransactionId};
+use crate::journal::{ChainPin, Journal, Kind, TransactionId};
 use crate::node::CallError;
 use crate::node::Pool;
 use crate::signing::Key;
 use crate::signing::Scheduler;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::waited::Waited;
 
 pub use submission::{Accepted, Payload, SignedBytes};
 
@@ -61,7 +61,7 @@ pub struct Chain {
     pub(super) scheduler: Scheduler,
     pub(super) fees: Feed,
     pub(super) tracker: Tracker,
-    pub(super) metrics: Handles,
+    pub(super) metrics: Meters,
     pub(super) key_of: KeyOf,
     pub(super) stop: CancellationToken,
     accounts: Arc<DashMap<Address, Handle>>,
@@ -80,58 +80,6 @@ impl fmt::Debug for Chain {
 struct Handle {
     commands: mpsc::Sender<Command>,
     sightings: mpsc::UnboundedSender<Sighting>,
-}
-
-/// Metric handles of one environment, resolved once.
-pub(super) struct Handles {
-    environment: String,
-    submissions: HashMap<&'static str, IntCounter>,
-    states: HashMap<&'static str, IntCounter>,
-    alarms: IntCounterVec,
-    fillers: IntCounter,
-    resigned: IntCounter,
-}
-
-const OUTCOMES: [&str; 8] = ["accepted", "known", "nonce_too_low", "occupied", "pool_full", "unknown", "not_sent", "refused"];
-
-impl Handles {
-    fn new(metrics: &Metrics, environment: &str) -> Self {
-        let resolve = |family: &IntCounterVec, words: &[&'static str]| {
-            words.iter().map(|word| (*word, family.with_label_values(&[environment, word]))).collect()
-        };
-        Self {
-            environment: environment.to_owned(),
-            submissions: resolve(&metrics.submissions, &OUTCOMES),
-            states: resolve(&metrics.states, &AttemptState::ALL.map(AttemptState::as_str)),
-            alarms: metrics.alarms.clone(),
-            fillers: metrics.fillers.with_label_values(&[environment]),
-            resigned: metrics.resigned.clone(),
-        }
-    }
-
-    pub(super) fn submission(&self, outcome: &Outcome) {
-        if let Some(counter) = self.submissions.get(outcome.label()) {
-            counter.inc();
-        }
-    }
-
-    pub(super) fn state(&self, state: AttemptState) {
-        if let Some(counter) = self.states.get(state.as_str()) {
-            counter.inc();
-        }
-    }
-
-    pub(super) fn alarm(&self, kind: &str) {
-        self.alarms.with_label_values(&[self.environment.as_str(), kind]).inc();
-    }
-
-    pub(super) fn filler(&self) {
-        self.fillers.inc();
-    }
-
-    pub(super) fn resigned(&self) {
-        self.resigned.inc();
-    }
 }
 
 struct Crowd {
@@ -178,9 +126,15 @@ pub struct NewRequest {
 pub struct Submitted {
     answer: oneshot::Receiver<Result<Accepted, TransactionError>>,
     committed: Arc<OnceLock<Accepted>>,
+    waited: Waited,
 }
 
 impl Submitted {
+    /// The time for which it waits for KMS, journal and node from here on.
+    pub fn waited(&self) -> Waited {
+        self.waited.clone()
+    }
+
     /// Waits for what the client is told.
     pub async fn answer(self) -> Result<Accepted, TransactionError> {
         match self.answer.await {
@@ -205,7 +159,7 @@ impl Chain {
         let (open, opened) = watch::channel(false);
         let chain = Arc::new(Self {
             fees: Feed::start(pool.clone(), stop.clone()),
-            metrics: Handles::new(&metrics, &environment.name),
+            metrics: Meters::new(&metrics, &environment.name),
             environment,
             pool,
             journal,
@@ -295,7 +249,9 @@ impl Chain {
         }
         let (sender, answer) = oneshot::channel();
         let committed = Arc::new(OnceLock::new());
-        let reply = submission::Reply { sender, committed: Arc::clone(&committed), token: self.requests.token() };
+        let queued = Instant::now();
+        let waited = Waited::new(queued);
+        let reply = submission::Reply { sender, committed: Arc::clone(&committed), waited: waited.clone(), token: self.requests.token() };
         let submission = submission::Submission {
             id: TransactionId::new(),
             kind: new.kind,
@@ -304,11 +260,15 @@ impl Chain {
             request: new.request,
             payload: new.payload,
             arrived: new.arrived,
+            queued,
             reply: Some(reply),
             borrowed: new.borrowed,
         };
         match self.account(new.from).commands.try_send(Command::Submit(Box::new(submission))) {
-            Ok(()) => Ok(Submitted { answer, committed }),
+            Ok(()) => {
+                self.metrics.stage(Stage::Prepare, queued.saturating_duration_since(new.arrived));
+                Ok(Submitted { answer, committed, waited })
+            }
             Err(mpsc::error::TrySendError::Full(_)) => Err(TransactionError::QueueFull),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(TransactionError::Internal),
         }

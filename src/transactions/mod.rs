@@ -8,6 +8,7 @@ pub mod broadcast;
 pub mod chain;
 pub mod errors;
 pub mod fees;
+mod meters;
 pub mod nonces;
 pub mod outcome;
 pub mod prepare;

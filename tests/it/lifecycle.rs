@@ -58,7 +58,7 @@ async fn operators_see_metrics_and_status_without_secrets() {
     let (status, metrics) = gateway.admin("metrics").await;
     assert_eq!(status, 200);
     let value = |line: &str| metrics.lines().find_map(|one| one.strip_prefix(line)?.trim().parse::<f64>().ok());
-    assert_eq!(value("sluice_signs_total{outcome=\"ok\"}"), Some(2.0), "{metrics}");
+    assert_eq!(value("sluice_signs_total{configuration=\"kms\",outcome=\"ok\"}"), Some(2.0), "{metrics}");
     assert_eq!(value("sluice_get_public_key_total"), Some(2.0));
     assert_eq!(value("sluice_submissions_total{environment=\"dev\",outcome=\"accepted\"}"), Some(2.0), "{metrics}");
     assert!(metrics.contains("sluice_requests_total{method=\"eth_sendTransaction\",outcome=\"ok\",service=\"payments\"} 2"), "{metrics}");

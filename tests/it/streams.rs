@@ -153,6 +153,11 @@ async fn a_gap_is_told_and_then_the_connection_ends() {
         assert_eq!(last.error.unwrap().get(), r#""the connection to the node was lost: events may be missing""#);
         assert!(socket.ended().await, "and no more");
     }
+    let (_, metrics) = gateway.admin("metrics").await;
+    for kind in ["newHeads", "logs", "newPendingTransactions"] {
+        assert!(metrics.contains(&format!("sluice_subscriptions_ended_total{{kind=\"{kind}\"}} 1\n")), "{kind}: {metrics}");
+        assert!(metrics.contains(&format!("sluice_subscriptions{{kind=\"{kind}\"}} 0\n")), "{kind}: {metrics}");
+    }
     // A client that comes back is served, by a new subscription at the node.
     let client = gateway.connect().await;
     let mut heads = client.subscribe(json!(["newHeads"])).await.unwrap();

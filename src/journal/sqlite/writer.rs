@@ -76,8 +76,8 @@ impl Writer {
         match self.commit(works) {
             Ok(results) => {
                 if records > 0 {
-                    self.metrics.journal_commit_seconds.observe(start.elapsed().as_secs_f64());
-                    self.metrics.journal_commit_records.observe(u32::try_from(records).unwrap_or(u32::MAX).into());
+                    self.metrics.journal.commit_seconds.observe(start.elapsed().as_secs_f64());
+                    self.metrics.journal.commit_records.observe(u32::try_from(records).unwrap_or(u32::MAX).into());
                 }
                 self.unchecked += records;
                 for (reply, result) in replies.into_iter().zip(results) {
@@ -89,6 +89,7 @@ impl Writer {
                 Ok(())
             }
             Err(Failure::NotWritten(why)) => {
+                self.metrics.journal.errors.inc();
                 tracing::error!(error = why, batches = replies.len(), "the journal cannot write");
                 for reply in replies {
                     answer(reply, Err(JournalError::NotWritten(why.clone())));
@@ -96,6 +97,7 @@ impl Writer {
                 Ok(())
             }
             Err(Failure::Undecided(why)) => {
+                self.metrics.journal.errors.inc();
                 for reply in replies {
                     answer(reply, Err(JournalError::Closed));
                 }

@@ -1,9 +1,10 @@
 //! The session alone: frames and times in, bytes and answers out.
 
+use prometheus::{Histogram, HistogramOpts};
 use tokio::sync::mpsc;
 
 use super::super::StreamItem;
-use super::super::endpoint::Answered;
+use super::super::endpoint::{Answered, Caller};
 use super::*;
 use crate::telemetry::metrics::Metrics;
 
@@ -14,12 +15,14 @@ fn session() -> Session {
     let ids = Ids::default();
     // Ids of the tests are given by hand, far from these.
     while ids.next() < 1000 {}
-    Session::new(DEADLINE, ids, Outcomes::new(&metrics.upstream_requests, "dev"))
+    Session::new(DEADLINE, ids, Outcomes::new(&metrics.nodes.requests, "dev"))
 }
 
 fn call(session: &mut Session, id: u64, queued: Instant) -> oneshot::Receiver<Answered> {
     let (caller, answer) = oneshot::channel();
-    session.command(Command::Call(Call { request: Request::new(id, "eth_x", None), queued, reply: Reply::Value(caller) }));
+    let seconds = Histogram::with_opts(HistogramOpts::new("seconds", "Of this test.")).unwrap();
+    let reply = Reply::Value(Caller::new(caller, queued, seconds));
+    session.command(Command::Call(Call { request: Request::new(id, "eth_x", None), queued, reply }));
     answer
 }
 

@@ -26,9 +26,11 @@ async fn heads_come_on_connect_by_announcement_and_on_a_reorg() {
     head(&mut heads, 11, 91).await;
     node.announce((9, 89));
     head(&mut heads, 9, 89).await;
-    assert_eq!(pool.metrics.head_number.with_label_values(&["dev"]).get(), 9);
-    assert_eq!(pool.metrics.head_timestamp.with_label_values(&["dev"]).get() as u64, 1009);
-    assert_eq!(pool.endpoints()[0].head, Some(9));
+    assert_eq!(pool.metrics.nodes.head_number.with_label_values(&["dev"]).get(), 9);
+    assert_eq!(pool.metrics.nodes.head_timestamp.with_label_values(&["dev"]).get() as u64, 1009);
+    let endpoint = &pool.endpoints()[0];
+    assert_eq!(endpoint.head, Some(9));
+    assert_eq!(pool.metrics.nodes.endpoint_head.with_label_values(&["dev", &endpoint.label]).get(), 9);
 }
 
 #[tokio::test]

@@ -28,8 +28,8 @@ async fn what_was_sent_is_lost_and_what_was_not_is_unavailable() {
     assert!(soon(third).await.is_ok());
     let state = pool.endpoints().remove(0);
     assert_eq!(state.reconnects, 1);
-    assert_eq!(pool.metrics.upstream_reconnects.with_label_values(&["dev", &state.label]).get(), 1);
-    assert_eq!(pool.metrics.upstream_up.with_label_values(&["dev", &state.label]).get(), 1);
+    assert_eq!(pool.metrics.nodes.reconnects.with_label_values(&["dev", &state.label]).get(), 1);
+    assert_eq!(pool.metrics.nodes.up.with_label_values(&["dev", &state.label]).get(), 1);
 }
 
 #[tokio::test]

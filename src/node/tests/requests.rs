@@ -62,7 +62,12 @@ async fn a_nodes_error_is_the_answer_and_never_counts_against_its_health() {
     let Err(CallError::Node(error)) = result else { panic!("{result:?}") };
     assert_eq!((error.code, error.message.as_str()), (-32000, "nonce too low"));
     assert!(pool.fault().is_none() && pool.endpoints()[0].up);
-    assert_eq!(pool.metrics.upstream_requests.with_label_values(&["dev", "error"]).get(), 1);
+    let nodes = &pool.metrics.nodes;
+    assert_eq!(nodes.requests.with_label_values(&["dev", "error"]).get(), 1);
+    let answered = nodes.requests.with_label_values(&["dev", "ok"]).get() + 1;
+    let subscribed = 1;
+    let timed = nodes.request_seconds.with_label_values(&["dev", &pool.endpoints()[0].label]).get_sample_count();
+    assert_eq!(timed + subscribed, answered, "every answer is timed");
     assert_eq!(node.connections(), 1);
 }
 

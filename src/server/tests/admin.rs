@@ -28,6 +28,7 @@ struct Admin {
     live: Live,
     address: std::net::SocketAddr,
     ready: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -35,16 +36,18 @@ struct Admin {
 impl Admin {
     async fn start(tls: Option<config::Tls>, token_file: Option<std::path::PathBuf>) -> Self {
         let ready = Arc::new(AtomicBool::new(false));
-        let live: Live = Arc::new(arc_swap::ArcSwap::from_pointee(Self::generation(tls, token_file, &ready).await));
+        let generation = Self::generation(tls, token_file, &ready).await;
+        let metrics = Arc::clone(&generation.context.metrics);
+        let live: Live = Arc::new(arc_swap::ArcSwap::from_pointee(generation));
         let socket = Socket::open("127.0.0.1:0".parse().unwrap(), None).unwrap();
         let listener = AdminListener::new(socket, live.clone());
         let (address, stop) = (listener.local_addr(), CancellationToken::new());
-        Self { live, address, ready, task: tokio::spawn(listener.run(stop.clone())), stop }
+        Self { live, address, ready, metrics, task: tokio::spawn(listener.run(stop.clone())), stop }
     }
 
     async fn generation(tls: Option<config::Tls>, token_file: Option<std::path::PathBuf>, ready: &Arc<AtomicBool>) -> Generation {
         let metrics = Arc::new(Metrics::new().unwrap());
-        metrics.connections.set(42);
+        metrics.clients.connections.open.set(42);
         let context = AdminContext { metrics: metrics.clone(), overview: Arc::new(Seen(ready.clone())) };
         let admin = config::Admin { listen: "127.0.0.1:0".parse().unwrap(), tls, plaintext: false, token_file };
         let world = Arc::new(World::default());
@@ -91,6 +94,34 @@ async fn the_paths_answer() {
         assert_eq!(super::status(&head), 405);
     }
     assert_eq!(admin.get("/livez", &[("origin", "http://localhost")]).await.0, 403);
+    admin.finish().await;
+}
+
+#[tokio::test]
+async fn a_page_of_metrics_that_takes_its_time_delays_nobody_else() {
+    let admin = Admin::start(None, None).await;
+    let metrics = Arc::clone(&admin.metrics);
+    let (release, released) = std::sync::mpsc::channel();
+    let (held, holds) = tokio::sync::oneshot::channel();
+    // Whoever writes a page waits for this thread; should that be the runtime's own, it goes on after a while and the test fails.
+    let holder = std::thread::spawn(move || {
+        let _table = metrics.accounts.hold();
+        held.send(()).unwrap();
+        released.recv_timeout(Duration::from_secs(10)).is_ok()
+    });
+    holds.await.unwrap();
+    let scrapes = async { futures_util::join!(admin.get("/metrics", &[]), admin.get("/metrics", &[])) };
+    let others = async {
+        let live = soon(admin.get("/livez", &[])).await;
+        let _ = release.send(());
+        live
+    };
+    let (scraped, live) = futures_util::join!(soon(scrapes), others);
+    assert_eq!(live.0, 200);
+    assert!(holder.join().unwrap(), "the answer came while the page was being written");
+    for (status, _, body) in [scraped.0, scraped.1] {
+        assert!(status == 200 && body.contains("\nsluice_connections 42\n"), "{status} {body}");
+    }
     admin.finish().await;
 }
 

@@ -178,6 +178,10 @@ async fn calls_are_counted_by_service_and_method() {
         r#"sluice_requests_total{method="other",outcome="ok",service="first"} 1"#,
         r#"sluice_requests_total{method="other",outcome="error",service="first"} 1"#,
         r#"sluice_request_duration_seconds_count{method="test_echo"} 2"#,
+        r#"sluice_request_own_duration_seconds_count{method="test_echo"} 2"#,
+        r#"sluice_request_errors_total{reason="internal",service="first"} 1"#,
+        r#"sluice_request_errors_total{reason="method_not_found",service="first"} 1"#,
+        r#"sluice_request_errors_total{reason="node",service="first"} 0"#,
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }

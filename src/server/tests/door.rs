@@ -121,10 +121,11 @@ async fn bodies_are_bounded() {
 async fn connections_are_counted_and_bounded() {
     let server = Running::start(config::Server { max_connections: 1, ..config() }).await;
     let mut socket = server.ws().await;
-    assert_eq!(server.metrics.connections.get(), 1);
+    assert_eq!(server.metrics.clients.connections.open.get(), 1);
     let mut answer = Vec::new();
     let _ = soon(server.tcp().await.read_to_end(&mut answer)).await;
     let answer = String::from_utf8(answer).unwrap();
+    assert_eq!((server.metrics.clients.connections.open.get(), server.metrics.clients.connections.refused.get()), (1, 1));
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert_eq!(status(head), 503);
     assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");

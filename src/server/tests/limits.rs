@@ -28,6 +28,7 @@ async fn connections_to_a_service_are_bounded() {
     let upgrade = [("connection", "upgrade"), ("upgrade", "websocket"), key, ("sec-websocket-version", "13")];
     let (status, body) = server.http(&upgrade, "GET", "/first", "").await;
     assert_eq!((status, json(&body)["error"].as_str()), (503, Some("too many connections to this service")));
+    assert_eq!(server.metrics.clients.connections.refused.get(), 2);
     assert!(server.try_ws("/second", &[]).await.is_ok(), "another service has room of its own");
     assert_eq!(json(&server.post(&call("test_echo", "[1]")).await)["result"][0], 1, "HTTP requests hold no place");
     drop(one);

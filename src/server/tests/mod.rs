@@ -207,7 +207,7 @@ impl Running {
         second.register_method::<&str, _>("test_echo", |_, _, _| "from the second service").unwrap();
         let services = vec![served(&config, "first", module(&world), &world), served(&config, "second", second, &other)];
         let live: Live = Arc::new(arc_swap::ArcSwap::from_pointee(generation(&config, services, None, &metrics).await.unwrap()));
-        let socket = Socket::open(config.listen, Some(metrics.connections.clone())).unwrap();
+        let socket = Socket::open(config.listen, Some(metrics.clients.connections.clone())).unwrap();
         let mut listener = Listener::new(socket, live.clone());
         change(&mut listener);
         let address = listener.local_addr();
@@ -249,7 +249,7 @@ impl Running {
     async fn finish(self) {
         self.stop.cancel();
         soon(self.task).await.unwrap();
-        assert_eq!(self.metrics.connections.get(), 0);
+        assert_eq!(self.metrics.clients.connections.open.get(), 0);
     }
 }
 

@@ -194,7 +194,7 @@ async fn the_public_key_is_asked_again_after_a_throttle_and_counted() {
     })
     .await;
     assert_eq!(server.kms.public_key(&arn("a")).await.unwrap(), der);
-    assert_eq!((server.count("GetPublicKey"), server.metrics.public_keys.get()), (2, 2));
+    assert_eq!((server.count("GetPublicKey"), server.metrics.signing.public_keys.get()), (2, 2));
 }
 
 /// Five keys on three pages; of two keys the tags are on two pages.

@@ -6,18 +6,18 @@ use alloy_primitives::{B256, Signature};
 use prometheus::IntGauge;
 use tokio::time::Instant;
 
+use super::meters::SignMeter;
 use crate::signing::key::Holder;
 use crate::signing::signature::{PinnedKey, finish};
 use crate::signing::{KeyStoreError, SignClass};
-use crate::telemetry::metrics::Metrics;
 
 /// Counts a Sign as in flight until it is dropped, however that happens.
 struct InFlight(IntGauge);
 
 impl InFlight {
-    fn new(gauge: &IntGauge) -> Self {
+    fn new(gauge: IntGauge) -> Self {
         gauge.inc();
-        Self(gauge.clone())
+        Self(gauge)
     }
 }
 
@@ -33,12 +33,13 @@ pub(super) async fn attempt(
     pinned: Arc<PinnedKey>,
     digest: B256,
     until: Instant,
-    metrics: Arc<Metrics>,
+    meter: Arc<SignMeter>,
+    in_flight: IntGauge,
 ) -> Result<Signature, KeyStoreError> {
-    let _in_flight = InFlight::new(&metrics.signs_in_flight);
+    let _in_flight = InFlight::new(in_flight);
     let start = Instant::now();
     let answer = tokio::time::timeout_at(until, holder.store.sign_digest(&holder.arn, digest)).await;
-    metrics.sign_seconds.observe(start.elapsed().as_secs_f64());
+    meter.seconds.observe(start.elapsed().as_secs_f64());
     let result = match answer {
         Ok(answer) => answer.and_then(|answer| {
             finish(&answer, digest, &pinned)
@@ -46,19 +47,6 @@ pub(super) async fn attempt(
         }),
         Err(_) => Err(KeyStoreError { class: SignClass::Deadline, detail: format!("{}: no answer in time", holder.arn) }),
     };
-    metrics.signs.with_label_values(&[outcome(&result)]).inc();
+    meter.count(&result);
     result
-}
-
-fn outcome(result: &Result<Signature, KeyStoreError>) -> &'static str {
-    match result.as_ref().map_err(|error| error.class) {
-        Ok(_) => "ok",
-        Err(SignClass::Throttled) => "throttled",
-        Err(SignClass::Transient) => "transient",
-        Err(SignClass::KeyDown) => "key_down",
-        Err(SignClass::Credentials) => "credentials",
-        Err(SignClass::Configuration) => "configuration",
-        Err(SignClass::BadSignature) => "bad_signature",
-        Err(SignClass::Deadline) => "deadline",
-    }
 }

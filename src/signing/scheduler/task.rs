@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::attempt::attempt;
 use super::ceilings::Ceilings;
+use super::meters::SignMeters;
 use super::queues::{Bounds, CallId, Next, Position, Queues};
 use super::{QuotaGroup, SignLimits};
 use crate::signing::backoff::full_jitter;
@@ -67,6 +68,8 @@ struct Call {
     group: QuotaGroup,
     digest: B256,
     order: u64,
+    /// When its first ticket asked.
+    asked: Instant,
     stage: Stage,
     waiters: Vec<Waiter>,
     retries: u32,
@@ -83,6 +86,7 @@ impl Call {
 pub(super) struct Task {
     limits: HashMap<String, SignLimits>,
     metrics: Arc<Metrics>,
+    meters: SignMeters,
     ceilings: Ceilings,
     queues: Queues,
     next_call: u64,
@@ -98,6 +102,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
         Self {
+            meters: SignMeters::new(Arc::clone(&metrics), limits.keys()),
             limits,
             metrics,
             ceilings: Ceilings::new(),
@@ -150,7 +155,8 @@ impl Task {
             return;
         };
         let limits = self.limits.get(&*holder.configuration).copied().unwrap_or_default();
-        let deadline = Instant::now() + limits.deadline;
+        let asked = Instant::now();
+        let deadline = asked + limits.deadline;
         let waiter = Waiter { ticket, deadline, reply, _permit: permit };
         let address = key.address();
         let call = match self.by_digest.get(&(address, digest)) {
@@ -167,6 +173,7 @@ impl Task {
                     group,
                     digest,
                     order,
+                    asked,
                     stage: Stage::Queued,
                     waiters: Vec::new(),
                     retries: 0,
@@ -230,10 +237,11 @@ impl Task {
         let unblocked = loop {
             let ceilings = &self.ceilings;
             match self.queues.next(now, |layer| ceilings.ask(layer)) {
-                Next::Issue(id) => self.issue(id),
+                Next::Issue(id) => self.issue(id, now),
                 Next::Wait(until) => break until,
             }
         };
+        self.metrics.signing.waiting.set(i64::try_from(self.calls.len().saturating_sub(self.signs.len())).unwrap_or(i64::MAX));
         let deadline = self.deadlines.first().map(|(at, _)| *at);
         let rested = self.resting.first().map(|(at, _)| *at);
         [unblocked, deadline, rested].into_iter().flatten().min()
@@ -252,7 +260,7 @@ impl Task {
     }
 
     /// Spawns the Sign of a call that the queues chose.
-    fn issue(&mut self, id: CallId) {
+    fn issue(&mut self, id: CallId, now: Instant) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let address = call.address();
         call.stage = Stage::InFlight;
@@ -269,11 +277,14 @@ impl Task {
                 return;
             }
         };
-        if call.retries > 0 {
-            self.metrics.sign_retries.inc();
+        let meter = self.meters.of(&holder.configuration);
+        if call.retries == 0 {
+            meter.queue_seconds.observe(now.saturating_duration_since(call.asked).as_secs_f64());
+        } else {
+            self.metrics.signing.retries.inc();
         }
         let until = call.waiters.iter().map(|waiter| waiter.deadline).max().unwrap_or_else(Instant::now);
-        let sign = attempt(holder, call.key.pinned(), call.digest, until, Arc::clone(&self.metrics));
+        let sign = attempt(holder, call.key.pinned(), call.digest, until, meter, self.metrics.signing.in_flight.clone());
         self.by_task.insert(self.signs.spawn(sign).id(), id);
     }
 

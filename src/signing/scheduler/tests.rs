@@ -42,9 +42,9 @@ async fn a_signature_comes_verified_and_counted() {
     let t = set_up(|_| Act::Sign);
     let signature = t.scheduler.sign(&t.key, digest(1), 0).await.unwrap();
     assert_eq!(signature.recover_address_from_prehash(&digest(1)).unwrap(), t.key.address());
-    assert_eq!(t.metrics.signs.with_label_values(&["ok"]).get(), 1);
-    assert_eq!(t.metrics.sign_seconds.get_sample_count(), 1);
-    assert_eq!((t.metrics.signs_in_flight.get(), t.metrics.sign_retries.get()), (0, 0));
+    assert_eq!(t.metrics.signing.signs.with_label_values(&["test", "ok"]).get(), 1);
+    assert_eq!(t.metrics.signing.seconds.with_label_values(&["test"]).get_sample_count(), 1);
+    assert_eq!((t.metrics.signing.in_flight.get(), t.metrics.signing.retries.get()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,7 +65,7 @@ async fn many_signs_of_one_key_are_in_flight_up_to_the_bounds() {
     let tickets: Vec<_> = (0..20).map(|n| t.scheduler.sign(&t.key, digest(n), n)).collect();
     settle().await;
     assert_eq!(t.store.digests().len(), 8);
-    assert_eq!(t.metrics.signs_in_flight.get(), 8);
+    assert_eq!((t.metrics.signing.in_flight.get(), t.metrics.signing.waiting.get()), (8, 12));
     let others: Vec<_> = (100..110).map(|n| t.scheduler.sign(&other, digest(n), n)).collect();
     settle().await;
     assert_eq!(t.store.digests().len(), 10);
@@ -137,8 +137,9 @@ async fn passing_faults_are_asked_again_inside_the_deadline() {
     });
     t.scheduler.sign(&t.key, digest(1), 0).await.unwrap();
     assert_eq!(t.store.digests(), [digest(1); 5]);
-    assert_eq!(t.metrics.sign_retries.get(), 4);
-    let outcomes = ["ok", "throttled", "transient", "bad_signature"].map(|outcome| t.metrics.signs.with_label_values(&[outcome]).get());
+    assert_eq!(t.metrics.signing.retries.get(), 4);
+    let outcomes = ["ok", "throttled", "transient", "bad_signature"]
+        .map(|outcome| t.metrics.signing.signs.with_label_values(&["test", outcome]).get());
     assert_eq!(outcomes, [1, 2, 1, 1]);
 }
 
@@ -157,7 +158,7 @@ async fn a_bad_signature_is_asked_again_twice() {
     let error = t.scheduler.sign(&t.key, digest(1), 0).await.unwrap_err();
     assert_eq!(error.class, SignClass::BadSignature);
     assert_eq!(t.store.digests().len(), 3);
-    assert_eq!(t.metrics.sign_retries.get(), 2);
+    assert_eq!(t.metrics.signing.retries.get(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,7 +176,7 @@ async fn the_deadline_ends_retries_hangs_and_waits() {
     assert_eq!((class(hangs.await), class(waits.await)), (SignClass::Deadline, SignClass::Deadline));
     assert_eq!(t.store.digests(), [digest(1)]);
     settle().await;
-    assert_eq!(t.metrics.signs_in_flight.get(), 0);
+    assert_eq!(t.metrics.signing.in_flight.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,7 +200,7 @@ async fn a_panic_ends_its_sign_alone() {
     t.store.gate.add_permits(2);
     lives.await.unwrap();
     t.scheduler.sign(&t.key, digest(1), 0).await.unwrap();
-    assert_eq!(t.metrics.signs_in_flight.get(), 0);
+    assert_eq!(t.metrics.signing.in_flight.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -213,6 +214,22 @@ async fn an_unusable_key_is_not_asked_until_it_is_found_up() {
     t.store.states.lock().unwrap().clear();
     t.key.probe().await.unwrap();
     t.scheduler.sign(&t.key, digest(1), 0).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_timed_from_the_ticket_to_the_first_sign_and_not_again_for_a_retry() {
+    let script = |n| if n == 0 { Act::Fail(SignClass::Transient) } else { Act::Take(Duration::from_secs(2)) };
+    let t = limited(SignLimits::default(), Bounds { total: 512, per_key: 1 }, TICKETS, script);
+    let tickets = [1, 2].map(|n| t.scheduler.sign(&t.key, digest(n), n));
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    let queue = t.metrics.signing.queue_seconds.with_label_values(&["test"]);
+    // The first is asked at once, the second while the first rests or once it is done; two seconds each.
+    assert_eq!((queue.get_sample_count(), t.metrics.signing.retries.get()), (2, 1));
+    assert!(queue.get_sample_sum() < 2.5, "{}", queue.get_sample_sum());
+    assert_eq!(t.metrics.signing.seconds.with_label_values(&["test"]).get_sample_sum(), 4.0);
+    assert_eq!(t.metrics.signing.waiting.get(), 0);
 }
 
 /// Asks for `each` signatures of two keys at once and counts the Signs of the first second.

@@ -70,6 +70,7 @@ async fn probe(
 impl Task {
     pub(super) fn submit(&mut self, submission: Submission) {
         let ticket = self.next_ticket();
+        self.meter.request(submission.queued);
         if let Payload::Unsigned { key, .. } = &submission.payload {
             self.key = Some(Arc::clone(key));
         }
@@ -120,6 +121,7 @@ impl Task {
         if let Some(live) = self.attempts.get_mut(&hash) {
             let accepted = Accepted { id: live.attempt.transaction, hash, raw: live.attempt.raw.clone() };
             live.reply = pending.submission.reply;
+            live.laps = Some(pending.laps);
             if let Some(reply) = &live.reply {
                 let _first = reply.committed.set(accepted);
             }

@@ -10,6 +10,7 @@ use super::{Answered, Live, Pause, RESEND, Task};
 use crate::journal::{AttemptState, Kind, Record};
 use crate::transactions::broadcast::Verdict;
 use crate::transactions::errors::TransactionError;
+use crate::transactions::meters::Stage;
 use crate::transactions::nonces::SlotState;
 use crate::transactions::outcome::classify;
 
@@ -24,6 +25,10 @@ impl Task {
         live.delivery.begin(tickets.len());
         live.sent_at = Some(now);
         live.absent = false;
+        if let (None, Some(laps)) = (live.first_sent, &mut live.laps) {
+            laps.end(Stage::Window, now, &self.chain.metrics);
+            live.first_sent = Some(now);
+        }
         for (endpoint, ticket) in tickets.into_iter().enumerate() {
             self.sends.push(ticket.map(move |answer| (hash, endpoint, answer)).boxed());
         }
@@ -41,6 +46,7 @@ impl Task {
             Verdict::Taken => {
                 if matches!(state, AttemptState::Committed | AttemptState::Orphaned) {
                     live.state = AttemptState::Broadcast;
+                    live.taken(&self.chain);
                     self.note(&attempt, AttemptState::Broadcast, None, None, None);
                 }
                 self.accept(hash);

@@ -6,6 +6,7 @@ mod deliver;
 pub mod loans;
 mod open;
 mod outbox;
+mod shown;
 mod sight;
 mod sign;
 pub mod submission;
@@ -29,6 +30,7 @@ use super::balance::Balance;
 use super::broadcast::Delivery;
 use super::chain::Chain;
 use super::errors::TransactionError;
+use super::meters::Laps;
 use super::nonces::figures::Figures;
 use super::nonces::{Action, Denial, Nonces, Ticket, Wish};
 use super::tracking::{Owner, Sighting};
@@ -36,6 +38,7 @@ use crate::journal::{Account, Attempt, AttemptState, BlockRef, JournalError};
 use crate::node::CallError;
 use crate::signing::Key;
 use crate::signing::KeyStoreError;
+use crate::telemetry::metrics::accounts::AccountMeter;
 
 /// A message to an account's task.
 #[derive(Debug)]
@@ -64,13 +67,15 @@ struct Pending {
     sign: Option<AbortHandle>,
     replaces: bool,
     nonce: u64,
+    laps: Laps,
     /// The newest head when the balance was first too small: it is told as such only by a balance of that head or a later one.
     short_at: Option<u64>,
 }
 
 impl Pending {
     fn new(submission: Submission) -> Self {
-        Self { submission, signed: None, sign: None, replaces: false, nonce: 0, short_at: None }
+        let laps = Laps { arrived: submission.arrived, since: submission.queued };
+        Self { submission, signed: None, sign: None, replaces: false, nonce: 0, laps, short_at: None }
     }
 }
 
@@ -83,6 +88,12 @@ struct Live {
     state: AttemptState,
     block: Option<BlockRef>,
     sent_at: Option<Instant>,
+    /// `None` where this process did not commit it.
+    laps: Option<Laps>,
+    /// When its bytes were given to the nodes for the first time.
+    first_sent: Option<Instant>,
+    /// When the first node had them; taken by its first inclusion.
+    broadcast_at: Option<Instant>,
     /// The same bytes go out again once the receipts know nothing of them.
     resend_if_absent: bool,
     /// A look-up since the last send found no receipt.
@@ -151,6 +162,7 @@ pub(super) struct Task {
     paused: Option<Pause>,
     key: Option<Arc<Key>>,
     fill_after: Option<Instant>,
+    meter: AccountMeter,
 }
 
 /// How often waiting things are looked at when nothing else happens.
@@ -243,8 +255,7 @@ impl Task {
                 self.probe_wanted = true;
             }
             Command::Figures(reply) => {
-                let figures = self.nonces.figures();
-                let _gone = reply.send(Figures { queued: figures.queued + self.intake.len(), ..figures });
+                let _gone = reply.send(self.figures());
             }
             Command::Submit(submission) => self.submit(*submission),
             Command::Lend(request) => self.ask_for_loan(request),
@@ -266,8 +277,8 @@ impl Task {
         self.admit(now);
         while let Some(action) = self.nonces.poll(now) {
             match action {
-                Action::Sign { ticket, nonce, replaces } => self.start_sign(ticket, nonce, replaces),
-                Action::Commit(tickets) => self.start_commit(tickets),
+                Action::Sign { ticket, nonce, replaces } => self.start_sign(ticket, nonce, replaces, now),
+                Action::Commit(tickets) => self.start_commit(tickets, now),
                 Action::Send(nonce) => self.send(nonce, now),
                 Action::Fill(nonce) => self.start_fill(nonce, now),
                 Action::Deny(ticket, denial) => self.deny(ticket, denial),
@@ -325,6 +336,7 @@ impl Task {
             self.nonces.set_can_fill(true);
         }
         self.lift_pause();
+        self.show(now);
     }
 
     /// Tells the requester the hash.
@@ -332,6 +344,9 @@ impl Task {
         if let Some(live) = self.attempts.get_mut(&hash)
             && let Some(reply) = live.reply.take()
         {
+            if let Some(sent) = live.first_sent {
+                reply.waited.since(sent);
+            }
             let accepted = Accepted { id: live.attempt.transaction, hash, raw: live.attempt.raw.clone() };
             let _gone = reply.sender.send(Ok(accepted));
         }

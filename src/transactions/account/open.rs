@@ -198,6 +198,7 @@ impl Task {
             paused: stored.paused.map(Pause::Filler),
             key: (chain.key_of)(account.address),
             fill_after: None,
+            meter: chain.metrics.account(stored.account.address),
             chain,
         };
         for stored in unfinished {
@@ -227,6 +228,9 @@ impl Task {
             state: stored.state,
             block: stored.block,
             sent_at: None,
+            laps: None,
+            first_sent: None,
+            broadcast_at: None,
             resend_if_absent: stored.current && waits,
             absent: false,
             attempt: Arc::clone(&attempt),

@@ -119,6 +119,9 @@ impl Task {
         if let Some(error) = error
             && let Some(reply) = live.reply.take()
         {
+            if let Some(sent) = live.first_sent {
+                reply.waited.since(sent);
+            }
             let _gone = reply.sender.send(Err(error));
         }
         self.balance.release(super::Owed::Attempt(hash));

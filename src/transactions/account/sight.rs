@@ -33,6 +33,7 @@ impl Task {
         }
         live.state = AttemptState::Included;
         live.block = Some(block);
+        live.mined(&self.chain);
         let attempt = Arc::clone(&live.attempt);
         self.nonces.set_slot(attempt.nonce, SlotState::Mined);
         self.balance.included(Owed::Attempt(hash), block.number);

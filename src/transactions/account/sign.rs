@@ -17,6 +17,7 @@ use crate::signing::SignClass;
 use crate::transactions::broadcast::Delivery;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::fees::{Price, decide};
+use crate::transactions::meters::Stage;
 use crate::transactions::nonces::{SlotState, Ticket};
 use crate::transactions::prepare::{Prepared, TRANSFER_GAS};
 use crate::transactions::request::Fees;
@@ -25,7 +26,7 @@ use crate::transactions::request::Fees;
 const FILL_AGAIN: Duration = Duration::from_secs(2);
 
 impl Task {
-    pub(super) fn start_sign(&mut self, ticket: Ticket, nonce: u64, replaces: bool) {
+    pub(super) fn start_sign(&mut self, ticket: Ticket, nonce: u64, replaces: bool, now: Instant) {
         let Some(pending) = self.tickets.get_mut(&ticket) else {
             self.give_up(ticket, TransactionError::Internal);
             return;
@@ -39,6 +40,7 @@ impl Task {
         }
         pending.nonce = nonce;
         pending.replaces = replaces;
+        pending.laps.end(Stage::Queue, now, &self.chain.metrics);
         match &pending.submission.payload {
             Payload::Signed { bytes, .. } => {
                 let bytes = bytes.clone();
@@ -58,6 +60,7 @@ impl Task {
         let Ok(result) = result else { return };
         let Some(pending) = self.tickets.get_mut(&ticket) else { return };
         pending.sign = None;
+        pending.waited(Stage::Sign, Instant::now(), &self.chain);
         match (result, &pending.submission.payload) {
             (Ok(signature), Payload::Unsigned { prepared, .. }) => {
                 let bytes = assemble(with_nonce(&prepared.transaction, pending.nonce), signature);
@@ -142,6 +145,7 @@ impl Task {
             request: Arc::from("{}"),
             payload: Payload::Unsigned { prepared: Box::new(filler(self.account.address, self.account.chain_id, price)), key },
             arrived: now,
+            queued: now,
             reply: None,
             borrowed: Borrowed::default(),
         };
@@ -150,7 +154,7 @@ impl Task {
         self.balance.reserve(Owed::Request(ticket), submission.cost());
         self.tickets.insert(ticket, Pending { replaces: true, nonce, ..Pending::new(submission) });
         self.nonces.fill(ticket, nonce, now + FILL_AGAIN);
-        self.start_sign(ticket, nonce, true);
+        self.start_sign(ticket, nonce, true, now);
     }
 
     fn pause_filling(&mut self) {
@@ -163,7 +167,12 @@ impl Task {
         self.fill_after = Some(Instant::now() + pause);
     }
 
-    pub(super) fn start_commit(&mut self, tickets: Vec<Ticket>) {
+    pub(super) fn start_commit(&mut self, tickets: Vec<Ticket>, now: Instant) {
+        for ticket in &tickets {
+            if let Some(pending) = self.tickets.get_mut(ticket) {
+                pending.laps.end(Stage::Order, now, &self.chain.metrics);
+            }
+        }
         let mut records = Vec::with_capacity(tickets.len() + 1);
         if let Some(nonce) = self.floor {
             records.push(Record::Floor { account: self.account, nonce });
@@ -240,16 +249,18 @@ impl Task {
 
     fn committed(&mut self, tickets: &[Ticket]) {
         self.floor = None;
+        let now = Instant::now();
         let mut slots = Vec::with_capacity(tickets.len());
         for &ticket in tickets {
-            let Some(pending) = self.tickets.remove(&ticket) else { continue };
+            let Some(mut pending) = self.tickets.remove(&ticket) else { continue };
+            pending.waited(Stage::Commit, now, &self.chain);
             let Some(attempt) = self.attempt(&pending).map(Arc::new) else { continue };
             let state = first_state(attempt.kind);
             self.chain.metrics.state(state);
             slots.push((ticket, state == AttemptState::Held));
             self.balance.rename(Owed::Request(ticket), Owed::Attempt(attempt.hash));
             if pending.replaces && self.nonces.slot(attempt.nonce) != Some(SlotState::Reopened) {
-                self.never_sent(attempt, state, pending.submission.reply);
+                self.never_sent(attempt, state, pending);
                 continue;
             }
             self.current.insert(attempt.nonce, attempt.hash);
@@ -258,24 +269,24 @@ impl Task {
             }
             // Watched before it is sent: no block can hold it before the tracker knows it.
             self.chain.tracker.watch(attempt.hash, Self::owner(&attempt), false);
-            self.add_live(attempt, state, pending.submission.reply);
+            self.add_live(attempt, state, pending);
         }
         self.nonces.committed(&slots);
     }
 
     /// The slot was mined by its older payload while this replacement was being committed: its bytes are refused before they were
     /// sent to anybody.
-    fn never_sent(&mut self, attempt: Arc<Attempt>, state: AttemptState, reply: Option<super::Reply>) {
+    fn never_sent(&mut self, attempt: Arc<Attempt>, state: AttemptState, pending: Pending) {
         let (hash, nonce) = (attempt.hash, attempt.nonce);
-        self.add_live(Arc::clone(&attempt), state, reply);
+        self.add_live(Arc::clone(&attempt), state, pending);
         let error = TransactionError::NonceTooLow { next: self.nonces.next_free(), nonce };
         let detail = Some("the slot was mined before these bytes were sent".into());
         self.note(&attempt, AttemptState::Refused, None, detail, Some(After::Refused { hash, error }));
     }
 
-    fn add_live(&mut self, attempt: Arc<Attempt>, state: AttemptState, reply: Option<super::Reply>) {
+    fn add_live(&mut self, attempt: Arc<Attempt>, state: AttemptState, pending: Pending) {
         let accepted = Accepted { id: attempt.transaction, hash: attempt.hash, raw: attempt.raw.clone() };
-        let mut reply = reply;
+        let mut reply = pending.submission.reply;
         if let Some(waiting) = reply.take() {
             if state == AttemptState::Held {
                 let _gone = waiting.sender.send(Ok(accepted));
@@ -291,6 +302,9 @@ impl Task {
             state,
             block: None,
             sent_at: None,
+            laps: Some(pending.laps),
+            first_sent: None,
+            broadcast_at: None,
             resend_if_absent: false,
             absent: false,
             attempt: Arc::clone(&attempt),

@@ -12,6 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::loans::Borrowed;
 use crate::journal::{Kind, TransactionId};
 use crate::signing::Key;
+use crate::telemetry::waited::Waited;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::prepare::Prepared;
 
@@ -75,6 +76,8 @@ pub struct Submission {
     pub payload: Payload,
     /// When it arrived.
     pub arrived: Instant,
+    /// When it was put into its account's queue.
+    pub queued: Instant,
     /// Where the answer goes; `None` for a filler.
     pub reply: Option<Reply>,
     /// Nonces of other accounts that it authorises with.
@@ -88,6 +91,8 @@ pub struct Reply {
     pub sender: oneshot::Sender<Result<Accepted, TransactionError>>,
     /// Set at the commit, so that a call whose account's task died can still tell the hash.
     pub committed: Arc<OnceLock<Accepted>>,
+    /// What it waits for others, told to the waiting call.
+    pub waited: Waited,
     /// Keeps the drain waiting.
     pub token: TaskTrackerToken,
 }

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alloy_primitives::{B256, Bytes, U256};
@@ -81,7 +82,7 @@ async fn a_request_whose_task_died_after_the_commit_is_told_the_hash() {
     let (sender, answer) = oneshot::channel();
     let committed = Arc::new(OnceLock::from(accepted.clone()));
     drop(sender);
-    assert_eq!(Submitted { answer, committed }.answer().await.unwrap(), accepted);
+    assert_eq!(Submitted { answer, committed, waited: Waited::new(Instant::now()) }.answer().await.unwrap(), accepted);
 }
 
 #[tokio::test]

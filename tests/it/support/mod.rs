@@ -9,6 +9,7 @@ pub(crate) mod journal;
 pub(crate) mod kms;
 pub(crate) mod parts;
 pub(crate) mod process;
+pub(crate) mod prometheus;
 pub(crate) mod raw;
 pub(crate) mod unstick;
 pub(crate) mod world;

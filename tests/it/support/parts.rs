@@ -18,6 +18,8 @@ pub(crate) enum Part {
     Deploy,
     /// The libraries of the image's base.
     Image,
+    /// prometheus and promtool.
+    Prometheus,
 }
 
 pub(crate) fn folder() -> PathBuf {
@@ -48,6 +50,14 @@ pub(crate) fn python() -> PathBuf {
     folder().join("python/bin/python")
 }
 
+pub(crate) fn prometheus() -> PathBuf {
+    folder().join("bin/prometheus")
+}
+
+pub(crate) fn promtool() -> PathBuf {
+    folder().join("bin/promtool")
+}
+
 /// A file of tests/clients.
 pub(crate) fn client(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
@@ -63,6 +73,7 @@ pub(crate) fn have(test: &str, parts: &[Part]) -> bool {
             Part::Documents => ("documents", folder().join("documents/node_modules/ajv")),
             Part::Deploy => ("deploy", folder().join("bin/deploy")),
             Part::Image => ("image", folder().join("image/root")),
+            Part::Prometheus => ("prometheus", prometheus()),
         };
         if !probe.exists() || !folder().join(format!("{name}.stamp")).exists() {
             let reason = std::fs::read_to_string(folder().join(format!("{name}.missing")));

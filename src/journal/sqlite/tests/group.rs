@@ -37,8 +37,8 @@ async fn batches_that_wait_are_one_group_and_one_fault_is_one_answer() {
     assert!(answers[20].is_err());
     let positions: Vec<i64> = answers.into_iter().flatten().flatten().collect();
     assert!(positions.is_sorted_by(|a, b| a < b), "{positions:?}");
-    assert_eq!(fixture.metrics.journal_commit_seconds.get_sample_count(), 1);
-    assert!((fixture.metrics.journal_commit_records.get_sample_sum() - 66.0).abs() < f64::EPSILON);
+    assert_eq!(fixture.metrics.journal.commit_seconds.get_sample_count(), 1);
+    assert!((fixture.metrics.journal.commit_records.get_sample_sum() - 66.0).abs() < f64::EPSILON);
     assert_eq!(fixture.next_nonce(account(1)).await, 64);
     assert_eq!(fixture.journal.account(account(9)).await.unwrap(), None);
     assert_eq!(events(&fixture.path).len(), 64);
@@ -69,6 +69,7 @@ async fn a_full_disk_fails_the_whole_group_and_passes() {
     }
     assert_eq!(fixture.next_nonce(account(1)).await, 1);
     assert_eq!(events(&fixture.path).len(), 1);
+    assert_eq!((fixture.metrics.journal.errors.get(), fixture.metrics.journal.commit_seconds.get_sample_count()), (1, 1));
     fixture.on_writer(|connection| connection.query_row("PRAGMA max_page_count = 100000", [], |_| Ok(()))).await.unwrap();
     fixture.commit(vec![full_page(4, 0), committed(&attempt(account(1), 1, 2))]).await;
     assert_eq!(fixture.next_nonce(account(1)).await, 2);
