@@ -49,6 +49,8 @@ async fn what_is_wrong_with_a_request_is_told_by_its_reason() {
         let error = client.request(method, params).await.unwrap_err();
         assert_eq!(told(&error), expected, "{method}");
     }
+    // On a connection of its own: the place of a subscription that was refused is given back after its answer.
+    let client = gateway.connect().await;
     client.request("eth_subscribe", json!(["newHeads"])).await.unwrap();
     let error = client.request("eth_subscribe", json!(["newHeads"])).await.unwrap_err();
     assert_eq!(told(&error), (-32005, "limit_exceeded"));
