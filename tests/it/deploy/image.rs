@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 use sluice_load_tests::client::Client;
 
 use super::dockerfile::build_stage;
-use super::{deploy, docker, texts};
+use super::{deploy, docker, read, texts};
 use crate::support::anvil::parse;
 use crate::support::gateway::{Gateway, run, words};
 use crate::support::parts::{Part, folder as parts, has_tool, have, skip};
 use crate::support::process::free_port;
-use crate::support::soon;
+use crate::support::prometheus::{Prometheus, dashboard};
 use crate::support::world::{World, transfer};
+use crate::support::{eventually, soon};
 
 /// In a mount namespace of its own: the root and what a container gets beside it. ROOT is the image's file system, VOLUME the journal's,
 /// CONFIGURATION and SECRETS what is mounted.
@@ -192,6 +193,16 @@ async fn the_image_serves_with_a_root_that_cannot_be_written() {
     assert_eq!(client.request("eth_accounts", json!([])).await.unwrap(), json!([account]));
     let hash: B256 = parse(&soon("an answer", client.request("eth_sendTransaction", transfer(account, 1))).await.unwrap());
     world.mined(hash).await;
+
+    // The Prometheus of the compose file, with the token of operators.
+    if have(TEST, &[Part::Prometheus]) {
+        let token = folder.join("secrets/admin_token");
+        let scrape = read("prometheus.yml").replace("gateway:9545", &admin).replace("/run/secrets/admin_token", token.to_str().unwrap());
+        std::fs::copy(dashboard("alerts.yml"), folder.join("alerts.yml")).unwrap();
+        let prometheus = Prometheus::configured(&folder, &scrape.replace("10s", "1s").replace("5s", "1s")).await;
+        let up = || async { prometheus.query(r#"up{job="sluice"} == 1"#).await.ok().filter(|values| !values.is_empty()) };
+        eventually("a scrape", up).await;
+    }
 
     let journal = std::fs::metadata(folder.join("volume/sluice.db")).unwrap();
     assert_eq!((journal.uid(), journal.gid(), journal.mode() & 0o777), (uid, gid, 0o600));

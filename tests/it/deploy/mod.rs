@@ -78,4 +78,26 @@ fn prometheus_scrapes_the_gateway_of_the_compose_file() {
     let project = docker("compose", &deploy("compose.yaml"));
     let secrets = project["services"]["prometheus"]["secrets"].as_array().unwrap();
     assert!(secrets.iter().any(|secret| secret["target"] == job["authorization"]["credentials_file"]), "{secrets:?}");
+    // Rules are found beside the file that names them.
+    let mounts = project["services"]["prometheus"]["volumes"].as_array().unwrap();
+    for rules in texts(&scrape["rule_files"]) {
+        assert!(mounts.iter().any(|mount| mount["target"] == format!("/etc/prometheus/{rules}")), "{rules}");
+    }
+    assert_eq!(job["job_name"], "sluice", "as the rules expect it");
+}
+
+#[test]
+fn promtool_accepts_the_scrape_file() {
+    if !parts::have("promtool_accepts_the_scrape_file", &[parts::Part::Prometheus]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (file, token) = (folder.path().join("prometheus.yml"), folder.path().join("token"));
+    std::fs::write(&token, "an-operator").unwrap();
+    std::fs::write(&file, read("prometheus.yml").replace("/run/secrets/admin_token", token.to_str().unwrap())).unwrap();
+    std::fs::copy(root().join("dashboards/alerts.yml"), folder.path().join("alerts.yml")).unwrap();
+    let mut command = Command::new(parts::promtool());
+    command.args(["check", "config"]).arg(&file);
+    let output = run(command);
+    assert!(output.status.success() && words(&output).contains("1 rule file"), "{}", words(&output));
 }

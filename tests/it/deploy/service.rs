@@ -156,6 +156,7 @@ async fn the_gateway_makes_only_system_calls_that_the_unit_allows() {
     }
     world.node.cut();
     assert_eq!(gateway.admin("metrics").await.0, 200);
+    assert_eq!(gateway.reload().await, ("applied".to_owned(), Vec::new()), "ExecReload");
     drop(client);
     gateway.process.terminate();
     assert!(gateway.process.exit().await.success());

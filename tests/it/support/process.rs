@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::eventually;
@@ -95,13 +96,18 @@ impl Drop for Process {
 }
 
 /// A port of 127.0.0.1 that is free now, below the range from which the system takes ports of outgoing connections, and that no
-/// other test of this process gets.
+/// other test gets while this process lives, be it of another run: each port has a lock.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join("sluice-test-ports");
+    std::fs::create_dir_all(&folder).unwrap();
     let start = (std::process::id() % 10_000) as u16;
     for _ in 0..10_000 {
         let port = 20_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let lock = File::create(folder.join(port.to_string())).unwrap();
+        if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            TAKEN.lock().unwrap().push(lock);
             return port;
         }
     }

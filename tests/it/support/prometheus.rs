@@ -32,6 +32,11 @@ impl Prometheus {
              scrape_configs:\n  - job_name: sluice\n    static_configs: [{{ targets: [\"{target}\"] }}]\n",
             Value::from(rules.to_str().unwrap())
         );
+        Self::configured(folder, &configuration).await
+    }
+
+    /// Starts it on a free port with this configuration.
+    pub(crate) async fn configured(folder: &Path, configuration: &str) -> Self {
         let file = folder.join("prometheus.yml");
         std::fs::write(&file, configuration).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
