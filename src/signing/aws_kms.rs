@@ -68,6 +68,7 @@ impl AwsKms {
     /// Prepares the access and resolves its credentials once, so that missing ones are told at the start. `name` is the
     /// configuration's, for errors. No request goes to KMS yet.
     pub async fn connect(name: &str, config: &config::AwsKms, metrics: Arc<Metrics>) -> Result<Self, KeyStoreError> {
+        find_certificates(name).await?;
         let attempt = ATTEMPT_TIMEOUT.min(config.sign_deadline);
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT.min(attempt))
@@ -199,6 +200,19 @@ impl AwsKms {
 /// A client with a credentials cache of its own.
 fn client(sdk: &SdkConfig) -> Client {
     Client::from_conf(aws_sdk_kms::config::Builder::from(sdk).identity_cache(IdentityCache::lazy().build()).build())
+}
+
+/// The SDK panics where the system has no CA certificates, whatever the endpoint is: that is told before it is asked.
+async fn find_certificates(name: &str) -> Result<(), KeyStoreError> {
+    let found = tokio::task::spawn_blocking(|| !rustls_native_certs::load_native_certs().certs.is_empty()).await;
+    if found.unwrap_or(false) {
+        return Ok(());
+    }
+    let detail = format!(
+        "configuration \"{name}\" cannot be used: this system has no CA certificates (package ca-certificates, or SSL_CERT_FILE), and \
+         the AWS SDK does not start without any"
+    );
+    Err(KeyStoreError { class: SignClass::Configuration, detail })
 }
 
 async fn resolve_credentials(name: &str, sdk: &SdkConfig) -> Result<(), KeyStoreError> {

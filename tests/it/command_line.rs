@@ -116,6 +116,42 @@ fn other_addresses_than_loopback_need_a_token_and_tls() {
     }
 }
 
+#[test]
+fn a_system_without_ca_certificates_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sluice.toml");
+    let text = r#"
+[server]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[journal]
+path = "sluice.db"
+[[environment]]
+name = "dev"
+chain_id = 31337
+nodes = [{ url = "ws://127.0.0.1:9" }]
+[[configuration]]
+name = "kms"
+provider = "aws_kms"
+region = "us-east-1"
+endpoint = "http://127.0.0.1:9"
+access_key_id = { env = "TEST_ACCESS_KEY_ID" }
+secret_access_key = { env = "TEST_SECRET_ACCESS_KEY" }
+[[service]]
+name = "payments"
+environment = "dev"
+configurations = ["kms"]
+"#;
+    std::fs::write(&file, text).unwrap();
+    let mut command = sluice(&["serve", file.to_str().unwrap()]);
+    let nothing = folder.path().join("nothing");
+    command.env("SSL_CERT_FILE", &nothing).env("SSL_CERT_DIR", &nothing);
+    let output = run(command);
+    assert_eq!(output.status.code(), Some(1), "{}", words(&output));
+    assert!(words(&output).contains("this system has no CA certificates"), "{}", words(&output));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn check_proves_node_chain_and_keys() {
     let Some(world) = World::start("check_proves_node_chain_and_keys").await else { return };
