@@ -28,7 +28,7 @@ pub(super) struct Probe {
     pub(super) holders: HashMap<B256, (AttemptState, Option<BlockRef>)>,
 }
 
-/// Time before a probe that failed is made again.
+/// Time before a probe that failed, or that has to be confirmed, is made again.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// The code of an account that has authorised some begins with this (EIP-7702).
@@ -230,11 +230,17 @@ impl Task {
                 self.nonces.set_on_hold(true);
                 self.alarm("foreign_nonce", "the key is used outside of Sluice; new nonces wait until the chain has settled");
             }
-            if probe.settled && self.nonces.resync(probe.latest) {
+            // Seen twice: whoever uses the key may be in the middle of a row of transactions.
+            let seen = std::mem::replace(&mut self.settled_at, probe.settled.then_some(probe.latest));
+            if seen == Some(probe.latest) && probe.settled && self.nonces.resync(probe.latest) {
+                self.settled_at = None;
                 self.floor = Some(probe.latest);
                 self.code_wanted = true;
                 self.nonces.set_on_hold(false);
                 tracing::warn!(account = %self.address(), next = probe.latest, "nonces go on where the chain is");
+            } else {
+                self.probe_wanted = true;
+                self.probe_after = Some(Instant::now() + RETRY);
             }
         } else if self.nonces.is_on_hold() {
             self.nonces.set_on_hold(false);

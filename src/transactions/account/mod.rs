@@ -157,6 +157,8 @@ pub(super) struct Task {
     loans: HashMap<Ticket, LoanRequest>,
     lending: FuturesUnordered<BoxFuture<'static, LoanOver>>,
     lent: BTreeMap<u64, Lent>,
+    /// The nonce at which every endpoint agreed, while new nonces wait for foreign use to end.
+    settled_at: Option<u64>,
     /// Slots that the chain used for payloads that are not ours, and the head at which that was found.
     foreign: BTreeMap<u64, u64>,
     paused: Option<Pause>,

@@ -194,6 +194,7 @@ impl Task {
             loans: HashMap::new(),
             lending: FuturesUnordered::new(),
             lent,
+            settled_at: None,
             foreign: BTreeMap::new(),
             paused: stored.paused.map(Pause::Filler),
             key: (chain.key_of)(account.address),
