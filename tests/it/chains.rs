@@ -3,6 +3,7 @@
 use alloy_primitives::B256;
 use serde_json::{Value, json};
 
+use crate::errors::leaks_nothing;
 use crate::support::anvil::{Anvil, parse};
 use crate::support::eventually;
 use crate::support::gateway::{run, sluice, words};
@@ -32,8 +33,10 @@ async fn a_chain_that_was_started_anew_is_told_by_name_until_it_is_forgotten() {
     })
     .await;
     assert!(error.to_string().contains("forget-chain"), "the error says what to do: {error}");
+    leaks_nothing(&world, &error);
     let (status, why) = gateway.admin("readyz").await;
     assert_eq!(status, 503, "{why}");
+    assert!(!why.contains(&world.node.address().port().to_string()), "anybody may read it: {why}");
 
     // Nor after a restart.
     gateway.process.kill();

@@ -34,7 +34,7 @@ fn message(error: &ClientError) -> &str {
 }
 
 /// Nothing of this process or its surroundings is in what a client is told.
-fn leaks_nothing(world: &World, error: &ClientError) {
+pub(crate) fn leaks_nothing(world: &World, error: &ClientError) {
     let text = error.to_string();
     let secrets =
         [world.kms_proxy.address().port().to_string(), world.node.address().port().to_string(), world.folder.path().display().to_string()];

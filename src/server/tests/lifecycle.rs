@@ -24,7 +24,7 @@ async fn a_stop_finishes_what_is_in_flight() {
     let (head, body) = post.await.unwrap();
     assert_eq!((status(&head), json(&body)["result"].as_str()), (200, Some("waited")));
     assert!(TcpStream::connect(server.address).await.is_err(), "nobody new is let in");
-    server.finish().await;
+    assert!(server.finish().await, "nothing was cut");
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn what_outlasts_the_drain_is_cut() {
     };
     server.world.waiting(1).await;
     let silent = server.tcp().await;
-    server.finish().await;
+    assert!(!server.finish().await, "the exit code tells that something was cut");
     assert_eq!(next(&mut socket).await, None);
     assert_eq!(post.await.unwrap(), (String::new(), String::new()));
     drop(silent);

@@ -246,10 +246,12 @@ impl Running {
         upgrade(self.tcp().await, &format!("ws://{}{path}", self.address), headers).await
     }
 
-    async fn finish(self) {
+    /// Stops it; answers whether no connection had to be cut.
+    async fn finish(self) -> bool {
         self.stop.cancel();
-        soon(self.task).await.unwrap();
+        let finished = soon(self.task).await.unwrap();
         assert_eq!(self.metrics.clients.connections.open.get(), 0);
+        finished
     }
 }
 
