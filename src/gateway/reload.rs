@@ -90,7 +90,7 @@ impl Reloader {
             return Err(ReloadError::NothingLeft(restart.join(", ")));
         }
         let next = generation(&self.foundation, &config, Some(&self.live.load_full())).await?;
-        self.live.store(Arc::new(next));
+        self.live.store(Arc::new(next.enter()));
         logs::set_level(config.log.level.as_deref());
         self.running = config;
         Ok(restart)

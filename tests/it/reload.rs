@@ -235,12 +235,23 @@ async fn a_wrong_file_changes_nothing_and_every_error_is_told() {
     let (outcome, errors) = gateway.reload().await;
     assert!(outcome == "refused" && errors[0].contains("payments"), "{errors:?}");
     world.kms_proxy.set_faults([]);
+    // The keys of the first service are found, one of them disabled; the second service names one that is not there.
+    let keys = world.kms.call("ListKeys", json!({})).await["Keys"].clone();
+    world.kms.call("DisableKey", json!({ "KeyId": keys[0]["KeyId"] })).await;
+    let missing = service("payroll", "dev", "payroll")
+        .replace("tag = { app = \"payroll\" }", "ids = [\"arn:aws:kms:us-east-1:000000000000:key/00000000-0000-4000-8000-000000000000\"]");
+    std::fs::write(&file, format!("{good}{missing}")).unwrap();
+    let (outcome, errors) = gateway.reload().await;
+    assert!(outcome == "refused" && errors[0].contains("payroll"), "{errors:?}");
+    assert_eq!(client.request("eth_accounts", json!([])).await.unwrap(), json!([account]), "the key's state was not read");
+    world.kms.call("EnableKey", json!({ "KeyId": keys[0]["KeyId"] })).await;
+    std::fs::write(&file, &good).unwrap();
 
     assert!(client.batch(&[("eth_chainId", json!([])), ("eth_chainId", json!([]))]).await.unwrap().iter().all(Result::is_ok));
     let hash: B256 = parse(&client.request("eth_sendTransaction", transfer(account, 1)).await.unwrap());
     world.mined(hash).await;
     let page = gateway.status().await;
-    assert_eq!(page["configuration"]["reloads"], json!({ "applied": 0, "refused": 6 }));
+    assert_eq!(page["configuration"]["reloads"], json!({ "applied": 0, "refused": 7 }));
     assert_eq!(gateway.reload().await, ("applied".to_owned(), Vec::new()), "once it is right again");
 }
 
