@@ -9,6 +9,7 @@ mod error;
 mod gate;
 mod generation;
 mod http;
+mod idle;
 mod io;
 mod reply;
 #[cfg(test)]
