@@ -11,13 +11,11 @@ use jsonrpsee::Methods;
 use jsonrpsee::server::{BatchRequestConfig, IdProvider, PingConfig, Server, ServerConfig, TowerServiceBuilder};
 use jsonrpsee::types::SubscriptionId;
 use prometheus::IntCounter;
-use tokio_rustls::TlsAcceptor;
 use tower::layer::util::Identity;
 
+use super::access::{Access, Renewal};
 use super::admin::AdminContext;
 use super::error::ServerError;
-use super::gate::Gate;
-use super::tls;
 use crate::config::{self, Config, ServiceLimits};
 use crate::rpc::middleware::{Current, Limits, ServiceCalls};
 use crate::rpc::pass_through::PassThrough;
@@ -61,31 +59,6 @@ pub struct Generation {
     pub(super) max_connections: u32,
     pub(super) max_request_bytes: u32,
     pub(super) drain: Duration,
-}
-
-/// Who is let in by one listener.
-pub(super) struct Access {
-    pub(super) gate: Gate,
-    pub(super) tls: Option<TlsAcceptor>,
-}
-
-impl Access {
-    async fn open(token_file: Option<&std::path::Path>, origins: &[String], files: Option<&config::Tls>) -> Result<Self, ServerError> {
-        let gate = Gate::open(token_file, origins.to_vec()).await?;
-        let tls = match files {
-            Some(files) => Some(tls::acceptor(files).await?),
-            None => None,
-        };
-        Ok(Self { gate, tls })
-    }
-}
-
-/// Reads the tokens and certificates of both listeners, as a start or a reload would; every error.
-pub async fn check_files(config: &Config) -> Vec<ServerError> {
-    let (server, admin) = (&config.server, &config.admin);
-    let clients = Access::open(server.token_file.as_deref(), &server.origins, server.tls.as_ref()).await;
-    let operators = Access::open(admin.token_file.as_deref(), &[], admin.tls.as_ref()).await;
-    [clients.err(), operators.err()].into_iter().flatten().collect()
 }
 
 /// jsonrpsee's side of one service.
@@ -172,6 +145,11 @@ impl Generation {
             max_request_bytes: server.max_request_bytes,
             drain: server.drain,
         })
+    }
+
+    /// Whether the secrets of the clients' listener, and of the operators', are others than those of the generation before.
+    pub fn renewals(&self, before: &Self) -> (Renewal, Renewal) {
+        (self.clients.renewal(&before.clients), self.operators.renewal(&before.operators))
     }
 
     /// How long a stop waits for what is in flight, and then again for the connections.
