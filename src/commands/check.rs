@@ -75,7 +75,7 @@ async fn check_nodes(environment: &Environment, journal: &dyn Journal, metrics: 
     Ok(faults)
 }
 
-async fn check_keys(config: &Config, directory: &Directory) -> usize {
+async fn check_keys(config: &Config, directory: &Arc<Directory>) -> usize {
     let mut faults = 0;
     for service in &config.services {
         let keys = match directory.select(&service.configurations, &service.keys).await {

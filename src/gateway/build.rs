@@ -19,7 +19,7 @@ use crate::rpc;
 use crate::rpc::service::{Service, Streams};
 use crate::server::admin::AdminContext;
 use crate::server::{Generation, Served};
-use crate::signing::{Directory, Scheduler, SignLimits, build_store};
+use crate::signing::{Directory, Draft, Scheduler, SignLimits, build_store};
 use crate::subscriptions::hub::Hub;
 use crate::subscriptions::lifecycle::Lifecycle;
 use crate::subscriptions::receipts::Receipts;
@@ -75,23 +75,35 @@ impl Foundation {
     }
 }
 
-/// Finds the keys of every service, anew each time, and makes what the listeners serve by. Nothing is in force before it is
-/// exchanged for the generation `before`.
-pub(super) async fn generation(
-    foundation: &Arc<Foundation>,
-    config: &Config,
-    before: Option<&Generation>,
-) -> Result<Generation, StartError> {
+/// What one reading of the configuration made. Nothing of it holds yet.
+pub(super) struct Reading {
+    generation: Generation,
+    services: Vec<Arc<Service>>,
+    keys: Draft,
+}
+
+impl Reading {
+    /// Lets the keys hold, and answers the generation that is to follow at once.
+    pub(super) fn enter(self) -> Generation {
+        self.keys.apply();
+        for service in self.services.iter().filter(|service| service.keys.addresses().is_empty()) {
+            tracing::warn!(service = %service.name, "the service has no key that can sign");
+        }
+        self.generation
+    }
+}
+
+/// Finds the keys of every service, anew each time, and makes what the listeners serve by, to be exchanged for the generation
+/// `before`.
+pub(super) async fn generation(foundation: &Arc<Foundation>, config: &Config, before: Option<&Generation>) -> Result<Reading, StartError> {
     let metrics = &foundation.metrics;
+    let mut draft = foundation.directory.draft();
     let mut services = Vec::new();
     let mut served = Vec::new();
     for service in &config.services {
         let Some(streams) = foundation.environments.get(&service.environment) else { continue };
-        let keys = foundation.directory.select(&service.configurations, &service.keys).await;
+        let keys = draft.select(&service.configurations, &service.keys).await;
         let keys = keys.map_err(|error| StartError::Keys { name: service.name.clone(), error: Box::new(error) })?;
-        if keys.addresses().is_empty() {
-            tracing::warn!(service = %service.name, "the service has no key that can sign");
-        }
         let made = Arc::new(Service::new(service, urls(&config.server, foundation.listen, &service.name), keys, streams.clone(), metrics));
         served.push(Served {
             name: service.name.clone(),
@@ -102,9 +114,10 @@ pub(super) async fn generation(
         });
         services.push(made);
     }
-    let view = View::new(Arc::clone(foundation), config.clone(), services);
+    let view = View::new(Arc::clone(foundation), config.clone(), services.clone());
     let context = AdminContext { metrics: Arc::clone(metrics), overview: Arc::new(view) };
-    Ok(Generation::open(config, served, context, before, metrics).await?)
+    let generation = Generation::open(config, served, context, before, metrics).await?;
+    Ok(Reading { generation, services, keys: draft })
 }
 
 async fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<SqliteJournal>, StartError> {

@@ -82,7 +82,7 @@ impl Gateway {
         let (clients, operators) = (Socket::open(config.server.listen, meter)?, Socket::open(config.admin.listen, None)?);
         foundation.listen = clients.local_addr();
         let foundation = Arc::new(foundation);
-        let live: Live = Arc::new(ArcSwap::from_pointee(generation(&foundation, config, None).await?));
+        let live: Live = Arc::new(ArcSwap::from_pointee(generation(&foundation, config, None).await?.enter()));
         let (listener, admin) = (Listener::new(clients, live.clone()), AdminListener::new(operators, live.clone()));
         Ok(Self { foundation, live, config: config.clone(), listener, admin })
     }

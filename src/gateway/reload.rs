@@ -10,7 +10,7 @@ use super::build::{Foundation, generation};
 use super::changes::applicable;
 use super::status::time;
 use crate::config::{Config, ConfigErrors};
-use crate::server::Live;
+use crate::server::{Live, Renewal};
 use crate::telemetry::logs;
 
 /// Why the configuration that was read is not in force. The one before goes on.
@@ -59,7 +59,15 @@ impl Reloader {
         tracing::info!("reading the configuration again");
         let reports = Arc::clone(&self.foundation.reports);
         match self.exchange(read).await {
-            Ok(restart) => {
+            Ok(Applied { restart, clients, operators }) => {
+                // A file that was replaced where the gateway does not look is found here: its token is unchanged.
+                tracing::info!(
+                    server_token = clients.token,
+                    server_certificate = clients.certificate,
+                    admin_token = operators.token,
+                    admin_certificate = operators.certificate,
+                    "tokens and certificates were read"
+                );
                 if restart.is_empty() {
                     tracing::info!(services = self.running.services.len(), "the configuration that was read is in force");
                 } else {
@@ -68,7 +76,7 @@ impl Reloader {
                         "the configuration that was read is in force but for what needs a restart"
                     );
                 }
-                reports.applied(restart);
+                reports.applied(restart, clients, operators);
                 Ok(())
             }
             Err(error) => {
@@ -82,19 +90,28 @@ impl Reloader {
         }
     }
 
-    /// Answers what needs a restart.
-    async fn exchange(&mut self, read: impl FnOnce() -> Result<Config, ConfigErrors> + Send + 'static) -> Result<Vec<String>, ReloadError> {
+    async fn exchange(&mut self, read: impl FnOnce() -> Result<Config, ConfigErrors> + Send + 'static) -> Result<Applied, ReloadError> {
         let read = tokio::task::spawn_blocking(read).await.map_err(|error| ReloadError::Fault(error.to_string()))??;
         let (config, restart) = applicable(&self.running, &read);
         if config.services.is_empty() {
             return Err(ReloadError::NothingLeft(restart.join(", ")));
         }
-        let next = generation(&self.foundation, &config, Some(&self.live.load_full())).await?;
+        let before = self.live.load_full();
+        let next = generation(&self.foundation, &config, Some(&before)).await?.enter();
+        let (clients, operators) = next.renewals(&before);
         self.live.store(Arc::new(next));
         logs::set_level(config.log.level.as_deref());
         self.running = config;
-        Ok(restart)
+        Ok(Applied { restart, clients, operators })
     }
+}
+
+/// What is in force now.
+struct Applied {
+    /// What needs a restart.
+    restart: Vec<String>,
+    clients: Renewal,
+    operators: Renewal,
 }
 
 /// What became of each reading, for /status.
@@ -116,6 +133,8 @@ struct Outcome {
     at: SystemTime,
     /// None if it is in force.
     errors: Vec<String>,
+    clients: Renewal,
+    operators: Renewal,
 }
 
 impl Default for Report {
@@ -125,27 +144,29 @@ impl Default for Report {
 }
 
 impl Reports {
-    fn applied(&self, restart: Vec<String>) {
+    fn applied(&self, restart: Vec<String>, clients: Renewal, operators: Renewal) {
         let at = SystemTime::now();
         let mut report = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         report.applied += 1;
         (report.loaded, report.restart) = (at, restart);
-        report.last = Some(Outcome { at, errors: Vec::new() });
+        report.last = Some(Outcome { at, errors: Vec::new(), clients, operators });
     }
 
     fn refused(&self, errors: Vec<String>) {
         let at = SystemTime::now();
         let mut report = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         report.refused += 1;
-        report.last = Some(Outcome { at, errors });
+        report.last = Some(Outcome { at, errors, clients: Renewal::default(), operators: Renewal::default() });
     }
 
-    /// `{ loadedAt, reloads: { applied, refused }, lastReload: { at, outcome, errors }, needsRestart }`.
+    /// `{ loadedAt, reloads: { applied, refused }, lastReload: { at, outcome, errors, server, admin }, needsRestart }`.
     pub(super) fn show(&self) -> Value {
         let report = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = report.last.as_ref().map(|last| {
             let outcome = if last.errors.is_empty() { "applied" } else { "refused" };
-            json!({ "at": time(last.at), "outcome": outcome, "errors": last.errors })
+            let renewal = |of: Renewal| json!({ "token": of.token, "certificate": of.certificate });
+            let (server, admin) = (renewal(last.clients), renewal(last.operators));
+            json!({ "at": time(last.at), "outcome": outcome, "errors": last.errors, "server": server, "admin": admin })
         });
         json!({
             "loadedAt": time(report.loaded),

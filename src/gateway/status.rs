@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::Address;
-use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Value, json};
 
 use super::build::Foundation;
@@ -24,8 +24,8 @@ const FRESH: Duration = Duration::from_secs(1);
 /// How long the journal may take to write.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A write that is under way, for everybody who asks meanwhile.
-type Probing = Shared<BoxFuture<'static, Result<(), JournalError>>>;
+/// A write that is under way, for everybody who asks meanwhile; when it was done.
+type Probing = Shared<BoxFuture<'static, Result<Instant, JournalError>>>;
 
 /// When the journal last proved that it can write.
 #[derive(Default)]
@@ -41,27 +41,33 @@ struct Proof {
 impl WriteProbe {
     /// Writes, unless that was done a moment ago; the error is for anybody to read.
     async fn check(&self, journal: &SqliteJournal) -> Result<(), &'static str> {
-        let Some(probing) = self.join(journal) else { return Ok(()) };
-        let Ok(written) = tokio::time::timeout(PATIENCE, probing.clone()).await else { return Err("the journal does not write in time") };
-        let mut proof = self.proof();
-        // Who comes first notes it; another write may be under way by now.
-        if proof.probing.as_ref().is_some_and(|current| current.ptr_eq(&probing)) {
-            *proof = Proof { at: written.is_ok().then(Instant::now), probing: None };
+        let Some(probing) = self.join(journal.fatal().is_cancelled(), || journal.probe()) else { return Ok(()) };
+        match tokio::time::timeout(PATIENCE, probing).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the journal cannot write");
+                Err("the journal cannot write")
+            }
+            Err(_) => Err("the journal does not write in time"),
         }
-        drop(proof);
-        written.map_err(|error| {
-            tracing::warn!(%error, "the journal cannot write");
-            "the journal cannot write"
-        })
     }
 
-    /// The write to wait for; none while the last proof is fresh.
-    fn join(&self, journal: &SqliteJournal) -> Option<Probing> {
+    /// The write to wait for; none while the last proof is fresh, unless the journal is lost since.
+    fn join(&self, lost: bool, write: impl FnOnce() -> BoxFuture<'static, Result<(), JournalError>>) -> Option<Probing> {
         let mut proof = self.proof();
-        if proof.at.is_some_and(|at| at.elapsed() < FRESH) && !journal.fatal().is_cancelled() {
+        if let Some(written) = proof.probing.as_ref().and_then(Shared::peek).cloned() {
+            *proof = Proof { at: written.ok(), probing: None };
+        }
+        if proof.at.is_some_and(|at| at.elapsed() < FRESH) && !lost {
             return None;
         }
-        Some(proof.probing.get_or_insert_with(|| journal.probe().shared()).clone())
+        let begin = || {
+            let probing = write().map_ok(|()| Instant::now()).boxed().shared();
+            // Seen when it is done, also if nobody waits for it so long: a proof is as old as its write.
+            tokio::spawn(probing.clone().map(drop));
+            probing
+        };
+        Some(proof.probing.get_or_insert_with(begin).clone())
     }
 
     fn proof(&self) -> MutexGuard<'_, Proof> {
@@ -258,17 +264,44 @@ mod tests {
         let path = folder.path().join("sluice.db");
         let journal = SqliteJournal::open(&path, Arc::new(crate::telemetry::metrics::Metrics::new().unwrap())).unwrap();
         let probe = WriteProbe::default();
-        let (one, two) = (probe.join(&journal).unwrap(), probe.join(&journal).unwrap());
+        let join = || probe.join(false, || journal.probe());
+        let (one, two) = (join().unwrap(), join().unwrap());
         assert!(one.ptr_eq(&two));
         assert_eq!(futures_util::join!(probe.check(&journal), probe.check(&journal)), (Ok(()), Ok(())));
-        assert!(probe.proof().probing.is_none());
-        if probe.proof().at.is_some_and(|at| at.elapsed() < FRESH / 2) {
-            assert!(probe.join(&journal).is_none(), "no write so soon after the last");
-        }
-        probe.proof().at = None;
+        let written = one.await.unwrap();
+        let third = join();
+        assert!(third.is_none() || written.elapsed() >= FRESH, "no write so soon after the last");
+        *probe.proof() = Proof::default();
         journal.close().await;
         assert_eq!(probe.check(&journal).await, Err("the journal cannot write"));
-        assert!(probe.proof().at.is_none() && probe.proof().probing.is_none(), "the next one tries again");
+        assert!(!join().unwrap().ptr_eq(&two) && probe.proof().at.is_none(), "the next one tries again");
+    }
+
+    /// A proof that is older than it looks would hide a journal that hangs.
+    #[tokio::test]
+    async fn a_write_that_nobody_waited_for_is_as_old_as_it_is() {
+        let probe = WriteProbe::default();
+        let (done, waits) = tokio::sync::oneshot::channel::<()>();
+        let write = || waits.map(|_| Ok(())).boxed();
+        let slow = probe.join(false, write).unwrap();
+        // Whoever asked has given up; then it is written.
+        done.send(()).unwrap();
+        let seen = async {
+            while slow.peek().is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), seen).await.unwrap();
+        let (before_anybody_asks, written) = (Instant::now(), slow.peek().unwrap().clone().unwrap());
+        assert!(written <= before_anybody_asks);
+        // Of a while ago, it proves nothing; of a moment ago, it does.
+        for (age, asks_again) in [(FRESH * 2, true), (Duration::ZERO, false)] {
+            let written = futures_util::future::ready(Ok(Instant::now() - age)).boxed().shared();
+            written.clone().await.unwrap();
+            *probe.proof() = Proof { at: None, probing: Some(written.clone()) };
+            let joined = probe.join(false, || futures_util::future::pending().boxed());
+            assert_eq!(joined.is_some_and(|joined| !joined.ptr_eq(&written)), asks_again);
+        }
     }
 
     #[test]

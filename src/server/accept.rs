@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -16,11 +17,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::ServerError;
+use super::idle::{Idle, Place};
 use super::io::ClientIo;
 use crate::subscriptions::connection::ConnectionHandle;
 use crate::telemetry::metrics::ConnectionMeter;
@@ -29,7 +31,7 @@ use crate::telemetry::metrics::ConnectionMeter;
 const BACKLOG: u32 = 1024;
 /// From the connection to the end of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// From the connection, or the response before, to the end of a request's headers; an idle connection is closed after it too.
+/// See [`Handler::patience`].
 const HEADERS: Duration = Duration::from_secs(30);
 /// See [`Door::stall`].
 const STALL: Duration = Duration::from_secs(20);
@@ -49,6 +51,17 @@ pub(super) trait Handler: Clone + Send + Sync + 'static {
 
     /// Connections that may be open at the same time.
     fn max_connections(&self) -> u32;
+
+    /// From the connection, or the response before, to the end of a request's headers; an idle connection is closed after it too.
+    fn patience(&self) -> Duration {
+        HEADERS
+    }
+
+    /// Whether, while as many as may are open, the connection that has been in no request for longest makes room for the next.
+    /// Not for clients: a request that crosses the close on its way would be lost, and who sent it could not know.
+    fn makes_room(&self) -> bool {
+        false
+    }
 
     /// How long a stop waits for the open connections.
     fn drain(&self) -> Duration;
@@ -72,15 +85,18 @@ pub(super) struct Door {
 /// One open connection: free again when dropped.
 pub(super) struct Slot {
     meter: Option<ConnectionMeter>,
+    // In this order: who waits for the place finds it free.
     _open: TaskTrackerToken,
+    _gone: DropGuard,
 }
 
 impl Slot {
-    fn new(open: &TaskTracker, meter: Option<ConnectionMeter>) -> Self {
+    /// `gone` is cancelled when it is free again.
+    fn new(open: &TaskTracker, meter: Option<ConnectionMeter>, gone: CancellationToken) -> Self {
         if let Some(meter) = &meter {
             meter.open.inc();
         }
-        Self { meter, _open: open.token() }
+        Self { meter, _open: open.token(), _gone: gone.drop_guard() }
     }
 }
 
@@ -115,6 +131,8 @@ impl Door {
     pub(super) async fn run<H: Handler>(self, handler: H, stop: CancellationToken) -> bool {
         let open = TaskTracker::new();
         let cut = CancellationToken::new();
+        let idle = handler.makes_room().then(Arc::<Idle>::default);
+        let is_full = || u32::try_from(open.len()).is_ok_and(|open| open >= handler.max_connections());
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -124,11 +142,17 @@ impl Door {
             match accepted {
                 Ok((stream, _)) => {
                     let tls = handler.tls();
+                    if is_full()
+                        && let Some(gone) = idle.as_ref().and_then(|idle| idle.end_oldest())
+                    {
+                        let _ = timeout(CUT, gone.cancelled()).await;
+                    }
                     // Only this loop opens slots, so that no more than these can be open.
-                    if u32::try_from(open.len()).is_ok_and(|open| open < handler.max_connections()) {
-                        let slot = Slot::new(&open, self.meter.clone());
-                        let connection =
-                            Connection { handler: handler.clone(), cut: cut.child_token(), stop: stop.clone(), stall: self.stall };
+                    if !is_full() {
+                        let (cut, gone) = (cut.child_token(), CancellationToken::new());
+                        let place = idle.as_ref().map(|idle| Place::new(Arc::clone(idle), cut.clone(), gone.clone()));
+                        let slot = Slot::new(&open, self.meter.clone(), gone);
+                        let connection = Connection { handler: handler.clone(), cut, stop: stop.clone(), stall: self.stall, place };
                         tokio::spawn(connection.accept(stream, tls, slot));
                     } else {
                         if let Some(meter) = &self.meter {
@@ -183,6 +207,8 @@ struct Connection<H> {
     cut: CancellationToken,
     stop: CancellationToken,
     stall: Duration,
+    /// Where it stands among the idle, if that matters.
+    place: Option<Place>,
 }
 
 impl<H: Handler> Connection<H> {
@@ -194,7 +220,7 @@ impl<H: Handler> Connection<H> {
         let handshake = tokio::select! {
             () = self.cut.cancelled() => return,
             () = self.stop.cancelled() => return,
-            handshake = timeout(HANDSHAKE, tls.accept(stream)) => handshake,
+            handshake = timeout(HANDSHAKE.min(self.handler.patience()), tls.accept(stream)) => handshake,
         };
         match handshake {
             Ok(Ok(stream)) => self.serve(stream, slot).await,
@@ -205,16 +231,20 @@ impl<H: Handler> Connection<H> {
 
     /// Ends with the last HTTP request. A WebSocket lives on in a task of jsonrpsee and takes stream and slot with it.
     async fn serve<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: IO, slot: Slot) {
-        let Self { handler, cut, stop, stall } = self;
+        let Self { handler, cut, stop, stall, place } = self;
+        let (patience, place) = (handler.patience(), place.map(Arc::new));
         let handle = ConnectionHandle::new(cut.clone());
         let stream = ClientIo::new(stream, handle.clone(), stall, slot);
         let service = service_fn(move |request| {
-            let (handler, handle) = (handler.clone(), handle.clone());
-            async move { Ok::<_, Infallible>(handler.handle(request, handle).await) }
+            let (handler, handle, place) = (handler.clone(), handle.clone(), place.clone());
+            async move {
+                let _busy = place.as_deref().map(Place::request);
+                Ok::<_, Infallible>(handler.handle(request, handle).await)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADERS)
+            .header_read_timeout(patience)
             .max_buf_size(HEADER_BYTES)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();

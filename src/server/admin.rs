@@ -19,7 +19,9 @@ use super::reply::{self, JSON, Reply, refusal, reply};
 use crate::subscriptions::connection::ConnectionHandle;
 use crate::telemetry::metrics::Metrics;
 
-const CONNECTIONS: u32 = 64;
+pub(super) const CONNECTIONS: u32 = 256;
+/// From the connection to the end of a request's headers. Probes and scrapers ask at once.
+const HEADERS: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long an answer may take before the answer is 503: a probe must learn of a process that hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -93,6 +95,15 @@ impl Handler for AdminHandler {
 
     fn max_connections(&self) -> u32 {
         CONNECTIONS
+    }
+
+    fn patience(&self) -> Duration {
+        HEADERS
+    }
+
+    /// Who says nothing needs no token: a probe must get through all the same.
+    fn makes_room(&self) -> bool {
+        true
     }
 
     fn drain(&self) -> Duration {

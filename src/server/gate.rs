@@ -32,6 +32,19 @@ impl Gate {
         headers.get_all(ORIGIN).iter().all(listed)
     }
 
+    /// Whether a token is needed.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Whether both need the same token, or none.
+    pub(super) fn same_token(&self, other: &Self) -> bool {
+        match (&self.token, &other.token) {
+            (Some(one), Some(two)) => one.reveal().as_bytes().ct_eq(two.reveal().as_bytes()).into(),
+            (one, two) => one.is_none() && two.is_none(),
+        }
+    }
+
     /// True if no token is needed, or the request has exactly one `Authorization` header and it holds the token.
     pub(super) fn authorised(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,13 +11,11 @@ use jsonrpsee::Methods;
 use jsonrpsee::server::{BatchRequestConfig, IdProvider, PingConfig, Server, ServerConfig, TowerServiceBuilder};
 use jsonrpsee::types::SubscriptionId;
 use prometheus::IntCounter;
-use tokio_rustls::TlsAcceptor;
 use tower::layer::util::Identity;
 
+use super::access::{Access, Renewal};
 use super::admin::AdminContext;
 use super::error::ServerError;
-use super::gate::Gate;
-use super::tls;
 use crate::config::{self, Config, ServiceLimits};
 use crate::rpc::middleware::{Current, Limits, ServiceCalls};
 use crate::rpc::pass_through::PassThrough;
@@ -52,37 +50,15 @@ pub struct Generation {
     pub(super) clients: Access,
     pub(super) operators: Access,
     pub(super) services: HashMap<String, Arc<ServiceEntry>>,
+    /// Of every service that was served and has a connection yet, by name and environment: one that a later reload puts back serves
+    /// the connections that it left open.
+    known: HashMap<(String, String), Weak<Connections>>,
     /// What `/` is.
     pub(super) default: Option<Arc<ServiceEntry>>,
     pub(super) context: AdminContext,
     pub(super) max_connections: u32,
     pub(super) max_request_bytes: u32,
     pub(super) drain: Duration,
-}
-
-/// Who is let in by one listener.
-pub(super) struct Access {
-    pub(super) gate: Gate,
-    pub(super) tls: Option<TlsAcceptor>,
-}
-
-impl Access {
-    async fn open(token_file: Option<&std::path::Path>, origins: &[String], files: Option<&config::Tls>) -> Result<Self, ServerError> {
-        let gate = Gate::open(token_file, origins.to_vec()).await?;
-        let tls = match files {
-            Some(files) => Some(tls::acceptor(files).await?),
-            None => None,
-        };
-        Ok(Self { gate, tls })
-    }
-}
-
-/// Reads the tokens and certificates of both listeners, as a start or a reload would; every error.
-pub async fn check_files(config: &Config) -> Vec<ServerError> {
-    let (server, admin) = (&config.server, &config.admin);
-    let clients = Access::open(server.token_file.as_deref(), &server.origins, server.tls.as_ref()).await;
-    let operators = Access::open(admin.token_file.as_deref(), &[], admin.tls.as_ref()).await;
-    [clients.err(), operators.err()].into_iter().flatten().collect()
 }
 
 /// jsonrpsee's side of one service.
@@ -136,14 +112,19 @@ impl Generation {
         let config::Config { server, admin, .. } = config;
         let clients = Access::open(server.token_file.as_deref(), &server.origins, server.tls.as_ref()).await?;
         let operators = Access::open(admin.token_file.as_deref(), &[], admin.tls.as_ref()).await?;
+        let mut known = before.map(|before| before.known.clone()).unwrap_or_default();
         let services: HashMap<String, Arc<ServiceEntry>> = services
             .into_iter()
             .map(|served| {
-                let known = before.and_then(|before| before.services.get(&served.name));
-                let known = known.filter(|known| known.environment == served.environment);
-                (served.name.clone(), Arc::new(ServiceEntry::new(server, served, known.map(Arc::as_ref), metrics)))
+                let name = (served.name.clone(), served.environment.clone());
+                let connections = known.get(&name).and_then(Weak::upgrade).unwrap_or_default();
+                known.insert(name, Arc::downgrade(&connections));
+                let same = before.and_then(|before| before.services.get(&served.name));
+                let rate = same.filter(|same| same.environment == served.environment).and_then(|same| same.calls.rate());
+                (served.name.clone(), Arc::new(ServiceEntry::new(server, served, connections, rate, metrics)))
             })
             .collect();
+        known.retain(|_, connections| connections.strong_count() > 0);
         if services.is_empty() {
             return Err(ServerError::NoService);
         }
@@ -157,12 +138,18 @@ impl Generation {
             clients,
             operators,
             services,
+            known,
             default,
             context,
             max_connections: server.max_connections,
             max_request_bytes: server.max_request_bytes,
             drain: server.drain,
         })
+    }
+
+    /// Whether the secrets of the clients' listener, and of the operators', are others than those of the generation before.
+    pub fn renewals(&self, before: &Self) -> (Renewal, Renewal) {
+        (self.clients.renewal(&before.clients), self.operators.renewal(&before.operators))
     }
 
     /// How long a stop waits for what is in flight, and then again for the connections.
@@ -197,13 +184,19 @@ impl Generation {
 }
 
 impl ServiceEntry {
-    fn new(server: &config::Server, served: Served, before: Option<&Self>, metrics: &Metrics) -> Self {
+    /// `before` is the rate that the service had.
+    fn new(
+        server: &config::Server,
+        served: Served,
+        connections: Arc<Connections>,
+        before: Option<&Arc<CallRate>>,
+        metrics: &Metrics,
+    ) -> Self {
         let Served { name, environment, methods, pass_through, limits: given } = served;
         let limits = limits(server, &given);
-        let rate = given.max_requests_per_second.map(|per_second| rate(per_second, before.and_then(|before| before.calls.rate())));
+        let rate = given.max_requests_per_second.map(|per_second| rate(per_second, before));
         let calls = ServiceCalls::new(&name, methods.clone(), pass_through, limits, rate, metrics);
         let builder = Server::builder().set_config(jsonrpsee_config(server, &given)).to_service_builder();
-        let connections = before.map(|before| before.connections.clone()).unwrap_or_default();
         let refused = metrics.clients.connections.refused.clone();
         Self { name: name.into(), environment, builder, calls, methods, max_connections: given.max_connections, connections, refused }
     }

@@ -4,11 +4,13 @@ pub mod admin;
 pub mod probe;
 
 mod accept;
+mod access;
 mod envelope;
 mod error;
 mod gate;
 mod generation;
 mod http;
+mod idle;
 mod io;
 mod reply;
 #[cfg(test)]
@@ -22,8 +24,9 @@ use jsonrpsee::server::stop_channel;
 use tokio_util::sync::CancellationToken;
 
 use self::accept::Door;
+pub use self::access::{Renewal, check_files};
 pub use self::error::ServerError;
-pub use self::generation::{Generation, Live, Served, check_files};
+pub use self::generation::{Generation, Live, Served};
 use self::http::RpcHandler;
 use crate::policy::Principal;
 use crate::telemetry::metrics::ConnectionMeter;

@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 use super::error::ServerError;
 use crate::config;
 
-/// Reads certificate and key.
-pub(super) async fn acceptor(files: &config::Tls) -> Result<TlsAcceptor, ServerError> {
+/// Reads certificate and key; the second is what will be presented.
+pub(super) async fn acceptor(files: &config::Tls) -> Result<(TlsAcceptor, Vec<CertificateDer<'static>>), ServerError> {
     let chain = certificates(&files.certificate).await?;
     let key = private_key(&files.key).await?;
     let mismatch = |source| ServerError::Tls { certificate: files.certificate.clone(), key: files.key.clone(), source };
@@ -23,10 +23,10 @@ pub(super) async fn acceptor(files: &config::Tls) -> Result<TlsAcceptor, ServerE
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(mismatch)?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
+        .with_single_cert(chain.clone(), key)
         .map_err(mismatch)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok((TlsAcceptor::from(Arc::new(config)), chain))
 }
 
 async fn read(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, ServerError> {

@@ -1,6 +1,8 @@
 //! Which keys there are, for everybody: discovered by their stores, their public keys asked once for life (I4) and kept in
 //! the journal, shared between services.
 
+mod draft;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use dashmap::DashMap;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::OnceCell;
 
+pub use self::draft::Draft;
 use super::key::{Holder, Key};
 use super::signature::{PinnedKey, SpkiError};
 use super::{FoundKey, KeyArn, KeyState, KeyStore, KeyStoreError, SignClass};
@@ -93,27 +96,37 @@ impl Directory {
         self.keys.get(address).map(|key| Arc::clone(&key))
     }
 
-    /// The keys of a service. Discovery runs again each time, so states are fresh; public keys are asked only for keys that
-    /// are not on record. Of a tag or of everything, keys that cannot give a public key are left out with a warning; a key
-    /// that is named must be there.
-    pub async fn select(&self, configurations: &[String], selection: &KeySelection) -> Result<ServiceKeys, DirectoryError> {
+    /// A reading of the keys of several services, of which nothing holds before it is applied. There is to be one at a time.
+    pub fn draft(self: &Arc<Self>) -> Draft {
+        Draft::new(Arc::clone(self))
+    }
+
+    /// The keys of a service, by a [draft](Self::draft) of their own, applied at once.
+    pub async fn select(self: &Arc<Self>, configurations: &[String], selection: &KeySelection) -> Result<ServiceKeys, DirectoryError> {
+        let found = self.find(configurations, selection).await?;
+        let mut draft = self.draft();
+        let keys = draft.take(found)?;
+        draft.apply();
+        Ok(keys)
+    }
+
+    /// What the stores of a service have. Public keys are asked only for keys that are not on record. Of a tag or of
+    /// everything, keys that cannot give a public key are left out with a warning; a key that is named must be there.
+    async fn find(&self, configurations: &[String], selection: &KeySelection) -> Result<Vec<Resolved>, DirectoryError> {
         let must_be_there = matches!(selection, KeySelection::Ids(_));
         let mut stores = Vec::new();
         for configuration in configurations {
             let known = self.stores.get_key_value(configuration);
             stores.push(known.ok_or_else(|| DirectoryError::UnknownConfiguration(configuration.clone()))?);
         }
-        let mut keys = BTreeMap::new();
+        let mut all = Vec::new();
         for (name, store, found) in discover(&stores, selection).await? {
             let name: Arc<str> = name.as_str().into();
             let resolving: Vec<_> = found.into_iter().map(|found| self.resolve(&name, store, found, must_be_there)).collect();
             let resolved: Vec<Option<Resolved>> = stream::iter(resolving).buffered(CONCURRENCY).try_collect().await?;
-            for resolved in resolved.into_iter().flatten() {
-                let key = self.share(resolved)?;
-                keys.insert(key.address(), key);
-            }
+            all.extend(resolved.into_iter().flatten());
         }
-        Ok(ServiceKeys { keys })
+        Ok(all)
     }
 
     /// A found key with its public key; none if it is left out.
@@ -145,19 +158,6 @@ impl Directory {
         record.is_durable.get_or_try_init(|| self.journal.put_key(stored)).await?;
         let holder = Holder { arn, configuration: Arc::clone(configuration), store: Arc::clone(store), state };
         Ok(Some(Resolved { pinned, spki, holder }))
-    }
-
-    /// One key per address, whatever names and configurations reach it.
-    fn share(&self, resolved: Resolved) -> Result<Arc<Key>, DirectoryError> {
-        let Resolved { pinned, spki, holder } = resolved;
-        match self.keys.entry(pinned.address()) {
-            dashmap::Entry::Vacant(vacant) => Ok(Arc::clone(&vacant.insert(Arc::new(Key::new(pinned, holder))))),
-            dashmap::Entry::Occupied(known) => {
-                let arn = holder.arn.clone();
-                known.get().add(holder, &spki).map_err(|error| DirectoryError::PublicKey { arn, error })?;
-                Ok(Arc::clone(known.get()))
-            }
-        }
     }
 }
 

@@ -20,6 +20,28 @@ pub struct Holder {
     pub state: KeyState,
 }
 
+/// A holder whose public key is that of the key.
+#[derive(Debug)]
+pub struct Joining {
+    key: Arc<Key>,
+    holder: Holder,
+}
+
+impl Joining {
+    /// Adds the holder, or notes its state if the key has it.
+    pub fn join(self) {
+        let Self { key, holder } = self;
+        let mut held = key.held.write().unwrap_or_else(PoisonError::into_inner);
+        if !held.pinned.is_pinned(&holder.arn) {
+            Arc::make_mut(&mut held.pinned).pin(holder.arn.clone());
+        }
+        match held.holders.iter_mut().find(|known| known.arn == holder.arn && known.configuration == holder.configuration) {
+            Some(known) => known.state = holder.state,
+            None => held.holders.push(holder),
+        }
+    }
+}
+
 /// A key that services share. Names (replicas) may join it, and their states change; its public key never does.
 #[derive(Debug)]
 pub struct Key {
@@ -74,17 +96,11 @@ impl Key {
         }
     }
 
-    /// Adds a holder (another name, or another configuration that reaches the same name) and notes its state.
-    pub fn add(&self, holder: Holder, spki: &[u8]) -> Result<(), SpkiError> {
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        if !held.pinned.is_pinned(&holder.arn) {
-            Arc::make_mut(&mut held.pinned).also(holder.arn.clone(), spki)?;
-        }
-        match held.holders.iter_mut().find(|known| known.arn == holder.arn && known.configuration == holder.configuration) {
-            Some(known) => known.state = holder.state,
-            None => held.holders.push(holder),
-        }
-        Ok(())
+    /// A holder (another name, or another configuration that reaches the same name) that is to join, with its state; an error if
+    /// its public key is another one. Nothing changes before it [joins](Joining::join).
+    pub fn admit(self: &Arc<Self>, holder: Holder, spki: &[u8]) -> Result<Joining, SpkiError> {
+        self.pinned().compare(&holder.arn, spki)?;
+        Ok(Joining { key: Arc::clone(self), holder })
     }
 
     /// Asks the store whether the key could sign now, and notes the answer: a key that is down is out of use until a probe

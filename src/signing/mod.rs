@@ -19,7 +19,7 @@ use std::sync::Arc;
 use alloy_primitives::B256;
 use futures_util::future::BoxFuture;
 
-pub use self::directory::{Directory, DirectoryError, ServiceKeys};
+pub use self::directory::{Directory, DirectoryError, Draft, ServiceKeys};
 pub use self::key::{Holder, Key};
 pub use self::scheduler::{MESSAGE, Scheduler, SignLimits, SignTicket};
 pub use self::stores::build_store;

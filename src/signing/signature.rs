@@ -84,12 +84,20 @@ impl PinnedKey {
 
     /// Adds a name that holds the same key, such as a multi-Region replica; an error if its key is another one.
     pub fn also(&mut self, arn: KeyArn, spki: &[u8]) -> Result<(), SpkiError> {
-        let found = address_of(&point_of(spki)?);
-        if found != self.address {
-            return Err(SpkiError::OtherKey { arn, found, pinned: self.address });
-        }
-        self.arns.insert(arn);
+        self.compare(&arn, spki)?;
+        self.pin(arn);
         Ok(())
+    }
+
+    /// An error if the public key of a name is another one.
+    pub(super) fn compare(&self, arn: &KeyArn, spki: &[u8]) -> Result<(), SpkiError> {
+        let found = address_of(&point_of(spki)?);
+        if found == self.address { Ok(()) } else { Err(SpkiError::OtherKey { arn: arn.clone(), found, pinned: self.address }) }
+    }
+
+    /// Adds a name whose public key was [compared](Self::compare).
+    pub(super) fn pin(&mut self, arn: KeyArn) {
+        self.arns.insert(arn);
     }
 
     /// keccak256(X ‖ Y)[12..].

@@ -87,6 +87,9 @@ async fn a_new_certificate_is_served_and_the_old_connection_goes_on() {
     gateway.process.until("the configuration to be read", |log| async move { log.contains("is in force").then_some(()) }).await;
     assert_eq!(presented(&secure(gateway.listen, &[&old, &new]).await), new);
     assert_eq!(presented(&secure(gateway.admin, &[&old_admin, &new_admin]).await), new_admin);
+    for told in [r#""server_certificate":"changed""#, r#""admin_certificate":"changed""#] {
+        assert!(gateway.process.log().contains(told), "{told}");
+    }
     let stream = secure(gateway.listen, &[&new]).await;
     let mut anew = upgrade(stream).await;
     assert_eq!(ask(&mut anew).await["result"], "0x7a69");
@@ -110,8 +113,16 @@ async fn a_new_token_is_needed_and_the_old_socket_goes_on() {
     let mut gateway = world.gateway().await;
     let (old, new) = (("authorization", "Bearer old-s3cret"), ("authorization", "Bearer new-s3cret"));
     let socket = soon("a handshake", Client::connect(&gateway.url("ws"), &[old])).await.unwrap();
-    std::fs::write(&file, "new-s3cret\n").unwrap();
     assert_eq!(gateway.reload().await.0, "applied");
+    assert_eq!(gateway.status().await["configuration"]["lastReload"]["server"], json!({ "token": "unchanged", "certificate": null }));
+    // As `mv` replaces it: another file of this name.
+    let beside = world.folder.path().join("token.new");
+    std::fs::write(&beside, "new-s3cret\n").unwrap();
+    std::fs::rename(&beside, &file).unwrap();
+    assert_eq!(gateway.reload().await.0, "applied");
+    let last = gateway.status().await["configuration"]["lastReload"].clone();
+    assert_eq!((&last["server"]["token"], &last["admin"]["token"]), (&json!("changed"), &json!(null)));
+    assert!(gateway.process.log().contains(r#""server_token":"changed""#));
     for (token, answer) in [(old, 401), (new, 200)] {
         let headers = [token, ("content-type", "application/json")];
         assert_eq!(http::send(Method::POST, &gateway.url("http"), &headers, CALL).await.unwrap().0, answer);
@@ -235,12 +246,23 @@ async fn a_wrong_file_changes_nothing_and_every_error_is_told() {
     let (outcome, errors) = gateway.reload().await;
     assert!(outcome == "refused" && errors[0].contains("payments"), "{errors:?}");
     world.kms_proxy.set_faults([]);
+    // The keys of the first service are found, one of them disabled; the second service names one that is not there.
+    let keys = world.kms.call("ListKeys", json!({})).await["Keys"].clone();
+    world.kms.call("DisableKey", json!({ "KeyId": keys[0]["KeyId"] })).await;
+    let missing = service("payroll", "dev", "payroll")
+        .replace("tag = { app = \"payroll\" }", "ids = [\"arn:aws:kms:us-east-1:000000000000:key/00000000-0000-4000-8000-000000000000\"]");
+    std::fs::write(&file, format!("{good}{missing}")).unwrap();
+    let (outcome, errors) = gateway.reload().await;
+    assert!(outcome == "refused" && errors[0].contains("payroll"), "{errors:?}");
+    assert_eq!(client.request("eth_accounts", json!([])).await.unwrap(), json!([account]), "the key's state was not read");
+    world.kms.call("EnableKey", json!({ "KeyId": keys[0]["KeyId"] })).await;
+    std::fs::write(&file, &good).unwrap();
 
     assert!(client.batch(&[("eth_chainId", json!([])), ("eth_chainId", json!([]))]).await.unwrap().iter().all(Result::is_ok));
     let hash: B256 = parse(&client.request("eth_sendTransaction", transfer(account, 1)).await.unwrap());
     world.mined(hash).await;
     let page = gateway.status().await;
-    assert_eq!(page["configuration"]["reloads"], json!({ "applied": 0, "refused": 6 }));
+    assert_eq!(page["configuration"]["reloads"], json!({ "applied": 0, "refused": 7 }));
     assert_eq!(gateway.reload().await, ("applied".to_owned(), Vec::new()), "once it is right again");
 }
 

@@ -98,6 +98,46 @@ async fn the_paths_answer() {
 }
 
 #[tokio::test]
+async fn silent_connections_keep_no_probe_out() {
+    let admin = Admin::start(None, None).await;
+    let metrics = Arc::clone(&admin.metrics);
+    // One has a request in hand: its page is not written before the table is released.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (held, holds) = tokio::sync::oneshot::channel();
+    let holder = std::thread::spawn(move || {
+        let _table = metrics.accounts.hold();
+        held.send(()).unwrap();
+        let _ = released.recv_timeout(Duration::from_secs(10));
+    });
+    holds.await.unwrap();
+    let scrape = tokio::spawn({
+        let stream = TcpStream::connect(admin.address).await.unwrap();
+        async move { exchange(stream, &[], "GET", "/metrics", "").await }
+    });
+    // More than may be open, after which the scrape would be the oldest.
+    let mut silent = Vec::new();
+    for at in 0..crate::server::admin::CONNECTIONS + 64 {
+        let mut stream = TcpStream::connect(admin.address).await.unwrap();
+        // Half of a request is as silent as none.
+        if at % 2 == 0 {
+            stream.write_all(b"GET /livez HTTP/1.1\r\nhost: a").await.unwrap();
+        }
+        silent.push(stream);
+        if at % 64 == 63 {
+            assert_eq!(soon(admin.get("/livez", &[])).await.0, 200, "after {at}");
+        }
+    }
+    let mut rest = Vec::new();
+    let _ = soon(silent[0].read_to_end(&mut rest)).await;
+    assert_eq!(String::from_utf8(rest).unwrap(), "", "the oldest was closed");
+    release.send(()).unwrap();
+    assert_eq!(status(&soon(scrape).await.unwrap().0), 200, "one that is in a request is not");
+    tokio::task::spawn_blocking(|| holder.join()).await.unwrap().unwrap();
+    drop(silent);
+    admin.finish().await;
+}
+
+#[tokio::test]
 async fn a_page_of_metrics_that_takes_its_time_delays_nobody_else() {
     let admin = Admin::start(None, None).await;
     let metrics = Arc::clone(&admin.metrics);

@@ -68,9 +68,29 @@ async fn a_service_of_another_environment_is_another_service() {
     let mut anew = server.try_ws("/first", &[]).await.unwrap();
     assert_eq!(json(&ask(&mut anew, &call("test_echo")).await)["result"], "elsewhere");
     assert_eq!(server.live.load().connections("first"), 1, "connections to the one before are not its own");
-    // Back again, and the first connection is still of a service that is gone.
+    // Back again: the first connection is of this service, the second is not.
     server.exchange(&config(), vec![saying("first", "back", &server.world)]).await;
-    assert_eq!(error(&json(&ask(&mut socket, &call("test_echo")).await)), REMOVED);
+    assert_eq!(json(&ask(&mut socket, &call("test_echo")).await)["result"], "back");
+    assert_eq!(error(&json(&ask(&mut anew, &call("test_echo")).await)), REMOVED);
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_put_back_serves_the_connections_that_it_left_open() {
+    let server = Running::start(config()).await;
+    let (mut socket, other) = (server.try_ws("/first", &[]).await.unwrap(), config::Server { default_service: None, ..config() });
+    let second = || saying("second", "still here", &server.world);
+    // Removed over more than one generation.
+    for _ in 0..2 {
+        server.exchange(&other, vec![second()]).await;
+        assert_eq!(error(&json(&ask(&mut socket, &call("test_echo")).await)), REMOVED);
+    }
+    let mut first = saying("first", "back", &server.world);
+    first.limits.max_connections = 1;
+    server.exchange(&other, vec![first, second()]).await;
+    assert_eq!(json(&ask(&mut socket, &call("test_echo")).await)["result"], "back");
+    assert_eq!(server.live.load().connections("first"), 1);
+    assert_eq!(server.try_ws("/first", &[]).await.unwrap_err(), 503, "it counts as any other");
     server.finish().await;
 }
 

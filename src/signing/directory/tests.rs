@@ -194,3 +194,32 @@ async fn a_record_that_contradicts_itself_is_not_used() {
     let journal = Arc::new(KeysOnly { keys: Mutex::new(vec![broken]), ..KeysOnly::default() });
     assert!(matches!(open(&journal, &[]).await.unwrap_err(), DirectoryError::PublicKey { error: SpkiError::NotDer, .. }));
 }
+
+#[tokio::test]
+async fn a_draft_that_is_not_applied_changes_no_key() {
+    let journal = Arc::new(KeysOnly::default());
+    let here = ScriptedStore::new(&[("arn:here", 1)], |_| Act::Sign);
+    let there = ScriptedStore::new(&[("arn:there", 1), ("arn:new", 2)], |_| Act::Sign);
+    let directory = open(&journal, &[("here", &here), ("there", &there)]).await.unwrap();
+    let (first, both) = (names(&["here"]), names(&["here", "there"]));
+    let key = directory.select(&first, &KeySelection::All).await.unwrap().get(&address(1)).unwrap();
+    here.states.lock().unwrap().insert(arn("arn:here"), KeyState::Unusable("Disabled".to_owned()));
+
+    let mut refused = directory.draft();
+    refused.select(&both, &KeySelection::All).await.unwrap();
+    assert!(refused.select(&first, &KeySelection::Ids(names(&["missing"]))).await.is_err());
+    drop(refused);
+    assert_eq!((key.state(), key.holders().len(), key.pinned().arns().count()), (KeyState::Enabled, 1, 1));
+    assert!(directory.get(&address(2)).is_none());
+
+    let mut draft = directory.draft();
+    let one = draft.select(&both, &KeySelection::All).await.unwrap();
+    let other = draft.select(&names(&["there"]), &KeySelection::All).await.unwrap();
+    draft.apply();
+    assert_eq!((key.holder().unwrap().arn, key.holders().len(), key.pinned().arns().count()), (arn("arn:there"), 2, 2));
+    assert_eq!(key.holders()[0].state, KeyState::Unusable("Disabled".to_owned()));
+    let new = directory.get(&address(2)).unwrap();
+    for keys in [one, other] {
+        assert!(Arc::ptr_eq(&keys.get(&address(1)).unwrap(), &key) && Arc::ptr_eq(&keys.get(&address(2)).unwrap(), &new));
+    }
+}

@@ -1,5 +1,6 @@
 //! The compose file, read by the loader of `docker compose` itself: it checks the schema and every reference within the file.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -28,8 +29,13 @@ fn every_container_is_locked_down() {
         }
         for mount in service["volumes"].as_array().unwrap().iter().filter(|mount| mount["type"] == "bind") {
             assert_eq!(mount["read_only"], true, "{name}");
+            // Secrets are the operator's to make: without them nothing starts, rather than with an empty folder.
             let source = mount["source"].as_str().unwrap();
-            assert!(deploy(source).exists(), "{name}: {source}");
+            if Path::new(source).starts_with("./secrets") {
+                assert_eq!(mount["bind"]["create_host_path"], false, "{name}: {source}");
+            } else {
+                assert!(deploy(source).exists(), "{name}: {source}");
+            }
         }
     }
 }
@@ -44,10 +50,15 @@ fn the_gateway_of_the_compose_file_has_what_its_configuration_names() {
     let mounts = gateway["volumes"].as_array().unwrap();
     let mounted = |target: &str, kind: &str| mounts.iter().any(|mount| mount["target"] == target && mount["type"] == kind);
     assert!(mounted(config.journal.path.parent().unwrap().to_str().unwrap(), "volume"), "the journal outlives the container");
-    assert!(mounted("/etc/sluice/sluice.toml", "bind"));
-    for token in [&config.server.token_file, &config.admin.token_file] {
-        let token = token.as_ref().unwrap().to_str().unwrap();
-        assert!(gateway["secrets"].as_array().unwrap().iter().any(|secret| secret["target"] == token), "{token}");
+    // What is read again is in a mounted folder: a mounted file would stay the one that it was when another takes its name.
+    let source = |folder: &Path| {
+        let mount = mounts.iter().find(|mount| mount["target"] == folder.to_str().unwrap() && mount["type"] == "bind");
+        PathBuf::from(mount.unwrap_or_else(|| panic!("{} is not mounted", folder.display()))["source"].as_str().unwrap())
+    };
+    assert!(deploy("").join(source(Path::new("/etc/sluice"))).join("sluice.toml").is_file());
+    for (listener, token) in [("server", &config.server.token_file), ("admin", &config.admin.token_file)] {
+        let token = token.as_ref().unwrap();
+        assert!(token.ends_with("token") && source(token.parent().unwrap()).ends_with(Path::new("secrets").join(listener)));
     }
     assert_eq!(gateway["ports"].as_array().unwrap().len(), 1, "the listener of operators is not published");
     assert_eq!(gateway["ports"][0]["target"], config.server.listen.port());
@@ -57,7 +68,7 @@ fn the_gateway_of_the_compose_file_has_what_its_configuration_names() {
     // Each variable for Sluice is one that Sluice knows.
     let variables = gateway["environment"].as_object().unwrap();
     let given = variables.iter().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
-    let text = std::fs::read_to_string(deploy("sluice.toml")).unwrap();
+    let text = std::fs::read_to_string(deploy("config/sluice.toml")).unwrap();
     let overridden = sluice_gateway::config::parse(&text, given.filter(|(name, _)| name.starts_with("SLUICE__"))).unwrap();
     let node = |config: &sluice_gateway::config::Config| config.environments[0].nodes[0].url.clone();
     assert_ne!(node(&overridden), node(&config), "the node's URL comes from outside");

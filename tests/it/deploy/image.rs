@@ -158,9 +158,10 @@ async fn the_image_serves_with_a_root_that_cannot_be_written() {
         std::fs::create_dir(folder.join(part)).unwrap();
     }
     chown(folder.join("volume"), Some(uid), Some(gid)).unwrap();
-    std::fs::copy(deploy("sluice.toml"), folder.join("configuration/sluice.toml")).unwrap();
-    for (name, token) in [("server_token", "a-client"), ("admin_token", "an-operator")] {
-        std::fs::write(folder.join("secrets").join(name), token).unwrap();
+    std::fs::copy(deploy("config/sluice.toml"), folder.join("configuration/sluice.toml")).unwrap();
+    for (listener, token) in [("server", "a-client"), ("admin", "an-operator")] {
+        std::fs::create_dir(folder.join("secrets").join(listener)).unwrap();
+        std::fs::write(folder.join("secrets").join(listener).join("token"), token).unwrap();
     }
     // The way to the image's own files and those that are mounted must be open to its user.
     std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755)).unwrap();
@@ -196,13 +197,32 @@ async fn the_image_serves_with_a_root_that_cannot_be_written() {
 
     // The Prometheus of the compose file, with the token of operators.
     if have(TEST, &[Part::Prometheus]) {
-        let token = folder.join("secrets/admin_token");
-        let scrape = read("prometheus.yml").replace("gateway:9545", &admin).replace("/run/secrets/admin_token", token.to_str().unwrap());
+        let token = folder.join("secrets/admin/token");
+        let scrape = read("prometheus.yml").replace("gateway:9545", &admin).replace("/run/secrets/admin/token", token.to_str().unwrap());
         std::fs::copy(dashboard("alerts.yml"), folder.join("alerts.yml")).unwrap();
         let prometheus = Prometheus::configured(&folder, &scrape.replace("10s", "1s").replace("5s", "1s")).await;
         let up = || async { prometheus.query(r#"up{job="sluice"} == 1"#).await.ok().filter(|values| !values.is_empty()) };
         eventually("a scrape", up).await;
     }
+
+    // Another token and another configuration take the names of those before, as `mv` and editors do it.
+    for (file, content) in [
+        ("secrets/server/token", "another-client".to_owned()),
+        ("configuration/sluice.toml", read("config/sluice.toml").replace("[server]", "[server]\nmax_batch_items = 1")),
+    ] {
+        std::fs::write(folder.join("new"), content).unwrap();
+        std::fs::rename(folder.join("new"), folder.join(file)).unwrap();
+    }
+    gateway.process.hang_up();
+    gateway.process.until("the reading", |log| async move { log.contains("is in force").then_some(()) }).await;
+    let read = gateway.process.log();
+    let line = read.lines().find(|line| line.contains("tokens and certificates were read")).unwrap();
+    assert!(line.contains(r#""server_token":"changed""#) && line.contains(r#""admin_token":"unchanged""#), "{line}");
+    let connect = async |token: &str| Client::connect(&gateway.url("ws"), &[("authorization", &format!("Bearer {token}"))]).await;
+    assert!(soon("a refusal", connect("a-client")).await.is_err());
+    let anew = soon("a WebSocket", connect("another-client")).await.unwrap();
+    let refused = anew.batch(&[("eth_chainId", json!([])), ("eth_chainId", json!([]))]).await;
+    assert!(refused.is_err() || refused.unwrap().iter().any(Result::is_err), "the configuration is the new one, too");
 
     let journal = std::fs::metadata(folder.join("volume/sluice.db")).unwrap();
     assert_eq!((journal.uid(), journal.gid(), journal.mode() & 0o777), (uid, gid, 0o600));

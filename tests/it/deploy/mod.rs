@@ -43,7 +43,7 @@ fn parsers(what: &str, path: &Path) -> Command {
 
 /// The configuration that container and service share.
 fn configuration() -> Config {
-    config::parse(&read("sluice.toml"), []).unwrap()
+    config::parse(&read("config/sluice.toml"), []).unwrap()
 }
 
 /// What `configuration` needs to end in order: the calls and then the connections, `server.drain` each, and the cut.
@@ -57,7 +57,7 @@ fn texts(list: &Value) -> Vec<&str> {
 
 #[test]
 fn the_sample_configuration_is_right() {
-    let path = deploy("sluice.toml");
+    let path = deploy("config/sluice.toml");
     let output = run(sluice(&["check", "--offline", path.to_str().unwrap()]));
     assert!(output.status.success(), "{}", words(&output));
     let config = configuration();
@@ -76,10 +76,13 @@ fn prometheus_scrapes_the_gateway_of_the_compose_file() {
     assert_eq!(job["static_configs"][0]["targets"][0], format!("gateway:{}", configuration().admin.listen.port()));
     assert!(job["metrics_path"].is_null(), "/metrics is the default");
     let project = docker("compose", &deploy("compose.yaml"));
-    let secrets = project["services"]["prometheus"]["secrets"].as_array().unwrap();
-    assert!(secrets.iter().any(|secret| secret["target"] == job["authorization"]["credentials_file"]), "{secrets:?}");
-    // Rules are found beside the file that names them.
     let mounts = project["services"]["prometheus"]["volumes"].as_array().unwrap();
+    let token = Path::new(job["authorization"]["credentials_file"].as_str().unwrap());
+    let secrets = mounts.iter().find(|mount| mount["target"] == token.parent().unwrap().to_str().unwrap()).unwrap();
+    let of_the_gateway = project["services"]["gateway"]["volumes"].as_array().unwrap();
+    assert!(of_the_gateway.iter().any(|mount| mount["source"] == secrets["source"]), "the token of operators is in one place");
+    assert_eq!(configuration().admin.token_file.unwrap(), token);
+    // Rules are found beside the file that names them.
     for rules in texts(&scrape["rule_files"]) {
         assert!(mounts.iter().any(|mount| mount["target"] == format!("/etc/prometheus/{rules}")), "{rules}");
     }
@@ -94,7 +97,7 @@ fn promtool_accepts_the_scrape_file() {
     let folder = tempfile::tempdir().unwrap();
     let (file, token) = (folder.path().join("prometheus.yml"), folder.path().join("token"));
     std::fs::write(&token, "an-operator").unwrap();
-    std::fs::write(&file, read("prometheus.yml").replace("/run/secrets/admin_token", token.to_str().unwrap())).unwrap();
+    std::fs::write(&file, read("prometheus.yml").replace("/run/secrets/admin/token", token.to_str().unwrap())).unwrap();
     std::fs::copy(root().join("dashboards/alerts.yml"), folder.path().join("alerts.yml")).unwrap();
     let mut command = Command::new(parts::promtool());
     command.args(["check", "config"]).arg(&file);

@@ -74,7 +74,7 @@ fn the_unit_fits_the_configuration_and_the_command_line() {
         assert!(credentials.iter().any(|credential| credential.starts_with(&format!("{name}:/etc/sluice/"))), "{path}");
     }
     let placed = variables.into_iter().map(|(name, path)| (name, path.replace("%d", "/run/credentials/sluice.service")));
-    let config = sluice_gateway::config::parse(&read("sluice.toml"), placed).unwrap();
+    let config = sluice_gateway::config::parse(&read("config/sluice.toml"), placed).unwrap();
     for token in [config.server.token_file, config.admin.token_file] {
         assert!(token.unwrap().starts_with("/run/credentials"));
     }
