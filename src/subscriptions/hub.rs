@@ -9,7 +9,7 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::relay::{Lease, Relay, Seat};
+use super::relay::{Lease, Relay, Seat, Times};
 use crate::node::{CallError, Pool};
 
 /// Time for which a relay that nobody watches keeps its upstream subscription: a client that comes back finds it.
@@ -37,8 +37,7 @@ struct Inner {
     /// By the parameters of `eth_subscribe`, in one spelling.
     relays: DashMap<Arc<str>, Registered>,
     places: Arc<Semaphore>,
-    deadline: Duration,
-    linger: Duration,
+    times: Times,
     stop: CancellationToken,
 }
 
@@ -54,14 +53,15 @@ impl fmt::Debug for Hub {
 }
 
 impl Hub {
-    /// Without a relay yet. A client waits `deadline` at most for an upstream subscription. Everything ends with `stop`.
+    /// Without a relay yet. A client waits `deadline` at most for an upstream subscription, and to be told that it was lost.
+    /// Everything ends with `stop`.
     pub fn new(pool: Pool, deadline: Duration, stop: CancellationToken) -> Self {
-        Self::with(pool, deadline, stop, PLACES, LINGER)
+        Self::with(pool, Times { deadline, linger: LINGER }, stop, PLACES)
     }
 
-    pub(super) fn with(pool: Pool, deadline: Duration, stop: CancellationToken, places: usize, linger: Duration) -> Self {
+    pub(super) fn with(pool: Pool, times: Times, stop: CancellationToken, places: usize) -> Self {
         let places = Arc::new(Semaphore::new(places));
-        Self(Arc::new(Inner { pool, relays: DashMap::new(), places, deadline, linger, stop }))
+        Self(Arc::new(Inner { pool, relays: DashMap::new(), places, times, stop }))
     }
 
     /// A seat at the upstream subscription with these parameters of `eth_subscribe`, which is made if there is none. Parameters
@@ -72,7 +72,7 @@ impl Hub {
             self.lease(params)
         });
         let lease = lease.ok_or(JoinError::Full)?;
-        lease.seat(&self.0.pool, self.0.deadline).await.map_err(JoinError::Call)
+        lease.seat(&self.0.pool, self.0.times.deadline).await.map_err(JoinError::Call)
     }
 
     /// Interest in the relay, taken while its entry is locked: it cannot end in between. `None` if there is no place for it.
@@ -116,9 +116,9 @@ struct Running {
 
 impl Running {
     async fn run(self) {
-        let Inner { pool, relays, linger, .. } = &*self.hub.0;
+        let Inner { pool, relays, times, .. } = &*self.hub.0;
         let may_end = || relays.remove_if(&self.relay.params, |_, registered| !registered.relay.is_wanted()).is_some();
-        self.relay.run(pool, *linger, may_end).await;
+        self.relay.run(pool, *times, may_end).await;
     }
 }
 

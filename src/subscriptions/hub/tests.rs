@@ -51,9 +51,13 @@ impl World {
     }
 
     async fn with(places: usize, linger: Duration) -> Self {
+        Self::with_times(places, Times { deadline: Duration::from_secs(20), linger }).await
+    }
+
+    async fn with_times(places: usize, times: Times) -> Self {
         let node = Backend::start().await;
         let pool = ready(&[&node]).await;
-        let hub = Hub::with(pool.pool.clone(), Duration::from_secs(20), pool.stop.child_token(), places, linger);
+        let hub = Hub::with(pool.pool.clone(), times, pool.stop.child_token(), places);
         let connection = ConnectionHandle::new(CancellationToken::new());
         let go = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let seated = Arc::new(Semaphore::new(0));
@@ -263,6 +267,30 @@ async fn a_gap_is_told_to_everybody_and_who_comes_meanwhile_is_answered_after_it
     assert_eq!(late.number().await, 2);
     // Its last words are told, then its connection ends.
     soon(world.connection.ended()).await;
+}
+
+/// I7b: nobody waits for events that cannot come. The node is back later than anybody waits for.
+#[tokio::test]
+async fn while_the_node_stays_away_everybody_is_told() {
+    let deadline = Duration::from_secs(3);
+    let mut world = World::with_times(8, Times { deadline, linger: LONG }).await;
+    let (mut one, asked) = world.opened(LOGS, "0x5").await;
+    let mut two = world.subscribe(LOGS).await.unwrap();
+    asked.peer.notify("0x5", json!(1));
+    assert_eq!([one.number().await, two.number().await], [1, 1]);
+    world.node.down().await;
+    for client in [&mut one, &mut two] {
+        assert_eq!(client.params().await, json!({ "error": super::super::relay::GAP }));
+    }
+    soon(world.connection.ended()).await;
+    assert!(world.subscribe(LOGS).await.is_err(), "who comes meanwhile is told that no node can be asked");
+    world.node.up().await;
+    let again = world.node.asked().await;
+    assert_eq!(again.params, json!(["logs", {}]), "it is made again");
+    again.answer(json!("0x9"));
+    let mut late = world.subscribe(LOGS).await.unwrap();
+    again.peer.notify("0x9", json!(2));
+    assert_eq!(late.number().await, 2);
 }
 
 #[tokio::test]
