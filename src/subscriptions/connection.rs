@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jsonrpsee::{PendingSubscriptionSink, SubscriptionSink};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How a call reached the gateway.
@@ -26,7 +26,12 @@ pub struct ConnectionHandle {
     room: Arc<Notify>,
     /// Subscriptions whose id is being answered.
     answering: watch::Sender<usize>,
+    /// Places for upstream subscriptions to filters that are made for it.
+    filters: Arc<Semaphore>,
 }
+
+/// Places for upstream subscriptions to filters that one connection has: half of its service's.
+pub(super) const FILTERS: usize = 512;
 
 /// Bytes that may wait for a client when another notification joins them.
 const ROOM: usize = 256 << 10;
@@ -55,7 +60,13 @@ impl Drop for Owed {
 impl ConnectionHandle {
     /// The connection that is cut by this token.
     pub fn new(cut: CancellationToken) -> Self {
-        Self { cut, owed: Arc::default(), room: Arc::default(), answering: watch::Sender::new(0) }
+        Self {
+            cut,
+            owed: Arc::default(),
+            room: Arc::default(),
+            answering: watch::Sender::new(0),
+            filters: Arc::new(Semaphore::new(FILTERS)),
+        }
     }
 
     /// Cuts the connection: nothing more is read from it or written to it, and calls in flight on it are dropped.
@@ -80,6 +91,11 @@ impl ConnectionHandle {
     pub(crate) async fn ids_known(&self) {
         // The handle has the sender, so there is always a value.
         let _ = self.answering.subscribe().wait_for(|answering| *answering == 0).await;
+    }
+
+    /// So many places for an upstream subscription that is made for this connection; `None` if it has not as many left.
+    pub(super) fn filters(&self, places: u32) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.filters).try_acquire_many_owned(places).ok()
     }
 
     /// What cuts the connection.

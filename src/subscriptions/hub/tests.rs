@@ -1,5 +1,6 @@
 //! Relays between a scripted node and clients of a small module.
 
+mod places;
 mod races;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::*;
 use crate::node::testing::backend::{Asked, Backend};
 use crate::node::testing::{Running, ready, soon};
 use crate::rpc::errors::RpcError;
-use crate::subscriptions::connection::ConnectionHandle;
+use crate::subscriptions::connection::{ConnectionHandle, FILTERS};
 
 /// Messages that may wait for a client of these tests.
 const QUEUE: usize = 4096;
@@ -37,6 +38,11 @@ struct Shared {
     seated: Arc<Semaphore>,
     go: Arc<Semaphore>,
     connection: ConnectionHandle,
+}
+
+/// Places of a service that are not taken.
+fn free(hub: &Hub, service: &str) -> usize {
+    hub.0.free.get(service).map_or(hub.0.places, |free| free.available_permits())
 }
 
 /// A client's subscription.
@@ -65,7 +71,12 @@ impl World {
         let mut module = RpcModule::new(shared);
         module
             .register_subscription("eth_subscribe", "eth_subscription", "eth_unsubscribe", |params, pending, shared, _| async move {
-                let seat = match shared.hub.join(params.as_str().unwrap()).await {
+                let params = params.as_str().unwrap();
+                let topic = match SHARED.into_iter().find(|shared| *shared == params) {
+                    Some(shared) => Topic::shared(shared),
+                    None => Topic::filter(&Arc::from(if params.contains("0xother") { "other" } else { "payments" }), params),
+                };
+                let seat = match shared.hub.join(topic, &shared.connection).await {
                     Ok(seat) => seat,
                     Err(error) => {
                         pending.reject(RpcError::invalid_params(format!("{error:?}"))).await;
@@ -142,6 +153,12 @@ impl Client {
 
 const LOGS: &str = r#"["logs",{}]"#;
 const PENDING: &str = r#"["newPendingTransactions"]"#;
+const SHARED: [&str; 4] = [r#"["newHeads"]"#, r#"["syncing"]"#, PENDING, r#"["newPendingTransactions",true]"#];
+
+/// The filter of one address, and that of the other service where the name begins with `other`.
+fn filter(address: &str) -> String {
+    format!(r#"["logs",{{"address":"0x{address}"}}]"#)
+}
 
 #[tokio::test]
 async fn equal_subscriptions_share_one_upstream_subscription_byte_for_byte() {
@@ -228,7 +245,7 @@ async fn the_last_to_leave_ends_the_upstream_subscription_and_its_entry() {
     let asked = world.node.asked().await;
     assert_eq!((asked.method.as_str(), asked.params), ("eth_unsubscribe", json!(["0x5"])));
     assert!(world.hub.0.relays.is_empty());
-    assert_eq!(world.hub.0.places.available_permits(), 8);
+    assert_eq!(free(&world.hub, "payments"), 8);
     let (mut again, asked) = world.opened(LOGS, "0x6").await;
     asked.peer.notify("0x6", json!(1));
     assert_eq!(again.number().await, 1);
@@ -307,37 +324,6 @@ async fn a_client_that_does_not_read_is_ended_alone() {
     asked.peer.notify("0x5", json!(5));
     assert_eq!(reader.number().await, 5);
     soon(world.connection.ended()).await;
-}
-
-#[tokio::test]
-async fn places_are_bounded_and_who_only_lingers_gives_way() {
-    let mut world = World::with(2, LONG).await;
-    let (one, _) = world.opened(LOGS, "0x1").await;
-    let (_two, _) = world.opened(PENDING, "0x2").await;
-    let third = r#"["syncing"]"#;
-    assert_eq!(world.subscribe(third).await.err().as_deref(), Some("Full"));
-    assert!(world.subscribe(LOGS).await.is_ok(), "what is there already needs no place");
-    assert!(world.node.nothing_asked());
-    world.unsubscribe(&one).await;
-    // The other subscriber of LOGS was dropped; it is noticed by its own task.
-    let asked = loop {
-        let World { node, module, .. } = &mut world;
-        let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":{third}}}"#);
-        let answered = tokio::select! {
-            answered = module.raw_json_request(&request, QUEUE) => Err(answered.unwrap().0),
-            asked = node.asked() => Ok(asked),
-        };
-        match answered {
-            Ok(asked) => break asked,
-            Err(answer) => assert!(answer.get().contains("Full"), "{answer}"),
-        }
-        tokio::task::yield_now().await;
-    };
-    let methods = [asked.method, world.node.asked().await.method];
-    assert!(methods.contains(&"eth_unsubscribe".to_owned()) && methods.contains(&"eth_subscribe".to_owned()), "{methods:?}");
-    // A long filter takes more than one place.
-    let long = format!(r#"["logs",{{"topics":["{}"]}}]"#, "0".repeat(3 * PLACE_BYTES));
-    assert_eq!(world.subscribe(&long).await.err().as_deref(), Some("Full"));
 }
 
 #[tokio::test]
