@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::arguments::Arguments;
 use super::errors::{INVALID_PARAMS, RESOURCE_NOT_FOUND, Reason, RpcError};
 use super::refusals::invalid_argument;
-use super::service::{Service, current};
-use super::sluice::{parse_id, unreadable};
+use super::service::{Service, connection, current};
+use super::sluice::{parse_id, unread};
 use super::subscribe::Open;
 use crate::journal::TransactionId;
 use crate::subscriptions::connection::ConnectionHandle;
@@ -112,7 +112,7 @@ pub(super) fn open_error(error: &OpenError) -> ErrorObjectOwned {
             RpcError::new(INVALID_PARAMS, Reason::InvalidCursor, error.to_string())
         }
         OpenError::Unknown(_) => RpcError::new(RESOURCE_NOT_FOUND, Reason::NotFound, error.to_string()),
-        OpenError::Journal(error) => return unreadable(error),
+        OpenError::Read(error) => return unread(error),
     };
     told.into()
 }
@@ -122,7 +122,8 @@ async fn serve(params: &Params<'_>, pending: PendingSubscriptionSink, service: A
         let selection = read(params)?;
         let filter = selection.filter(&service, 1)?;
         // Before the answer: what is committed behind it is in the stream.
-        service.lifecycle.open(service.scope(extensions), filter, selection.begin()).await.map_err(|error| open_error(&error))
+        let opened = service.lifecycle.open(service.scope(extensions), filter, selection.begin(), connection(extensions));
+        opened.await.map_err(|error| open_error(&error))
     };
     let stream = match opened.await {
         Ok(stream) => stream,
