@@ -84,7 +84,7 @@ fn name(text: &str) -> Option<Name> {
 }
 
 async fn transaction(params: &Params<'_>, service: &Service, extensions: &Extensions) -> Answer {
-    let text: String = Arguments::of(params)?.required(0)?;
+    let text: String = Arguments::up_to(params, 1)?.required(0)?;
     let name = name(&text).ok_or_else(|| invalid_argument(0, "neither a transaction id nor a transaction hash"))?;
     let found = service
         .lifecycle
@@ -117,7 +117,7 @@ enum Order {
 }
 
 async fn list(params: &Params<'_>, service: &Service, extensions: &Extensions) -> Answer {
-    let options: ListOptions = Arguments::of(params)?.optional(0)?.unwrap_or_default();
+    let options: ListOptions = Arguments::up_to(params, 1)?.optional(0)?.unwrap_or_default();
     let from = options.from.map(|from| service.own_address(from)).transpose()?;
     let state = options.state.as_deref().map(state).transpose()?;
     let limit = options.limit.map_or(Ok(PAGE), limit)?;
@@ -157,7 +157,7 @@ fn read_after(text: &str, seal: Seal) -> Result<TransactionId, ErrorObjectOwned>
 }
 
 async fn account(params: &Params<'_>, service: &Service, extensions: &Extensions) -> Answer {
-    let address = service.own_address(Arguments::of(params)?.required(0)?)?;
+    let address = service.own_address(Arguments::up_to(params, 1)?.required(0)?)?;
     let scope = service.scope(extensions);
     let chain_id = scope.chain_id;
     let (record, live) = tokio::join!(
@@ -170,7 +170,7 @@ async fn account(params: &Params<'_>, service: &Service, extensions: &Extensions
 
 /// The cursor behind everything so far: to be asked for before something is sent, so that nothing of it is missed.
 async fn cursor(params: &Params<'_>, service: &Service, extensions: &Extensions) -> Answer {
-    let selection: Selection = Arguments::of(params)?.optional(0)?.unwrap_or_default();
+    let selection: Selection = Arguments::up_to(params, 1)?.optional(0)?.unwrap_or_default();
     if selection.is_begun() {
         return Err(invalid_argument(0, "after is for sluice_subscribe: the cursor is always that of now"));
     }

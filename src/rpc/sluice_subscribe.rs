@@ -102,6 +102,7 @@ fn read(params: &Params<'_>) -> Result<Selection, ErrorObjectOwned> {
         let shown: String = kind.chars().take(64).collect();
         return Err(RpcError::new(INVALID_PARAMS, Reason::Unsupported, format!("no \"{shown}\" subscription in sluice namespace")).into());
     }
+    arguments.at_most(2)?;
     Ok(arguments.optional(1)?.unwrap_or_default())
 }
 
@@ -169,6 +170,7 @@ mod tests {
     fn what_is_not_served_is_told() {
         assert_eq!(told("[]"), "missing value for required argument 0");
         assert_eq!(told(r#"["blocks"]"#), "no \"blocks\" subscription in sluice namespace");
+        assert_eq!(told(r#"["transactions", {}, 1]"#), "too many arguments, want at most 2");
         assert_eq!(told(r#"["transactions", {"from":[]}]"#), "invalid argument 1: no addresses; leave the member out for all of your own");
         assert_eq!(told(r#"["transactions", {"ids":[]}]"#), "invalid argument 1: no ids; leave the member out for all of your own");
         assert_eq!(told(r#"["transactions", {"ids":["7"]}]"#), "invalid argument 1: ids has something that is no transaction id");
