@@ -19,6 +19,13 @@ impl<'a> Arguments<'a> {
         Ok(Self { items })
     }
 
+    /// The parameters of a method that has so many of them at most.
+    pub(super) fn up_to(params: &'a Params<'_>, count: usize) -> Result<Self, ErrorObjectOwned> {
+        let arguments = Self::of(params)?;
+        arguments.at_most(count)?;
+        Ok(arguments)
+    }
+
     /// The argument as it stands; `null` counts as missing.
     pub(super) fn raw(&self, position: usize) -> Option<&'a RawValue> {
         self.items.get(position).copied().filter(|item| item.get() != "null")

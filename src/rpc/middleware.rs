@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use jsonrpsee::core::middleware::{Batch, Notification, Request, RpcServiceT};
 use jsonrpsee::server::ConnectionId;
 use jsonrpsee::types::error::{OVERSIZED_RESPONSE_CODE, TOO_MANY_SUBSCRIPTIONS_CODE};
-use jsonrpsee::types::{Id, Params};
+use jsonrpsee::types::{Id, Params, SubscriptionId};
 use jsonrpsee::{MethodCallback, MethodResponse, Methods, ResponsePayload};
 use serde_json::value::RawValue;
 use tower::Layer;
@@ -197,6 +197,9 @@ where
                 Arc::clone(&shared.pass_through).note(request.extensions_mut());
                 Self::told(request.id.clone().into_owned(), self.inner.call(request).await)
             }
+            Some(MethodCallback::Unsubscription(_)) if !names_a_subscription(&request) => {
+                MethodResponse::response(request.id, ResponsePayload::success(false), shared.limits.response_bytes)
+            }
             Some(MethodCallback::Unsubscription(_)) => {
                 self.handle.ids_known().await;
                 Self::told(request.id.clone().into_owned(), self.inner.call(request).await)
@@ -254,6 +257,14 @@ where
             .filter(|response| response.as_json().get().len() <= limit)
             .unwrap_or_else(|| MethodResponse::error(request.id, batch::response_too_large()))
     }
+}
+
+/// Whether the parameters are one subscription id. jsonrpsee answers `false` to anything else as well, and logs the whole of it.
+fn names_a_subscription(request: &Request<'_>) -> bool {
+    /// Bytes of parameters that are looked at: an id has 34 characters at most, the rest is for white space.
+    const LENGTH: usize = 256;
+    let params = request.params.as_deref().map(RawValue::get).filter(|params| params.len() <= LENGTH);
+    params.is_some_and(|params| Params::new(Some(params)).one::<SubscriptionId<'_>>().is_ok())
 }
 
 fn not_found(method: &str) -> RpcError {

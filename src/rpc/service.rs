@@ -17,6 +17,7 @@ use crate::journal::history::Scope;
 use crate::node::CallError;
 use crate::policy::Principal;
 use crate::signing::ServiceKeys;
+use crate::subscriptions::connection::ConnectionHandle;
 use crate::subscriptions::hub::Hub;
 use crate::subscriptions::lifecycle::Lifecycle;
 use crate::subscriptions::receipts::Receipts;
@@ -117,6 +118,11 @@ pub(super) fn current(own: Arc<Service>, extensions: &Extensions) -> Arc<Service
 /// Who calls, as the server put it into the request's extensions.
 pub(super) fn principal(extensions: &Extensions) -> Arc<Principal> {
     extensions.get::<Arc<Principal>>().cloned().unwrap_or_else(|| Arc::new(Principal::sole()))
+}
+
+/// What the call came by.
+pub(super) fn connection(extensions: &Extensions) -> Option<&ConnectionHandle> {
+    extensions.get::<ConnectionHandle>()
 }
 
 /// What the call waits for others.

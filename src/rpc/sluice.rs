@@ -4,6 +4,7 @@
 mod views;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U64};
 use jsonrpsee::types::{ErrorObjectOwned, Params};
@@ -15,15 +16,15 @@ use uuid::Uuid;
 
 use self::views::{AccountView, LifeView, ListView};
 use super::arguments::Arguments;
-use super::errors::{INVALID_PARAMS, RESOURCE_NOT_FOUND, RESOURCE_UNAVAILABLE, Reason, RpcError};
+use super::errors::{INVALID_PARAMS, LIMIT_EXCEEDED, RESOURCE_NOT_FOUND, RESOURCE_UNAVAILABLE, Reason, RpcError};
 use super::eth::raw;
 use super::refusals::invalid_argument;
-use super::service::{Service, waited_all};
+use super::service::{Service, connection, waited_all};
 use super::sluice_subscribe::{Selection, open_error};
 use crate::journal::history::{ListQuery, Name};
-use crate::journal::{AttemptState, JournalError, TransactionId};
-use crate::subscriptions::lifecycle::OpenError;
+use crate::journal::{AttemptState, TransactionId};
 use crate::subscriptions::lifecycle::cursor::{Cursor, Seal};
+use crate::subscriptions::lifecycle::{OpenError, ReadError};
 
 type Answer = Result<Arc<RawValue>, ErrorObjectOwned>;
 
@@ -56,10 +57,16 @@ pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee:
     Ok(())
 }
 
-/// The journal cannot be read now.
-pub(super) fn unreadable(error: &JournalError) -> ErrorObjectOwned {
-    tracing::warn!(%error, "a client's question to the journal has no answer");
-    RpcError::new(RESOURCE_UNAVAILABLE, Reason::JournalUnavailable, "the journal cannot be read").into()
+/// The journal cannot be read now, or is asked too much.
+pub(super) fn unread(error: &ReadError) -> ErrorObjectOwned {
+    const AGAIN: Duration = Duration::from_secs(1);
+    match error {
+        ReadError::Busy => RpcError::new(LIMIT_EXCEEDED, Reason::LimitExceeded, error.to_string()).retry_after(AGAIN).into(),
+        ReadError::Journal(error) => {
+            tracing::warn!(%error, "a client's question to the journal has no answer");
+            RpcError::new(RESOURCE_UNAVAILABLE, Reason::JournalUnavailable, "the journal cannot be read").into()
+        }
+    }
 }
 
 /// An id as Sluice writes it.
@@ -77,10 +84,13 @@ fn name(text: &str) -> Option<Name> {
 }
 
 async fn transaction(params: &Params<'_>, service: &Service, extensions: &Extensions) -> Answer {
-    let text: String = Arguments::of(params)?.required(0)?;
+    let text: String = Arguments::up_to(params, 1)?.required(0)?;
     let name = name(&text).ok_or_else(|| invalid_argument(0, "neither a transaction id nor a transaction hash"))?;
-    let found =
-        service.lifecycle.read(|history| history.life(service.scope(extensions), name)).await.map_err(|error| unreadable(&error))?;
+    let found = service
+        .lifecycle
+        .read(connection(extensions), |history| history.life(service.scope(extensions), name))
+        .await
+        .map_err(|error| unread(&error))?;
     match found {
         Some(life) => raw(&LifeView::new(&life)),
         None => Err(RpcError::new(RESOURCE_NOT_FOUND, Reason::NotFound, format!("no transaction {text} of this service")).into()),
@@ -107,7 +117,7 @@ enum Order {
 }
 
 async fn list(params: &Params<'_>, service: &Service, extensions: &Extensions) -> Answer {
-    let options: ListOptions = Arguments::of(params)?.optional(0)?.unwrap_or_default();
+    let options: ListOptions = Arguments::up_to(params, 1)?.optional(0)?.unwrap_or_default();
     let from = options.from.map(|from| service.own_address(from)).transpose()?;
     let state = options.state.as_deref().map(state).transpose()?;
     let limit = options.limit.map_or(Ok(PAGE), limit)?;
@@ -117,7 +127,8 @@ async fn list(params: &Params<'_>, service: &Service, extensions: &Extensions) -
     let seal = Seal::of_list(&scope, &selection);
     let after = options.after.as_deref().map(|text| read_after(text, seal)).transpose()?;
     let query = ListQuery { from, state, ascending, after, limit };
-    let page = service.lifecycle.read(|history| history.list(scope, query)).await.map_err(|error| unreadable(&error))?;
+    let page =
+        service.lifecycle.read(connection(extensions), |history| history.list(scope, query)).await.map_err(|error| unread(&error))?;
     let next = page.next.map(|id| Cursor::new(seal, *id.0.as_bytes(), &[]).to_string());
     raw(&ListView::new(&page.transactions, next))
 }
@@ -146,23 +157,26 @@ fn read_after(text: &str, seal: Seal) -> Result<TransactionId, ErrorObjectOwned>
 }
 
 async fn account(params: &Params<'_>, service: &Service, extensions: &Extensions) -> Answer {
-    let address = service.own_address(Arguments::of(params)?.required(0)?)?;
+    let address = service.own_address(Arguments::up_to(params, 1)?.required(0)?)?;
     let scope = service.scope(extensions);
     let chain_id = scope.chain_id;
-    let (record, live) =
-        tokio::join!(service.lifecycle.read(|history| history.account_record(scope, address)), service.chain.figures(address));
-    let record = record.map_err(|error| unreadable(&error))?;
+    let (record, live) = tokio::join!(
+        service.lifecycle.read(connection(extensions), |history| history.account_record(scope, address)),
+        service.chain.figures(address)
+    );
+    let record = record.map_err(|error| unread(&error))?;
     raw(&AccountView::new(chain_id, address, record.as_ref(), live.ok()))
 }
 
 /// The cursor behind everything so far: to be asked for before something is sent, so that nothing of it is missed.
 async fn cursor(params: &Params<'_>, service: &Service, extensions: &Extensions) -> Answer {
-    let selection: Selection = Arguments::of(params)?.optional(0)?.unwrap_or_default();
+    let selection: Selection = Arguments::up_to(params, 1)?.optional(0)?.unwrap_or_default();
     if selection.is_begun() {
         return Err(invalid_argument(0, "after is for sluice_subscribe: the cursor is always that of now"));
     }
     let filter = selection.filter(service, 0)?;
-    let cursor = service.lifecycle.cursor(service.scope(extensions), &filter).await.map_err(|error| open_error(&error))?;
+    let cursor =
+        service.lifecycle.cursor(service.scope(extensions), &filter, connection(extensions)).await.map_err(|error| open_error(&error))?;
     raw(&cursor)
 }
 

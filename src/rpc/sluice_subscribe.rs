@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::arguments::Arguments;
 use super::errors::{INVALID_PARAMS, RESOURCE_NOT_FOUND, Reason, RpcError};
 use super::refusals::invalid_argument;
-use super::service::{Service, current};
-use super::sluice::{parse_id, unreadable};
+use super::service::{Service, connection, current};
+use super::sluice::{parse_id, unread};
 use super::subscribe::Open;
 use crate::journal::TransactionId;
 use crate::subscriptions::connection::ConnectionHandle;
@@ -102,6 +102,7 @@ fn read(params: &Params<'_>) -> Result<Selection, ErrorObjectOwned> {
         let shown: String = kind.chars().take(64).collect();
         return Err(RpcError::new(INVALID_PARAMS, Reason::Unsupported, format!("no \"{shown}\" subscription in sluice namespace")).into());
     }
+    arguments.at_most(2)?;
     Ok(arguments.optional(1)?.unwrap_or_default())
 }
 
@@ -112,7 +113,7 @@ pub(super) fn open_error(error: &OpenError) -> ErrorObjectOwned {
             RpcError::new(INVALID_PARAMS, Reason::InvalidCursor, error.to_string())
         }
         OpenError::Unknown(_) => RpcError::new(RESOURCE_NOT_FOUND, Reason::NotFound, error.to_string()),
-        OpenError::Journal(error) => return unreadable(error),
+        OpenError::Read(error) => return unread(error),
     };
     told.into()
 }
@@ -122,7 +123,8 @@ async fn serve(params: &Params<'_>, pending: PendingSubscriptionSink, service: A
         let selection = read(params)?;
         let filter = selection.filter(&service, 1)?;
         // Before the answer: what is committed behind it is in the stream.
-        service.lifecycle.open(service.scope(extensions), filter, selection.begin()).await.map_err(|error| open_error(&error))
+        let opened = service.lifecycle.open(service.scope(extensions), filter, selection.begin(), connection(extensions));
+        opened.await.map_err(|error| open_error(&error))
     };
     let stream = match opened.await {
         Ok(stream) => stream,
@@ -168,6 +170,7 @@ mod tests {
     fn what_is_not_served_is_told() {
         assert_eq!(told("[]"), "missing value for required argument 0");
         assert_eq!(told(r#"["blocks"]"#), "no \"blocks\" subscription in sluice namespace");
+        assert_eq!(told(r#"["transactions", {}, 1]"#), "too many arguments, want at most 2");
         assert_eq!(told(r#"["transactions", {"from":[]}]"#), "invalid argument 1: no addresses; leave the member out for all of your own");
         assert_eq!(told(r#"["transactions", {"ids":[]}]"#), "invalid argument 1: no ids; leave the member out for all of your own");
         assert_eq!(told(r#"["transactions", {"ids":["7"]}]"#), "invalid argument 1: ids has something that is no transaction id");

@@ -18,7 +18,7 @@ use super::pass_through::call_error;
 use super::refusals::{invalid_argument, missing_argument};
 use super::service::{Service, current, principal};
 use crate::subscriptions::connection::ConnectionHandle;
-use crate::subscriptions::hub::JoinError;
+use crate::subscriptions::hub::{JoinError, Topic};
 use crate::subscriptions::receipts::{MAX_HASHES, Wanted};
 use crate::telemetry::metrics::SubscriptionMeter;
 
@@ -114,7 +114,7 @@ fn no_seat(error: JoinError) -> ErrorObjectOwned {
         JoinError::Full => RpcError::new(
             LIMIT_EXCEEDED,
             Reason::LimitExceeded,
-            "too many different subscriptions are open to the nodes of this environment",
+            "too many different log filters are open, on this connection or of this service",
         )
         .retry_after(AGAIN)
         .into(),
@@ -164,7 +164,12 @@ async fn serve(
     let Some(connection) = extensions.get::<ConnectionHandle>().cloned() else { return Ok(()) };
     match kind {
         Kind::Relayed { name, params } => {
-            let seat = match service.hub.join(&params).await {
+            // What is not spelled here is of the client's own choice.
+            let topic = match params {
+                Cow::Borrowed(params) => Topic::shared(params),
+                Cow::Owned(params) => Topic::filter(&service.name, &params),
+            };
+            let seat = match service.hub.join(topic, &connection).await {
                 Ok(seat) => seat,
                 Err(error) => {
                     pending.reject(no_seat(error)).await;

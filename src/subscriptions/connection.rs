@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jsonrpsee::{PendingSubscriptionSink, SubscriptionSink};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How a call reached the gateway.
@@ -26,7 +26,25 @@ pub struct ConnectionHandle {
     room: Arc<Notify>,
     /// Subscriptions whose id is being answered.
     answering: watch::Sender<usize>,
+    shares: Arc<Shares>,
 }
+
+/// What one connection has of what all share, so that it cannot take the rest.
+#[derive(Debug)]
+struct Shares {
+    /// Places for upstream subscriptions to filters that are made for it.
+    filters: Arc<Semaphore>,
+    /// Places for questions to the journal, and the turn of the one that is answered.
+    questions: Semaphore,
+    question: Semaphore,
+    /// The turn of the stream that has a page of events in hand.
+    page: Semaphore,
+}
+
+/// Places for upstream subscriptions to filters that one connection has: half of its service's.
+pub(super) const FILTERS: usize = 512;
+/// Questions to the journal of one connection, with the one that is answered: a batch of the usual size fits.
+pub(super) const QUESTIONS: usize = 1024;
 
 /// Bytes that may wait for a client when another notification joins them.
 const ROOM: usize = 256 << 10;
@@ -55,7 +73,13 @@ impl Drop for Owed {
 impl ConnectionHandle {
     /// The connection that is cut by this token.
     pub fn new(cut: CancellationToken) -> Self {
-        Self { cut, owed: Arc::default(), room: Arc::default(), answering: watch::Sender::new(0) }
+        let shares = Shares {
+            filters: Arc::new(Semaphore::new(FILTERS)),
+            questions: Semaphore::new(QUESTIONS),
+            question: Semaphore::new(1),
+            page: Semaphore::new(1),
+        };
+        Self { cut, owed: Arc::default(), room: Arc::default(), answering: watch::Sender::new(0), shares: Arc::new(shares) }
     }
 
     /// Cuts the connection: nothing more is read from it or written to it, and calls in flight on it are dropped.
@@ -80,6 +104,27 @@ impl ConnectionHandle {
     pub(crate) async fn ids_known(&self) {
         // The handle has the sender, so there is always a value.
         let _ = self.answering.subscribe().wait_for(|answering| *answering == 0).await;
+    }
+
+    /// So many places for an upstream subscription that is made for this connection; `None` if it has not as many left.
+    pub(super) fn filters(&self, places: u32) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.shares.filters).try_acquire_many_owned(places).ok()
+    }
+
+    /// The connection's turn to ask the journal one question, until dropped; `None` if as many wait as may.
+    pub(super) async fn question(&self) -> Option<Turn<'_>> {
+        let place = self.shares.questions.try_acquire().ok()?;
+        let turn = self.shares.question.acquire().await.ok()?;
+        Some(Turn { _turn: turn, _place: Some(place) })
+    }
+
+    /// The connection's turn to have a page of events in hand, until dropped. There is room for the first of them: a client that
+    /// does not read holds one page, however many streams it has.
+    pub(super) async fn page(&self) -> Option<Turn<'_>> {
+        // The semaphore is never closed, so there is always a turn.
+        let turn = self.shares.page.acquire().await.ok()?;
+        drop(self.room(0).await);
+        Some(Turn { _turn: turn, _place: None })
     }
 
     /// What cuts the connection.
@@ -120,6 +165,14 @@ impl ConnectionHandle {
     pub(crate) fn owed(&self) -> usize {
         self.owed.load(Ordering::Relaxed)
     }
+}
+
+/// One of a connection's turns.
+#[derive(Debug)]
+#[must_use = "the turn is over when it is dropped"]
+pub(super) struct Turn<'a> {
+    _turn: SemaphorePermit<'a>,
+    _place: Option<SemaphorePermit<'a>>,
 }
 
 /// Counts a subscription while its id is answered, also if that is given up.

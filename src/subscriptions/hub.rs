@@ -1,4 +1,5 @@
-//! The relays of one environment: one upstream subscription for each distinct kind and filter, however many clients watch.
+//! The relays of one environment: one upstream subscription for each kind, and for each distinct filter of a service, however many
+//! clients watch. Filters are what a client can make many of, so each service has places of its own for them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,20 +10,42 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::relay::{Lease, Relay, Seat};
+use super::connection::ConnectionHandle;
+use super::relay::{Lease, Relay, Seat, Times};
 use crate::node::{CallError, Pool};
 
 /// Time for which a relay that nobody watches keeps its upstream subscription: a client that comes back finds it.
 const LINGER: Duration = Duration::from_secs(5);
-/// Places for relays in one environment.
+/// Places of one service for relays of its filters, in one environment.
 const PLACES: usize = 1024;
 /// Bytes of parameters for which a relay takes one place; a longer one takes as many as it needs.
 const PLACE_BYTES: usize = 16 * 1024;
 
+/// What is subscribed to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Topic {
+    /// Parameters of `eth_subscribe`, in one spelling for all that mean the same.
+    pub(super) params: Arc<str>,
+    /// Whose filter it is, where it is one.
+    service: Option<Arc<str>>,
+}
+
+impl Topic {
+    /// One of the few that all services share. They need no place: nobody can make more of them.
+    pub fn shared(params: &'static str) -> Self {
+        Self { params: Arc::from(params), service: None }
+    }
+
+    /// A filter of this service's clients.
+    pub fn filter(service: &Arc<str>, params: &str) -> Self {
+        Self { params: Arc::from(params), service: Some(Arc::clone(service)) }
+    }
+}
+
 /// Why a client gets no seat.
 #[derive(Debug, Clone)]
 pub enum JoinError {
-    /// Every place is taken by relays that somebody watches.
+    /// Every place of the service, or of the connection, is taken by relays that somebody watches.
     Full,
     /// The node refused, or cannot be asked.
     Call(CallError),
@@ -34,17 +57,25 @@ pub struct Hub(Arc<Inner>);
 
 struct Inner {
     pool: Pool,
-    /// By the parameters of `eth_subscribe`, in one spelling.
-    relays: DashMap<Arc<str>, Registered>,
-    places: Arc<Semaphore>,
-    deadline: Duration,
-    linger: Duration,
+    relays: DashMap<Topic, Registered>,
+    /// Places that are not taken, by service.
+    free: DashMap<Arc<str>, Arc<Semaphore>>,
+    /// Places of a service.
+    places: usize,
+    times: Times,
     stop: CancellationToken,
 }
 
 struct Registered {
     relay: Arc<Relay>,
-    _places: OwnedSemaphorePermit,
+    _places: Places,
+}
+
+/// Places that a relay takes: of its service, and of the connection that it was made for.
+#[derive(Default)]
+struct Places {
+    _service: Option<OwnedSemaphorePermit>,
+    _connection: Option<OwnedSemaphorePermit>,
 }
 
 impl fmt::Debug for Hub {
@@ -54,35 +85,33 @@ impl fmt::Debug for Hub {
 }
 
 impl Hub {
-    /// Without a relay yet. A client waits `deadline` at most for an upstream subscription. Everything ends with `stop`.
+    /// Without a relay yet. A client waits `deadline` at most for an upstream subscription, and to be told that it was lost.
+    /// Everything ends with `stop`.
     pub fn new(pool: Pool, deadline: Duration, stop: CancellationToken) -> Self {
-        Self::with(pool, deadline, stop, PLACES, LINGER)
+        Self::with(pool, Times { deadline, linger: LINGER }, stop, PLACES)
     }
 
-    pub(super) fn with(pool: Pool, deadline: Duration, stop: CancellationToken, places: usize, linger: Duration) -> Self {
-        let places = Arc::new(Semaphore::new(places));
-        Self(Arc::new(Inner { pool, relays: DashMap::new(), places, deadline, linger, stop }))
+    pub(super) fn with(pool: Pool, times: Times, stop: CancellationToken, places: usize) -> Self {
+        Self(Arc::new(Inner { pool, relays: DashMap::new(), free: DashMap::new(), places, times, stop }))
     }
 
-    /// A seat at the upstream subscription with these parameters of `eth_subscribe`, which is made if there is none. Parameters
-    /// that mean the same must be spelled the same.
-    pub async fn join(&self, params: &str) -> Result<Seat, JoinError> {
-        let lease = self.lease(params).or_else(|| {
-            self.make_room();
-            self.lease(params)
+    /// A seat at the upstream subscription to the topic, which is made for this connection if there is none.
+    pub async fn join(&self, topic: Topic, connection: &ConnectionHandle) -> Result<Seat, JoinError> {
+        let lease = self.lease(&topic, connection).or_else(|| {
+            self.make_room(&topic);
+            self.lease(&topic, connection)
         });
         let lease = lease.ok_or(JoinError::Full)?;
-        lease.seat(&self.0.pool, self.0.deadline).await.map_err(JoinError::Call)
+        lease.seat(&self.0.pool, self.0.times.deadline).await.map_err(JoinError::Call)
     }
 
     /// Interest in the relay, taken while its entry is locked: it cannot end in between. `None` if there is no place for it.
-    fn lease(&self, params: &str) -> Option<Lease> {
-        let (lease, new) = match self.0.relays.entry(Arc::from(params)) {
+    fn lease(&self, topic: &Topic, connection: &ConnectionHandle) -> Option<Lease> {
+        let (lease, new) = match self.0.relays.entry(topic.clone()) {
             Entry::Occupied(entry) => (entry.get().relay.lease(), None),
             Entry::Vacant(entry) => {
-                let places = u32::try_from(1 + params.len() / PLACE_BYTES).ok()?;
-                let places = Arc::clone(&self.0.places).try_acquire_many_owned(places).ok()?;
-                let relay = Relay::new(Arc::clone(entry.key()));
+                let places = self.take(topic, connection)?;
+                let relay = Relay::new(topic.clone());
                 let lease = relay.lease();
                 entry.insert(Registered { relay: Arc::clone(&relay), _places: places });
                 (lease, Some(relay))
@@ -96,10 +125,19 @@ impl Hub {
         Some(lease)
     }
 
-    /// Relays that only linger give way.
-    fn make_room(&self) {
-        self.0.relays.retain(|_, registered| {
-            let wanted = registered.relay.is_wanted();
+    /// The places that the topic needs.
+    fn take(&self, topic: &Topic, connection: &ConnectionHandle) -> Option<Places> {
+        let Some(service) = &topic.service else { return Some(Places::default()) };
+        let free = Arc::clone(&self.0.free.entry(Arc::clone(service)).or_insert_with(|| Arc::new(Semaphore::new(self.0.places))));
+        let places = u32::try_from(1 + topic.params.len() / PLACE_BYTES).ok()?;
+        let of_service = free.try_acquire_many_owned(places).ok()?;
+        Some(Places { _service: Some(of_service), _connection: Some(connection.filters(places)?) })
+    }
+
+    /// Relays of the service that only linger give way.
+    fn make_room(&self, topic: &Topic) {
+        self.0.relays.retain(|other, registered| {
+            let wanted = registered.relay.is_wanted() || other.service != topic.service;
             if !wanted {
                 registered.relay.evicted.cancel();
             }
@@ -116,15 +154,15 @@ struct Running {
 
 impl Running {
     async fn run(self) {
-        let Inner { pool, relays, linger, .. } = &*self.hub.0;
-        let may_end = || relays.remove_if(&self.relay.params, |_, registered| !registered.relay.is_wanted()).is_some();
-        self.relay.run(pool, *linger, may_end).await;
+        let Inner { pool, relays, times, .. } = &*self.hub.0;
+        let may_end = || relays.remove_if(&self.relay.topic, |_, registered| !registered.relay.is_wanted()).is_some();
+        self.relay.run(pool, *times, may_end).await;
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.hub.0.relays.remove_if(&self.relay.params, |_, registered| Arc::ptr_eq(&registered.relay, &self.relay));
+        self.hub.0.relays.remove_if(&self.relay.topic, |_, registered| Arc::ptr_eq(&registered.relay, &self.relay));
         self.relay.over(CallError::Unavailable);
     }
 }

@@ -11,10 +11,11 @@ use dashmap::DashMap;
 use jsonrpsee::SubscriptionSink;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::ConnectionHandle;
+use super::hub::Topic;
 use super::member::{Early, Member, early};
 use crate::node::{CallError, Pool, StreamItem};
 
@@ -32,10 +33,18 @@ enum State {
     Over(CallError),
 }
 
+/// How long a relay waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// For its node: before clients are told that it cannot be asked, or that it was lost.
+    pub(super) deadline: Duration,
+    /// For clients, when nobody watches.
+    pub(super) linger: Duration,
+}
+
 /// See the module.
 pub(super) struct Relay {
-    /// Parameters of `eth_subscribe`.
-    pub(super) params: Arc<str>,
+    pub(super) topic: Topic,
     members: DashMap<u64, Member>,
     next: AtomicU64,
     /// How many clients watch or are about to.
@@ -47,15 +56,15 @@ pub(super) struct Relay {
 
 impl fmt::Debug for Relay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Relay").field("params", &self.params).field("members", &self.members.len()).finish_non_exhaustive()
+        f.debug_struct("Relay").field("topic", &self.topic).field("members", &self.members.len()).finish_non_exhaustive()
     }
 }
 
 impl Relay {
     /// Asks nothing of the node before [`Relay::run`].
-    pub(super) fn new(params: Arc<str>) -> Arc<Self> {
+    pub(super) fn new(topic: Topic) -> Arc<Self> {
         Arc::new(Self {
-            params,
+            topic,
             members: DashMap::new(),
             next: AtomicU64::new(0),
             wanted: watch::Sender::new(0),
@@ -76,9 +85,9 @@ impl Relay {
     }
 
     /// Relays until the node refuses, the subscription cannot be made again, or nobody wants it for as long as `linger` and
-    /// `may_end` agrees.
-    pub(super) async fn run(&self, pool: &Pool, linger: Duration, may_end: impl Fn() -> bool) {
-        let opened = match RawValue::from_string(self.params.as_ref().to_owned()) {
+    /// `may_end` agrees. When its connection is lost, the members are ended once it is live again, after `deadline` at the latest.
+    pub(super) async fn run(&self, pool: &Pool, Times { deadline, linger }: Times, may_end: impl Fn() -> bool) {
+        let opened = match RawValue::from_string(self.topic.params.as_ref().to_owned()) {
             Ok(params) => pool.subscribe(&params).await,
             Err(error) => Err(CallError::Malformed(error.to_string())),
         };
@@ -88,19 +97,27 @@ impl Relay {
         };
         self.state.send_replace(State::Live);
         let mut unwanted = pin!(self.unwanted(linger));
+        // While it is away and there may be members who were not told.
+        let mut tell = None;
         loop {
             tokio::select! {
                 item = upstream.next() => match item {
                     Some(StreamItem::Item(result)) => self.members.retain(|_, member| member.send(&result)),
                     Some(StreamItem::Lost) => {
+                        tell = Some(Instant::now() + deadline);
                         self.state.send_replace(State::Opening);
                     }
                     Some(StreamItem::Gap) => {
+                        tell = None;
                         self.end_members();
                         self.state.send_replace(State::Live);
                     }
                     None => return self.over(pool.fault().unwrap_or(CallError::Unavailable)),
                 },
+                () = at(tell) => {
+                    tell = None;
+                    self.end_members();
+                }
                 () = &mut unwanted => {
                     if may_end() {
                         return;
@@ -145,6 +162,14 @@ impl Relay {
             member.end(GAP);
             false
         });
+    }
+}
+
+/// Resolves at that time, if there is one.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }
 

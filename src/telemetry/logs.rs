@@ -13,9 +13,9 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is logged without a word from the operator, and what its `RUST_LOG` is added to: the libraries tell of every
-/// connection and request, which Sluice tells in its own words.
+/// connection and request, which Sluice tells in its own words. At `warn`, jsonrpsee logs what clients send, at any length.
 const DEFAULT: &str =
-    "info,aws=warn,h2=warn,hyper=error,jsonrpsee=warn,rustls=warn,soketto=warn,sqlx=warn,tokio_tungstenite=warn,tungstenite=warn";
+    "info,aws=warn,h2=warn,hyper=error,jsonrpsee=error,rustls=warn,soketto=warn,sqlx=warn,tokio_tungstenite=warn,tungstenite=warn";
 
 /// The targets of Sluice's own events begin with this.
 const OWN: &str = "sluice";
@@ -35,7 +35,7 @@ pub enum LogsError {
 static LEVELS: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Sends the logs of this process to stderr. `directives` are the value of `RUST_LOG`, if it is set: a level (`debug`), or levels
-/// of targets (`sluice_gateway::node=debug`); `info` without. Libraries stay at `warn` unless a directive names them, and at
+/// of targets (`sluice_gateway::node=debug`); `info` without. Libraries stay at `warn` or `error` unless a directive names them, and at
 /// `debug` at most.
 pub fn init(directives: Option<&str>) -> Result<(), LogsError> {
     let is_given = directives.is_some_and(|directives| !directives.trim().is_empty());
@@ -151,6 +151,7 @@ mod tests {
         let events = || {
             tracing::debug!(target: "sluice_gateway::rpc", "ours");
             tracing::info!(target: "hyper::proto", "theirs");
+            tracing::warn!(target: "jsonrpsee-server", "parameters of a client");
         };
         assert!(logged(false, None, events).is_empty());
         assert_eq!(logged(false, Some("debug"), events).len(), 1);

@@ -158,6 +158,10 @@ async fn lists_are_paged_and_accounts_say_what_waits() {
         ("sluice_listTransactions", json!([{ "after": next, "order": "oldest" }]), &cursor),
         ("sluice_getCursor", json!([{ "from": stranger }]), &unknown),
         ("sluice_getCursor", json!([{ "after": "start" }]), &invalid),
+        ("sluice_getTransaction", json!([B256::repeat_byte(1), 1]), &invalid),
+        ("sluice_listTransactions", json!([{}, 1]), &invalid),
+        ("sluice_getAccount", json!([accounts[0], 1]), &invalid),
+        ("sluice_getCursor", json!([{}, 1]), &invalid),
         ("sluice_sendTransaction", json!([]), &(-32601, "method_not_found".to_owned())),
     ] {
         assert_eq!(&told(ask(&client, method, params.clone()).await), expected, "{method} {params}");
@@ -284,6 +288,7 @@ async fn streams_are_filtered_ended_and_refused() {
     assert_eq!(refused(json!([])).await, invalid);
     assert_eq!(refused(json!(["blocks"])).await, (-32602, "unsupported".into()));
     assert_eq!(refused(json!(["transactions", { "hashes": [] }])).await, invalid);
+    assert_eq!(refused(json!(["transactions", {}, 1])).await, invalid);
     assert_eq!(refused(json!(["transactions", { "from": [] }])).await, invalid);
     assert_eq!(refused(json!(["transactions", { "from": "0x01" }])).await, invalid);
     assert_eq!(refused(json!(["transactions", { "from": vec![accounts[0]; 201] }])).await, invalid);

@@ -1,5 +1,6 @@
 //! Relays between a scripted node and clients of a small module.
 
+mod places;
 mod races;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::*;
 use crate::node::testing::backend::{Asked, Backend};
 use crate::node::testing::{Running, ready, soon};
 use crate::rpc::errors::RpcError;
-use crate::subscriptions::connection::ConnectionHandle;
+use crate::subscriptions::connection::{ConnectionHandle, FILTERS};
 
 /// Messages that may wait for a client of these tests.
 const QUEUE: usize = 4096;
@@ -39,6 +40,11 @@ struct Shared {
     connection: ConnectionHandle,
 }
 
+/// Places of a service that are not taken.
+fn free(hub: &Hub, service: &str) -> usize {
+    hub.0.free.get(service).map_or(hub.0.places, |free| free.available_permits())
+}
+
 /// A client's subscription.
 struct Client {
     id: Value,
@@ -51,9 +57,13 @@ impl World {
     }
 
     async fn with(places: usize, linger: Duration) -> Self {
+        Self::with_times(places, Times { deadline: Duration::from_secs(20), linger }).await
+    }
+
+    async fn with_times(places: usize, times: Times) -> Self {
         let node = Backend::start().await;
         let pool = ready(&[&node]).await;
-        let hub = Hub::with(pool.pool.clone(), Duration::from_secs(20), pool.stop.child_token(), places, linger);
+        let hub = Hub::with(pool.pool.clone(), times, pool.stop.child_token(), places);
         let connection = ConnectionHandle::new(CancellationToken::new());
         let go = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let seated = Arc::new(Semaphore::new(0));
@@ -61,7 +71,12 @@ impl World {
         let mut module = RpcModule::new(shared);
         module
             .register_subscription("eth_subscribe", "eth_subscription", "eth_unsubscribe", |params, pending, shared, _| async move {
-                let seat = match shared.hub.join(params.as_str().unwrap()).await {
+                let params = params.as_str().unwrap();
+                let topic = match SHARED.into_iter().find(|shared| *shared == params) {
+                    Some(shared) => Topic::shared(shared),
+                    None => Topic::filter(&Arc::from(if params.contains("0xother") { "other" } else { "payments" }), params),
+                };
+                let seat = match shared.hub.join(topic, &shared.connection).await {
                     Ok(seat) => seat,
                     Err(error) => {
                         pending.reject(RpcError::invalid_params(format!("{error:?}"))).await;
@@ -138,6 +153,12 @@ impl Client {
 
 const LOGS: &str = r#"["logs",{}]"#;
 const PENDING: &str = r#"["newPendingTransactions"]"#;
+const SHARED: [&str; 4] = [r#"["newHeads"]"#, r#"["syncing"]"#, PENDING, r#"["newPendingTransactions",true]"#];
+
+/// The filter of one address, and that of the other service where the name begins with `other`.
+fn filter(address: &str) -> String {
+    format!(r#"["logs",{{"address":"0x{address}"}}]"#)
+}
 
 #[tokio::test]
 async fn equal_subscriptions_share_one_upstream_subscription_byte_for_byte() {
@@ -224,7 +245,7 @@ async fn the_last_to_leave_ends_the_upstream_subscription_and_its_entry() {
     let asked = world.node.asked().await;
     assert_eq!((asked.method.as_str(), asked.params), ("eth_unsubscribe", json!(["0x5"])));
     assert!(world.hub.0.relays.is_empty());
-    assert_eq!(world.hub.0.places.available_permits(), 8);
+    assert_eq!(free(&world.hub, "payments"), 8);
     let (mut again, asked) = world.opened(LOGS, "0x6").await;
     asked.peer.notify("0x6", json!(1));
     assert_eq!(again.number().await, 1);
@@ -265,6 +286,30 @@ async fn a_gap_is_told_to_everybody_and_who_comes_meanwhile_is_answered_after_it
     soon(world.connection.ended()).await;
 }
 
+/// I7b: nobody waits for events that cannot come. The node is back later than anybody waits for.
+#[tokio::test]
+async fn while_the_node_stays_away_everybody_is_told() {
+    let deadline = Duration::from_secs(3);
+    let mut world = World::with_times(8, Times { deadline, linger: LONG }).await;
+    let (mut one, asked) = world.opened(LOGS, "0x5").await;
+    let mut two = world.subscribe(LOGS).await.unwrap();
+    asked.peer.notify("0x5", json!(1));
+    assert_eq!([one.number().await, two.number().await], [1, 1]);
+    world.node.down().await;
+    for client in [&mut one, &mut two] {
+        assert_eq!(client.params().await, json!({ "error": super::super::relay::GAP }));
+    }
+    soon(world.connection.ended()).await;
+    assert!(world.subscribe(LOGS).await.is_err(), "who comes meanwhile is told that no node can be asked");
+    world.node.up().await;
+    let again = world.node.asked().await;
+    assert_eq!(again.params, json!(["logs", {}]), "it is made again");
+    again.answer(json!("0x9"));
+    let mut late = world.subscribe(LOGS).await.unwrap();
+    again.peer.notify("0x9", json!(2));
+    assert_eq!(late.number().await, 2);
+}
+
 #[tokio::test]
 async fn a_client_that_does_not_read_is_ended_alone() {
     let mut world = World::start().await;
@@ -279,37 +324,6 @@ async fn a_client_that_does_not_read_is_ended_alone() {
     asked.peer.notify("0x5", json!(5));
     assert_eq!(reader.number().await, 5);
     soon(world.connection.ended()).await;
-}
-
-#[tokio::test]
-async fn places_are_bounded_and_who_only_lingers_gives_way() {
-    let mut world = World::with(2, LONG).await;
-    let (one, _) = world.opened(LOGS, "0x1").await;
-    let (_two, _) = world.opened(PENDING, "0x2").await;
-    let third = r#"["syncing"]"#;
-    assert_eq!(world.subscribe(third).await.err().as_deref(), Some("Full"));
-    assert!(world.subscribe(LOGS).await.is_ok(), "what is there already needs no place");
-    assert!(world.node.nothing_asked());
-    world.unsubscribe(&one).await;
-    // The other subscriber of LOGS was dropped; it is noticed by its own task.
-    let asked = loop {
-        let World { node, module, .. } = &mut world;
-        let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":{third}}}"#);
-        let answered = tokio::select! {
-            answered = module.raw_json_request(&request, QUEUE) => Err(answered.unwrap().0),
-            asked = node.asked() => Ok(asked),
-        };
-        match answered {
-            Ok(asked) => break asked,
-            Err(answer) => assert!(answer.get().contains("Full"), "{answer}"),
-        }
-        tokio::task::yield_now().await;
-    };
-    let methods = [asked.method, world.node.asked().await.method];
-    assert!(methods.contains(&"eth_unsubscribe".to_owned()) && methods.contains(&"eth_subscribe".to_owned()), "{methods:?}");
-    // A long filter takes more than one place.
-    let long = format!(r#"["logs",{{"topics":["{}"]}}]"#, "0".repeat(3 * PLACE_BYTES));
-    assert_eq!(world.subscribe(&long).await.err().as_deref(), Some("Full"));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 pub mod cursor;
 mod feed;
 pub mod filter;
+mod reads;
 mod ring;
 #[cfg(test)]
 mod tests;
@@ -15,29 +16,28 @@ use std::time::Duration;
 
 use jsonrpsee::SubscriptionSink;
 use serde_json::value::to_raw_value;
-use tokio::sync::Semaphore;
 
 use self::cursor::{EventCursor, Seal};
 use self::feed::Feeds;
 use self::filter::Filter;
+pub use self::reads::ReadError;
+use self::reads::Reads;
 use self::ring::Next;
 use self::view::EventView;
+use crate::journal::TransactionId;
 use crate::journal::history::{Answer, Bounds, History, Scope, StoredEvent};
-use crate::journal::{JournalError, TransactionId};
-use crate::subscriptions::connection::ConnectionHandle;
+use crate::subscriptions::connection::{ConnectionHandle, Turn};
 
 /// How much is held in memory.
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
-    /// What one subscriber takes in hand at a time, and one read of the journal brings.
+    /// What one connection takes in hand at a time, and one read of the journal brings.
     page: Bounds,
     /// What is kept of one scope for those who follow it live.
     kept: Bounds,
 }
 
 const SIZES: Sizes = Sizes { page: Bounds { items: 256, bytes: 256 << 10 }, kept: Bounds { items: 1024, bytes: 1 << 20 } };
-/// Reads of the journal that clients ask for, at the same time: others are left for everything else.
-const READS: usize = 2;
 /// Time before a read that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -67,9 +67,9 @@ pub enum OpenError {
     /// No transaction of the scope has this id.
     #[error("no transaction {0} of this service")]
     Unknown(TransactionId),
-    /// The journal cannot be read.
+    /// Its place cannot be found now.
     #[error("{0}")]
-    Journal(#[from] JournalError),
+    Read(#[from] ReadError),
 }
 
 /// A stream that can be served: whose, through which filter, from where on.
@@ -86,9 +86,8 @@ pub struct Stream {
 /// The lifecycle streams of all services over one journal.
 #[derive(Debug)]
 pub struct Lifecycle {
-    history: Arc<dyn History>,
+    reads: Reads,
     feeds: Arc<Feeds>,
-    turns: Semaphore,
     page: Bounds,
 }
 
@@ -100,51 +99,60 @@ impl Lifecycle {
 
     fn with_sizes(history: Arc<dyn History>, sizes: Sizes) -> Arc<Self> {
         let feeds = Arc::new(Feeds::new(Arc::clone(&history), sizes));
-        Arc::new(Self { history, feeds, turns: Semaphore::new(READS), page: sizes.page })
+        Arc::new(Self { reads: Reads::new(history), feeds, page: sizes.page })
     }
 
-    /// One read that a client asked for, when it has its turn.
-    pub async fn read<T>(&self, read: impl FnOnce(&dyn History) -> Answer<T>) -> Result<T, JournalError> {
-        let _turn = self.turns.acquire().await;
-        read(&*self.history).await
+    /// One question of a client, answered in its turn; questions of one connection one after the other.
+    pub async fn read<T>(
+        &self,
+        connection: Option<&ConnectionHandle>,
+        read: impl FnOnce(&dyn History) -> Answer<T>,
+    ) -> Result<T, ReadError> {
+        self.reads.question(connection, read).await
     }
 
     /// Finds where the stream begins. With [`After::Now`] that is behind everything that was committed before this call.
-    pub async fn open(&self, scope: Scope, filter: Filter, after: After) -> Result<Stream, OpenError> {
-        let newest = self.read(|history| history.last_event(scope.clone())).await?.map_or(0, |event| event.position);
+    pub async fn open(
+        &self,
+        scope: Scope,
+        filter: Filter,
+        after: After,
+        connection: Option<&ConnectionHandle>,
+    ) -> Result<Stream, OpenError> {
+        let newest = self.read(connection, |history| history.last_event(scope.clone())).await?.map_or(0, |event| event.position);
         let seal = Seal::of_stream(&scope, &filter);
-        let begin = self.begin_of(&scope, &filter).await?;
+        let begin = self.begin_of(&scope, &filter, connection).await?;
         let position = match after {
             After::Now => newest,
             // Nothing of the named transactions is before their first event.
             After::Start if filter.ids().is_empty() => 0,
             After::Start => begin,
-            After::Cursor(text) => self.find(&scope, seal, &text).await?,
+            After::Cursor(text) => self.find(&scope, seal, &text, connection).await?,
         };
         Ok(Stream { scope, filter, seal, position, newest })
     }
 
     /// The cursor behind everything that was committed before this call.
-    pub async fn cursor(&self, scope: Scope, filter: &Filter) -> Result<String, OpenError> {
+    pub async fn cursor(&self, scope: Scope, filter: &Filter, connection: Option<&ConnectionHandle>) -> Result<String, OpenError> {
         let seal = Seal::of_stream(&scope, filter);
-        self.begin_of(&scope, filter).await?;
-        let last = self.read(|history| history.last_event(scope)).await?;
+        self.begin_of(&scope, filter, connection).await?;
+        let last = self.read(connection, |history| history.last_event(scope)).await?;
         Ok(last.map_or_else(|| EventCursor::start(seal), |event| EventCursor::behind(seal, &event)).to_string())
     }
 
     /// The position before the first event of the transactions that the filter names; an error if one is not on record.
-    async fn begin_of(&self, scope: &Scope, filter: &Filter) -> Result<i64, OpenError> {
-        let begin = self.read(|history| history.begin_of(scope.clone(), filter.ids().to_vec())).await?;
+    async fn begin_of(&self, scope: &Scope, filter: &Filter, connection: Option<&ConnectionHandle>) -> Result<i64, OpenError> {
+        let begin = self.read(connection, |history| history.begin_of(scope.clone(), filter.ids().to_vec())).await?;
         begin.map_err(OpenError::Unknown)
     }
 
-    async fn find(&self, scope: &Scope, seal: Seal, text: &str) -> Result<i64, OpenError> {
+    async fn find(&self, scope: &Scope, seal: Seal, text: &str, connection: Option<&ConnectionHandle>) -> Result<i64, OpenError> {
         let cursor = EventCursor::parse(text).ok_or(OpenError::Garbled)?;
         if cursor.is_start() {
             return if cursor == EventCursor::start(seal) { Ok(0) } else { Err(OpenError::Foreign) };
         }
         let (address, sequence) = cursor.event();
-        let event = self.read(|history| history.event(scope.clone(), address, sequence)).await?.ok_or(OpenError::Gone)?;
+        let event = self.read(connection, |history| history.event(scope.clone(), address, sequence)).await?.ok_or(OpenError::Gone)?;
         if cursor.is_behind(seal, &event) { Ok(event.position) } else { Err(OpenError::Foreign) }
     }
 
@@ -162,7 +170,15 @@ impl Lifecycle {
         let Stream { scope, filter, seal, mut position, newest } = stream;
         let mut ring = self.feeds.follow(&scope, newest);
         loop {
-            let next = ring.borrow_and_update().after(position, self.page);
+            if !ring.borrow_and_update().reaches_beyond(position) {
+                if ring.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            // Before anything is taken, from the ring or from the journal: until then nothing is held for this client.
+            let _in_hand = client.page().await;
+            let next = ring.borrow().after(position, self.page);
             let events = match next {
                 Next::Events(events) => events,
                 Next::Behind(start) => {
@@ -172,12 +188,7 @@ impl Lifecycle {
                     }
                     page.into_iter().map(Arc::new).collect()
                 }
-                Next::Nothing => {
-                    if ring.changed().await.is_err() {
-                        return;
-                    }
-                    continue;
-                }
+                Next::Nothing => continue,
             };
             for event in events {
                 position = event.position;
@@ -191,7 +202,7 @@ impl Lifecycle {
     /// What the journal has behind the position; tried again until it can be read.
     async fn page(&self, scope: &Scope, position: i64) -> Vec<StoredEvent> {
         loop {
-            match self.read(|history| history.events(scope.clone(), position, self.page)).await {
+            match self.reads.page(|history| history.events(scope.clone(), position, self.page)).await {
                 Ok(events) => return events,
                 Err(error) => tracing::warn!(%error, "a lifecycle stream cannot be read yet"),
             }
@@ -209,6 +220,14 @@ struct Client {
 struct Gone;
 
 impl Client {
+    /// The turn of this stream to have events in hand.
+    async fn page(&self) -> Option<Turn<'_>> {
+        match &self.connection {
+            Some(connection) => connection.page().await,
+            None => None,
+        }
+    }
+
     /// Waits until the connection has room, then sends.
     async fn send(&self, event: &StoredEvent, seal: Seal) -> Result<(), Gone> {
         let told = EventView::told(event, EventCursor::behind(seal, event).to_string());

@@ -49,6 +49,11 @@ impl Ring {
         }
     }
 
+    /// Whether something follows the position.
+    pub(super) fn reaches_beyond(&self, position: i64) -> bool {
+        position < self.end()
+    }
+
     /// What follows the position, within the bounds.
     pub(super) fn after(&self, position: i64, bounds: Bounds) -> Next {
         if position < self.start {

@@ -2,6 +2,7 @@
 
 mod cursors;
 mod rings;
+mod shares;
 mod streams;
 
 use std::sync::Arc;

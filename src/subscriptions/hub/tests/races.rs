@@ -111,7 +111,7 @@ async fn joins_and_leaves_in_any_order_leave_nothing_behind() {
         }
     })
     .await;
-    assert_eq!(hub.0.places.available_permits(), 3);
+    assert_eq!(free(&hub, "payments"), 3);
     assert!(!script.is_finished());
     script.abort();
 }

@@ -41,7 +41,7 @@ impl Running {
                     "start" => After::Start,
                     cursor => After::Cursor(cursor.to_owned()),
                 };
-                let stream = lifecycle.open(scope(), filter.clone(), after).await.unwrap();
+                let stream = lifecycle.open(scope(), filter.clone(), after, None).await.unwrap();
                 let Ok(sink) = pending.accept().await else { return };
                 lifecycle.serve(stream, sink, None).await;
             })
@@ -107,7 +107,7 @@ proptest! {
             let start = || Running::start(&path, filter.clone(), page, kept);
             let mut running = start();
             let mut stream = running.subscribe("now").await;
-            let mut cursor = running.lifecycle.cursor(scope(), &filter).await.unwrap();
+            let mut cursor = running.lifecycle.cursor(scope(), &filter, None).await.unwrap();
             let (mut expected, mut received, mut number) = (Vec::new(), Vec::new(), 0);
             for step in steps.into_iter().chain([Step::Read(usize::MAX)]) {
                 match step {
@@ -170,7 +170,7 @@ async fn the_ids_of_a_filter_must_be_on_record() {
     let Record::Attempt { attempt, .. } = &records[0] else { panic!("the first record is the attempt") };
     let (id, unknown) = (attempt.transaction, TransactionId::new());
     running.journal.commit(records).await.unwrap();
-    let open = |ids: Vec<TransactionId>| running.lifecycle.open(scope(), Filter::new(vec![], ids), After::Start);
+    let open = |ids: Vec<TransactionId>| running.lifecycle.open(scope(), Filter::new(vec![], ids), After::Start, None);
     assert!(open(vec![id]).await.is_ok());
     assert!(matches!(open(vec![id, unknown]).await, Err(OpenError::Unknown(named)) if named == unknown));
 }
@@ -179,11 +179,11 @@ async fn the_ids_of_a_filter_must_be_on_record() {
 async fn a_cursor_of_another_stream_or_of_a_chain_that_was_forgotten_is_told() {
     let directory = TempDir::new().unwrap();
     let running = Running::start(&directory.path().join("sluice.db"), Filter::default(), 256, 1024);
-    let empty = running.lifecycle.cursor(scope(), &Filter::default()).await.unwrap();
+    let empty = running.lifecycle.cursor(scope(), &Filter::default(), None).await.unwrap();
     running.journal.commit(life(0, account(1), "payments")).await.unwrap();
     running.journal.commit(life(1, account(2), "other")).await.unwrap();
-    let cursor = running.lifecycle.cursor(scope(), &Filter::default()).await.unwrap();
-    let open = |scope: Scope, filter: Filter, cursor: &str| running.lifecycle.open(scope, filter, After::Cursor(cursor.to_owned()));
+    let cursor = running.lifecycle.cursor(scope(), &Filter::default(), None).await.unwrap();
+    let open = |scope: Scope, filter: Filter, cursor: &str| running.lifecycle.open(scope, filter, After::Cursor(cursor.to_owned()), None);
     assert!(open(scope(), Filter::default(), &cursor).await.is_ok());
     let narrow = Filter::new(vec![account(1).address], vec![]);
     assert!(matches!(open(scope(), narrow.clone(), &cursor).await, Err(OpenError::Foreign)));
@@ -196,7 +196,7 @@ async fn a_cursor_of_another_stream_or_of_a_chain_that_was_forgotten_is_told() {
     assert!(open(scope(), Filter::default(), &empty).await.is_ok(), "before the first event is before the first event of the new life");
     // The same transaction again, in the new life: same account, same number, another time.
     running.journal.commit(life(0, account(1), "payments")).await.unwrap();
-    let again = running.lifecycle.cursor(scope(), &Filter::default()).await.unwrap();
+    let again = running.lifecycle.cursor(scope(), &Filter::default(), None).await.unwrap();
     assert!(again == cursor || matches!(open(scope(), Filter::default(), &cursor).await, Err(OpenError::Foreign)));
 }
 
