@@ -18,7 +18,7 @@ use super::pass_through::call_error;
 use super::refusals::{invalid_argument, missing_argument};
 use super::service::{Service, current, principal};
 use crate::subscriptions::connection::ConnectionHandle;
-use crate::subscriptions::hub::{JoinError, Topic};
+use crate::subscriptions::hub::{JoinError, Subject};
 use crate::subscriptions::receipts::{MAX_HASHES, Wanted};
 use crate::telemetry::metrics::SubscriptionMeter;
 
@@ -165,11 +165,11 @@ async fn serve(
     match kind {
         Kind::Relayed { name, params } => {
             // What is not spelled here is of the client's own choice.
-            let topic = match params {
-                Cow::Borrowed(params) => Topic::shared(params),
-                Cow::Owned(params) => Topic::filter(&service.name, &params),
+            let subject = match params {
+                Cow::Borrowed(params) => Subject::shared(params),
+                Cow::Owned(params) => Subject::filter(&service.name, &params),
             };
-            let seat = match service.hub.join(topic, &connection).await {
+            let seat = match service.hub.join(subject, &connection).await {
                 Ok(seat) => seat,
                 Err(error) => {
                     pending.reject(no_seat(error)).await;

@@ -1,7 +1,8 @@
-//! The relays of one environment: one upstream subscription for each kind, and for each distinct filter of a service, however many
-//! clients watch. Filters are what a client can make many of, so each service has places of its own for them.
+//! The relays of one environment: one upstream subscription for each distinct kind and filter, however many clients watch. Filters are
+//! what a client can make many of, so each service has places of its own for those that it is the first to want.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,16 +22,30 @@ const PLACES: usize = 1024;
 /// Bytes of parameters for which a relay takes one place; a longer one takes as many as it needs.
 const PLACE_BYTES: usize = 16 * 1024;
 
-/// What is subscribed to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Topic {
+/// What is subscribed to. The parameters alone tell one from another: services share what they have in common.
+#[derive(Debug, Clone)]
+pub struct Subject {
     /// Parameters of `eth_subscribe`, in one spelling for all that mean the same.
     pub(super) params: Arc<str>,
-    /// Whose filter it is, where it is one.
+    /// Who wants it, if it is a filter: its places are taken if there is no relay yet.
     service: Option<Arc<str>>,
 }
 
-impl Topic {
+impl PartialEq for Subject {
+    fn eq(&self, other: &Self) -> bool {
+        self.params == other.params
+    }
+}
+
+impl Eq for Subject {}
+
+impl Hash for Subject {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.params.hash(state);
+    }
+}
+
+impl Subject {
     /// One of the few that all services share. They need no place: nobody can make more of them.
     pub fn shared(params: &'static str) -> Self {
         Self { params: Arc::from(params), service: None }
@@ -57,7 +72,7 @@ pub struct Hub(Arc<Inner>);
 
 struct Inner {
     pool: Pool,
-    relays: DashMap<Topic, Registered>,
+    relays: DashMap<Subject, Registered>,
     /// Places that are not taken, by service.
     free: DashMap<Arc<str>, Arc<Semaphore>>,
     /// Places of a service.
@@ -95,23 +110,23 @@ impl Hub {
         Self(Arc::new(Inner { pool, relays: DashMap::new(), free: DashMap::new(), places, times, stop }))
     }
 
-    /// A seat at the upstream subscription to the topic, which is made for this connection if there is none.
-    pub async fn join(&self, topic: Topic, connection: &ConnectionHandle) -> Result<Seat, JoinError> {
-        let lease = self.lease(&topic, connection).or_else(|| {
-            self.make_room(&topic);
-            self.lease(&topic, connection)
+    /// A seat at the upstream subscription to the subject, which is made for this connection if there is none.
+    pub async fn join(&self, subject: Subject, connection: &ConnectionHandle) -> Result<Seat, JoinError> {
+        let lease = self.lease(&subject, connection).or_else(|| {
+            self.make_room(&subject);
+            self.lease(&subject, connection)
         });
         let lease = lease.ok_or(JoinError::Full)?;
         lease.seat(&self.0.pool, self.0.times.deadline).await.map_err(JoinError::Call)
     }
 
     /// Interest in the relay, taken while its entry is locked: it cannot end in between. `None` if there is no place for it.
-    fn lease(&self, topic: &Topic, connection: &ConnectionHandle) -> Option<Lease> {
-        let (lease, new) = match self.0.relays.entry(topic.clone()) {
+    fn lease(&self, subject: &Subject, connection: &ConnectionHandle) -> Option<Lease> {
+        let (lease, new) = match self.0.relays.entry(subject.clone()) {
             Entry::Occupied(entry) => (entry.get().relay.lease(), None),
             Entry::Vacant(entry) => {
-                let places = self.take(topic, connection)?;
-                let relay = Relay::new(topic.clone());
+                let places = self.take(subject, connection)?;
+                let relay = Relay::new(subject.clone());
                 let lease = relay.lease();
                 entry.insert(Registered { relay: Arc::clone(&relay), _places: places });
                 (lease, Some(relay))
@@ -125,19 +140,19 @@ impl Hub {
         Some(lease)
     }
 
-    /// The places that the topic needs.
-    fn take(&self, topic: &Topic, connection: &ConnectionHandle) -> Option<Places> {
-        let Some(service) = &topic.service else { return Some(Places::default()) };
+    /// The places that the subject needs.
+    fn take(&self, subject: &Subject, connection: &ConnectionHandle) -> Option<Places> {
+        let Some(service) = &subject.service else { return Some(Places::default()) };
         let free = Arc::clone(&self.0.free.entry(Arc::clone(service)).or_insert_with(|| Arc::new(Semaphore::new(self.0.places))));
-        let places = u32::try_from(1 + topic.params.len() / PLACE_BYTES).ok()?;
+        let places = u32::try_from(1 + subject.params.len() / PLACE_BYTES).ok()?;
         let of_service = free.try_acquire_many_owned(places).ok()?;
         Some(Places { _service: Some(of_service), _connection: Some(connection.filters(places)?) })
     }
 
-    /// Relays of the service that only linger give way.
-    fn make_room(&self, topic: &Topic) {
+    /// Relays that were made for the service and only linger give way.
+    fn make_room(&self, subject: &Subject) {
         self.0.relays.retain(|other, registered| {
-            let wanted = registered.relay.is_wanted() || other.service != topic.service;
+            let wanted = registered.relay.is_wanted() || other.service != subject.service;
             if !wanted {
                 registered.relay.evicted.cancel();
             }
@@ -155,14 +170,14 @@ struct Running {
 impl Running {
     async fn run(self) {
         let Inner { pool, relays, times, .. } = &*self.hub.0;
-        let may_end = || relays.remove_if(&self.relay.topic, |_, registered| !registered.relay.is_wanted()).is_some();
+        let may_end = || relays.remove_if(&self.relay.subject, |_, registered| !registered.relay.is_wanted()).is_some();
         self.relay.run(pool, *times, may_end).await;
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.hub.0.relays.remove_if(&self.relay.topic, |_, registered| Arc::ptr_eq(&registered.relay, &self.relay));
+        self.hub.0.relays.remove_if(&self.relay.subject, |_, registered| Arc::ptr_eq(&registered.relay, &self.relay));
         self.relay.over(CallError::Unavailable);
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::ConnectionHandle;
-use super::hub::Topic;
+use super::hub::Subject;
 use super::member::{Early, Member, early};
 use crate::node::{CallError, Pool, StreamItem};
 
@@ -44,7 +44,7 @@ pub(super) struct Times {
 
 /// See the module.
 pub(super) struct Relay {
-    pub(super) topic: Topic,
+    pub(super) subject: Subject,
     members: DashMap<u64, Member>,
     next: AtomicU64,
     /// How many clients watch or are about to.
@@ -56,15 +56,15 @@ pub(super) struct Relay {
 
 impl fmt::Debug for Relay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Relay").field("topic", &self.topic).field("members", &self.members.len()).finish_non_exhaustive()
+        f.debug_struct("Relay").field("subject", &self.subject).field("members", &self.members.len()).finish_non_exhaustive()
     }
 }
 
 impl Relay {
     /// Asks nothing of the node before [`Relay::run`].
-    pub(super) fn new(topic: Topic) -> Arc<Self> {
+    pub(super) fn new(subject: Subject) -> Arc<Self> {
         Arc::new(Self {
-            topic,
+            subject,
             members: DashMap::new(),
             next: AtomicU64::new(0),
             wanted: watch::Sender::new(0),
@@ -87,7 +87,7 @@ impl Relay {
     /// Relays until the node refuses, the subscription cannot be made again, or nobody wants it for as long as `linger` and
     /// `may_end` agrees. When its connection is lost, the members are ended once it is live again, after `deadline` at the latest.
     pub(super) async fn run(&self, pool: &Pool, Times { deadline, linger }: Times, may_end: impl Fn() -> bool) {
-        let opened = match RawValue::from_string(self.topic.params.as_ref().to_owned()) {
+        let opened = match RawValue::from_string(self.subject.params.as_ref().to_owned()) {
             Ok(params) => pool.subscribe(&params).await,
             Err(error) => Err(CallError::Malformed(error.to_string())),
         };

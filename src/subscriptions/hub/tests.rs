@@ -72,11 +72,11 @@ impl World {
         module
             .register_subscription("eth_subscribe", "eth_subscription", "eth_unsubscribe", |params, pending, shared, _| async move {
                 let params = params.as_str().unwrap();
-                let topic = match SHARED.into_iter().find(|shared| *shared == params) {
-                    Some(shared) => Topic::shared(shared),
-                    None => Topic::filter(&Arc::from(if params.contains("0xother") { "other" } else { "payments" }), params),
+                let subject = match SHARED.into_iter().find(|shared| *shared == params) {
+                    Some(shared) => Subject::shared(shared),
+                    None => Subject::filter(&Arc::from(if params.contains("0xother") { "other" } else { "payments" }), params),
                 };
-                let seat = match shared.hub.join(topic, &shared.connection).await {
+                let seat = match shared.hub.join(subject, &shared.connection).await {
                     Ok(seat) => seat,
                     Err(error) => {
                         pending.reject(RpcError::invalid_params(format!("{error:?}"))).await;

@@ -52,6 +52,11 @@ async fn a_service_and_a_connection_have_places_of_their_own() {
     assert_eq!(world.subscribe(&filter("other3")).await.err().as_deref(), Some("Full"));
     assert_eq!((free(&world.hub, "payments"), free(&world.hub, "other")), (0, 0));
 
+    // What two services have in common is one relay, and takes the places of the one that wanted it first.
+    let shared = Subject::filter(&Arc::from("other"), &filter("1"));
+    assert!(world.hub.lease(&shared, &world.connection).is_some());
+    assert_eq!(free(&world.hub, "other"), 0);
+
     // One connection leaves half of its service's places to others.
     let mut world = World::with(PLACES, LONG).await;
     let mut open = Vec::new();
@@ -62,7 +67,7 @@ async fn a_service_and_a_connection_have_places_of_their_own() {
     assert_eq!(world.subscribe(LOGS).await.err().as_deref(), Some("Full"));
     assert_eq!(free(&world.hub, "payments"), PLACES - FILTERS);
     assert!(world.subscribe(&large(0)).await.is_ok(), "what is there already needs no place");
-    let topic = Topic::filter(&Arc::from("payments"), LOGS);
+    let subject = Subject::filter(&Arc::from("payments"), LOGS);
     let another = ConnectionHandle::new(CancellationToken::new());
-    assert!(world.hub.lease(&topic, &another).is_some());
+    assert!(world.hub.lease(&subject, &another).is_some());
 }
