@@ -169,6 +169,8 @@ impl Task {
         for (nonce, above) in ties {
             nonces.tie(nonce, above);
         }
+        // Until its code is read: what was sent before a restart is not sent again faster than nodes keep it.
+        nonces.set_delegated(true);
         let mut task = Self {
             account,
             nonces,
