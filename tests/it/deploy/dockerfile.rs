@@ -31,9 +31,7 @@ fn the_dockerfile_has_no_warning_and_pins_both_images() {
     assert_eq!(texts(&recipe["warnings"]), [""; 0]);
     let stages = recipe["stages"].as_array().unwrap();
     let bases: Vec<&str> = stages.iter().map(|stage| stage["base"].as_str().unwrap()).collect();
-    assert_eq!(bases, ["${RUST_IMAGE}", "${BASE_IMAGE}"]);
-    let image = |name: &str| recipe["arguments"][name].as_str().unwrap();
-    let (rust, base) = (image("RUST_IMAGE"), image("BASE_IMAGE"));
+    let [rust, base] = bases[..] else { panic!("a stage that builds and one that runs: {bases:?}") };
     assert!(RELEASES.iter().any(|(one, other)| rust.ends_with(one) && base.contains(other)), "{rust} and {base} are of one release");
     // At least the oldest compiler that the crate allows, to the third number.
     let version = |text: &str| text.split('.').map(|number| number.parse::<u32>().unwrap()).collect::<Vec<_>>();

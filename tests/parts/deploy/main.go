@@ -58,9 +58,8 @@ type stage struct {
 }
 
 type recipe struct {
-	Arguments map[string]*string `json:"arguments"`
-	Stages    []stage            `json:"stages"`
-	Warnings  []string           `json:"warnings"`
+	Stages   []stage  `json:"stages"`
+	Warnings []string `json:"warnings"`
 }
 
 func dockerfile(path string) (any, error) {
@@ -73,21 +72,16 @@ func dockerfile(path string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := recipe{Arguments: map[string]*string{}, Warnings: []string{}}
+	found := recipe{Warnings: []string{}}
 	for _, warning := range parsed.Warnings {
 		found.Warnings = append(found.Warnings, warning.Short)
 	}
 	warn := func(rule, _, _, message string, _ []parser.Range) {
 		found.Warnings = append(found.Warnings, rule+": "+message)
 	}
-	stages, arguments, err := instructions.Parse(parsed.AST, linter.New(&linter.Config{Warn: warn}))
+	stages, _, err := instructions.Parse(parsed.AST, linter.New(&linter.Config{Warn: warn}))
 	if err != nil {
 		return nil, err
-	}
-	for _, argument := range arguments {
-		for _, pair := range argument.Args {
-			found.Arguments[pair.Key] = pair.Value
-		}
 	}
 	for _, parsed := range stages {
 		one := stage{Name: parsed.Name, Base: parsed.BaseName}
