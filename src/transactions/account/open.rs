@@ -141,14 +141,18 @@ fn authorised(stored: &StoredAttempt, account: Account) -> impl Iterator<Item = 
 impl Task {
     fn new(chain: Arc<Chain>, stored: StoredAccount, floor: Option<u64>, unfinished: Vec<StoredAttempt>) -> Self {
         let account = stored.account;
-        let (unfinished, holders): (Vec<_>, Vec<_>) = unfinished.into_iter().partition(|stored| stored.attempt.account == account);
+        let (unfinished, mut holders): (Vec<_>, Vec<_>) = unfinished.into_iter().partition(|stored| stored.attempt.account == account);
         let current = unfinished.iter().filter(|attempt| attempt.current && !attempt.state.is_final());
         let mut slots: BTreeMap<u64, SlotState> = current.map(|attempt| (attempt.attempt.nonce, slot_state(attempt))).collect();
         let mut current = BTreeMap::new();
         let mut ties = Vec::new();
         let mut lent = BTreeMap::new();
+        // A slot may have been lent before, to a payload that was refused: the newest holder has it. A transaction gets its id once the
+        // loan is out, so ids are in the order of loans.
+        holders.sort_by_key(|stored| stored.attempt.transaction);
         for stored in &holders {
-            for nonce in authorised(stored, account).filter(|nonce| !slots.contains_key(nonce)).collect::<Vec<_>>() {
+            let is_free = |nonce: &u64| matches!(slots.get(nonce), None | Some(SlotState::Lent));
+            for nonce in authorised(stored, account).filter(is_free).collect::<Vec<_>>() {
                 // Whether the chain has used it already is asked before anything is done about it.
                 slots.insert(nonce, SlotState::Lent);
                 current.insert(nonce, stored.attempt.hash);

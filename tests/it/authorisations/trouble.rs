@@ -10,12 +10,20 @@ use crate::support::parts::{Part, have};
 async fn a_refused_authorisation_can_be_sent_again_by_an_authority_without_funds() {
     let Some(pair) = Pair::start("a_refused_authorisation_can_be_sent_again_by_an_authority_without_funds").await else { return };
     pair.world.anvil.fund(pair.authority, 0).await;
-    let gateway = pair.gateway().await;
+    let mut gateway = pair.gateway().await;
     let client = gateway.connect().await;
     let little = json!([{ "from": pair.sponsor, "to": pair.sponsor, "gas": "0x4e20", "authorizationList": [authorised(0)] }]);
     assert_eq!(told(send(&client, little).await).0, "refused");
     pair.mine(1).await;
+    pair.automine(false).await;
     let hash = eventually("the slot to be lent again", || async { send(&client, pair.sponsored(0)).await.ok() }).await;
+    // After a restart the slot is the newer payload's, not the refused one's.
+    gateway.process.kill();
+    let gateway = pair.gateway().await;
+    let client = gateway.connect().await;
+    assert_eq!(pending(&client, pair.authority).await, 1);
+    pair.automine(true).await;
+    pair.mine(1).await;
     pair.world.mined(hash).await;
     eventually("the nonce to be used", || async { (pair.chain_nonce(pair.authority).await == 1).then_some(()) }).await;
     assert_eq!(pair.nonces(pair.sponsor).await, [0], "the refused bytes are never sent again");
