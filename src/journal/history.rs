@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use super::{Account, AttemptState, BlockRef, JournalError, Kind, TransactionId};
+use super::{Account, AttemptState, BlockRef, JournalError, Kind, Pauses, TransactionId};
 
 /// The detail of an inclusion whose execution failed.
 pub const REVERTED: &str = "reverted";
@@ -147,8 +147,8 @@ pub struct AccountRecord {
     pub floor: u64,
     /// The nonce after every slot on record.
     pub next_nonce: u64,
-    /// Why it is paused, if it is.
-    pub paused: Option<String>,
+    /// Why it is stopped, if it is.
+    pub pauses: Pauses,
     /// Slots that are not final, lowest nonce first; a bounded number of them.
     pub open: Vec<OpenSlot>,
     /// How many slots are not final, by the state of their payload, in the order of [`AttemptState::ALL`].

@@ -38,7 +38,7 @@ pub fn json(summary: &[AccountSummary], keys: usize, chains: &[ChainPin]) -> Val
                 "chainId": summary.account.account.chain_id,
                 "address": summary.account.account.address.to_checksum(None),
                 "nextNonce": summary.account.next_nonce,
-                "paused": summary.account.paused,
+                "paused": summary.account.pauses.words(),
                 "attempts": attempts,
             })
         })
@@ -58,7 +58,7 @@ fn table(summary: &[AccountSummary]) -> Vec<String> {
             line.account.account.address.to_checksum(None),
             line.account.next_nonce.to_string(),
             // A reason may have come from outside: one line, no control characters.
-            line.account.paused.as_deref().map_or_else(|| "no".to_owned(), one_line),
+            line.account.pauses.words().as_deref().map_or_else(|| "no".to_owned(), one_line),
         ];
         row.extend(states.iter().map(|state| count(line, *state).to_string()));
         rows.push(row);
@@ -87,14 +87,20 @@ mod tests {
     use alloy_primitives::{Address, B256};
 
     use super::*;
-    use crate::journal::{Account, StoredAccount};
+    use crate::journal::{Account, PauseBy, Pauses, StoredAccount};
+
+    fn pauses(reason: Option<&str>) -> Pauses {
+        let mut pauses = Pauses::default();
+        pauses.set(PauseBy::Filler, reason.map(str::to_owned));
+        pauses
+    }
 
     fn summary() -> Vec<AccountSummary> {
         let account = |byte, next_nonce, paused: Option<&str>, attempts| AccountSummary {
             account: StoredAccount {
                 account: Account { chain_id: 31337, address: Address::repeat_byte(byte) },
                 next_nonce,
-                paused: paused.map(str::to_owned),
+                pauses: pauses(paused),
             },
             attempts,
         };

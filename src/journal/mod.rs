@@ -5,6 +5,7 @@ pub mod inspect;
 pub mod keys_only;
 pub mod sqlite;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -68,6 +69,80 @@ impl Kind {
             Self::Raw => "raw",
             Self::Filler => "filler",
         }
+    }
+}
+
+/// What an attempt pays for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// What the transaction asked for.
+    #[default]
+    Request,
+    /// Nothing: a payment of nothing to oneself, so that the transaction's other attempts are never mined.
+    Cancel,
+}
+
+impl Purpose {
+    /// The word in the journal and in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Cancel => "cancel",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Request, Self::Cancel].into_iter().find(|purpose| purpose.as_str() == word)
+    }
+}
+
+/// Who stopped an account. Each has a reason of its own on record, and each goes on by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PauseBy {
+    /// An operator: `sluice account pause`.
+    Operator,
+    /// A refused filler.
+    Filler,
+    /// A restored journal: nothing is sent until the chain has settled.
+    Reconcile,
+}
+
+impl PauseBy {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Operator, Self::Filler, Self::Reconcile];
+
+    /// The word in answers and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Filler => "filler",
+            Self::Reconcile => "reconcile",
+        }
+    }
+}
+
+/// Why an account is stopped, by who stopped it; it goes on when nobody has a reason any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pauses(BTreeMap<PauseBy, String>);
+
+impl Pauses {
+    /// Sets a reason, or takes it away.
+    pub fn set(&mut self, by: PauseBy, reason: Option<String>) {
+        match reason {
+            Some(reason) => drop(self.0.insert(by, reason)),
+            None => drop(self.0.remove(&by)),
+        }
+    }
+
+    /// The reason of one of them.
+    pub fn by(&self, by: PauseBy) -> Option<&str> {
+        self.0.get(&by).map(String::as_str)
+    }
+
+    /// Every reason, the operator's first; `None` if there is none.
+    pub fn words(&self) -> Option<String> {
+        (!self.0.is_empty()).then(|| self.0.values().map(String::as_str).collect::<Vec<_>>().join("; "))
     }
 }
 
@@ -148,6 +223,8 @@ pub struct Attempt {
     pub principal: Arc<str>,
     /// The client's request as JSON; `{}` for a filler.
     pub request: Arc<str>,
+    /// What it pays for.
+    pub purpose: Purpose,
     /// Transaction hash.
     pub hash: B256,
     /// Signed bytes (EIP-2718). In no log, error or metric (I10).
@@ -180,8 +257,8 @@ pub struct StoredAccount {
     pub account: Account,
     /// The nonce after every slot on record: max(floor, highest slot + 1).
     pub next_nonce: u64,
-    /// Why the account is paused, if it is.
-    pub paused: Option<String>,
+    /// Why the account is stopped, if it is.
+    pub pauses: Pauses,
 }
 
 /// One durable fact. Those of one `commit` become durable together or not at all.
@@ -229,10 +306,12 @@ pub enum Record {
         /// Which slot.
         nonce: u64,
     },
-    /// The account stops or (with `None`) goes on.
+    /// The account stops or (with `None`) goes on, as far as this one is concerned.
     Pause {
         /// Which account.
         account: Account,
+        /// Who says so.
+        by: PauseBy,
         /// Why.
         reason: Option<String>,
     },

@@ -25,6 +25,7 @@ use crate::node::CallError;
 use crate::node::Pool;
 use crate::signing::Key;
 use crate::signing::Scheduler;
+use crate::telemetry::clock;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::waited::Waited;
 
@@ -249,7 +250,7 @@ impl Chain {
         }
         let (sender, answer) = oneshot::channel();
         let committed = Arc::new(OnceLock::new());
-        let queued = Instant::now();
+        let queued = clock::now();
         let waited = Waited::new(queued);
         let reply = submission::Reply { sender, committed: Arc::clone(&committed), waited: waited.clone(), token: self.requests.token() };
         let submission = submission::Submission {

@@ -21,6 +21,7 @@ use self::line::{Line, Link};
 use crate::journal::BlockRef;
 use crate::node::Pool;
 use crate::node::{CallError, Head};
+use crate::telemetry::clock;
 
 /// Whose attempt a hash is.
 #[derive(Debug, Clone)]
@@ -242,7 +243,7 @@ impl Task {
                         Ok(()) => false,
                         Err(error) => {
                             tracing::debug!(%error, number = head.number, "the head cannot be followed yet");
-                            self.again_at = Some(Instant::now() + RETRY);
+                            self.again_at = Some(clock::now() + RETRY);
                             true
                         }
                     };
@@ -250,7 +251,7 @@ impl Task {
             }
             self.start_look_ups();
             self.tell_found();
-            let again = self.again_at.unwrap_or_else(Instant::now);
+            let again = self.again_at.unwrap_or_else(clock::now);
             tokio::select! {
                 biased;
                 command = inbox.recv() => match command {
@@ -492,7 +493,7 @@ impl Task {
 
     fn look_up_again(&mut self, hash: B256) {
         self.to_look_up.push_back(hash);
-        self.again_at = Some(self.again_at.unwrap_or_else(|| Instant::now() + RETRY));
+        self.again_at = Some(self.again_at.unwrap_or_else(|| clock::now() + RETRY));
     }
 
     fn observed(&mut self, hash: B256, receipt: Option<&Receipt>) {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use alloy_primitives::{Address, B256, U256};
 use rusqlite::types::Type;
 
-use crate::journal::{AttemptState, BlockRef, JournalError, Kind};
+use crate::journal::{AttemptState, BlockRef, JournalError, Kind, PauseBy, Pauses, Purpose};
 
 /// SQLite's integers are signed: chain ids, nonces and block numbers beyond 2^63 - 1 are refused, never wrapped.
 pub(super) fn integer(what: &str, value: u64) -> Result<i64, JournalError> {
@@ -60,6 +60,29 @@ pub(super) fn get_kind(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Resul
         .into_iter()
         .find(|kind| kind.as_str() == word)
         .ok_or_else(|| unreadable(column, word))
+}
+
+pub(super) fn get_purpose(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Purpose> {
+    let word: String = row.get(column)?;
+    Purpose::parse(&word).ok_or_else(|| unreadable(column, word))
+}
+
+/// The column of an account that holds the reason.
+pub(super) fn pause_column(by: PauseBy) -> &'static str {
+    match by {
+        PauseBy::Operator => "paused",
+        PauseBy::Filler => "filler",
+        PauseBy::Reconcile => "reconcile",
+    }
+}
+
+/// The columns `paused`, `filler` and `reconcile`.
+pub(super) fn get_pauses(row: &rusqlite::Row<'_>) -> rusqlite::Result<Pauses> {
+    let mut pauses = Pauses::default();
+    for by in PauseBy::ALL {
+        pauses.set(by, row.get(pause_column(by))?);
+    }
+    Ok(pauses)
 }
 
 /// The columns `block_number` and `block_hash`.

@@ -7,20 +7,20 @@ use alloy_primitives::{Address, B256};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use uuid::Uuid;
 
-use super::codec::{get_address, get_amount, get_block, get_hash, get_kind, get_state, get_u64, time};
+use super::codec::{get_address, get_amount, get_block, get_hash, get_kind, get_pauses, get_purpose, get_state, get_u64, time};
 use super::pool::ReadFault;
 use crate::journal::{Account, AccountSummary, Attempt, AttemptState, ChainPin, StoredAccount, StoredAttempt, StoredKey, TransactionId};
 
 type Answer<T> = Result<T, ReadFault>;
 
 /// The columns of an account, with the nonce after every slot on record.
-const ACCOUNT: &str = "SELECT c.chain_id, c.address, c.paused, max(c.floor, coalesce(
+const ACCOUNT: &str = "SELECT c.chain_id, c.address, c.paused, c.filler, c.reconcile, max(c.floor, coalesce(
     (SELECT max(s.nonce) + 1 FROM slots s WHERE s.chain_id = c.chain_id AND s.address = c.address), 0)) AS next_nonce
     FROM accounts c";
 
 /// The columns of an attempt `a` and its transaction `t`.
 const ATTEMPT: &str = "a.position, a.chain_id, a.hash, a.address, a.nonce, a.transaction_id, a.raw, a.cost, a.hold_until, a.state,
-    a.block_number, a.block_hash, t.service, t.principal, t.kind, t.request";
+    a.purpose, a.block_number, a.block_hash, t.service, t.principal, t.kind, t.request";
 
 fn chain(chain_id: u64) -> Option<i64> {
     i64::try_from(chain_id).ok()
@@ -30,7 +30,7 @@ fn stored_account(row: &Row<'_>) -> rusqlite::Result<StoredAccount> {
     Ok(StoredAccount {
         account: Account { chain_id: get_u64(row, "chain_id")?, address: get_address(row, "address")? },
         next_nonce: get_u64(row, "next_nonce")?,
-        paused: row.get("paused")?,
+        pauses: get_pauses(row)?,
     })
 }
 
@@ -142,6 +142,7 @@ fn stored_attempt(row: &Row<'_>) -> rusqlite::Result<StoredAttempt> {
             service: text("service")?,
             principal: text("principal")?,
             request: text("request")?,
+            purpose: get_purpose(row, "purpose")?,
             hash: get_hash(row, "hash")?,
             raw: row.get::<_, Vec<u8>>("raw")?.into(),
             cost: get_amount(row, "cost")?,

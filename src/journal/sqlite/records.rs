@@ -6,7 +6,7 @@ use alloy_primitives::{Address, B256};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use serde_json::value::RawValue;
 
-use super::codec::{get_address, get_hash, get_kind, get_state, get_u64, integer, millis, slot_nonce};
+use super::codec::{get_address, get_hash, get_kind, get_state, get_u64, integer, millis, pause_column, slot_nonce};
 use super::states::{self, Because};
 use crate::journal::history::MAX_RECEIPT;
 use crate::journal::{Account, Attempt, AttemptState, JournalError, Record, TransactionId};
@@ -76,13 +76,11 @@ pub(super) fn apply(connection: &Connection, record: Record) -> Result<Option<i6
                 .execute(params![account.chain_id, account.address.as_slice(), nonce])?;
             Ok(None)
         }
-        Record::Pause { account, reason } => {
+        Record::Pause { account, by, reason } => {
             let account = Row::new(account)?;
+            ensure_account(connection, account)?;
             connection
-                .prepare_cached(
-                    "INSERT INTO accounts (chain_id, address, paused) VALUES (?1, ?2, ?3)
-                     ON CONFLICT DO UPDATE SET paused = excluded.paused",
-                )?
+                .prepare_cached(&format!("UPDATE accounts SET {} = ?3 WHERE chain_id = ?1 AND address = ?2", pause_column(by)))?
                 .execute(params![account.chain_id, account.address.as_slice(), reason])?;
             Ok(None)
         }
@@ -143,8 +141,8 @@ fn insert_attempt(
         connection
             .prepare_cached(
                 "INSERT INTO attempts
-                 (position, chain_id, hash, address, nonce, transaction_id, raw, cost, hold_until, replaces, state)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                 (position, chain_id, hash, address, nonce, transaction_id, raw, cost, hold_until, replaces, state, purpose)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?
             .execute(params![
                 position,
@@ -157,7 +155,8 @@ fn insert_attempt(
                 attempt.cost.to_be_bytes::<32>(),
                 hold_until,
                 replaces_column,
-                state.as_str()
+                state.as_str(),
+                attempt.purpose.as_str()
             ])?;
     }
     takes_over.extend(replaces);

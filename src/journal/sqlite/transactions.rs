@@ -4,7 +4,7 @@ use alloy_primitives::{Address, B256};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::codec::{get_address, get_block, get_hash, get_kind, get_state, get_u64, time};
+use super::codec::{get_address, get_block, get_hash, get_kind, get_pauses, get_state, get_u64, time};
 use super::events::{self, get_receipt, owner};
 use super::pool::ReadFault;
 use crate::journal::history::{AccountRecord, Life, ListPage, ListQuery, Name, OpenSlot, Scope, StoredTransaction};
@@ -134,7 +134,7 @@ pub(super) fn account(connection: &Connection, scope: &Scope, address: Address) 
     let owner = owner(connection, scope)?.map_or(0, |(_, owner)| owner);
     let found = connection
         .prepare_cached(
-            "SELECT c.floor, c.paused, max(c.floor, coalesce(
+            "SELECT c.floor, c.paused, c.filler, c.reconcile, max(c.floor, coalesce(
                  (SELECT max(s.nonce) + 1 FROM slots s WHERE s.chain_id = c.chain_id AND s.address = c.address), 0)) AS next_nonce
              FROM accounts c WHERE c.chain_id = ?1 AND c.address = ?2",
         )?
@@ -142,7 +142,7 @@ pub(super) fn account(connection: &Connection, scope: &Scope, address: Address) 
             Ok(AccountRecord {
                 floor: get_u64(row, "floor")?,
                 next_nonce: get_u64(row, "next_nonce")?,
-                paused: row.get("paused")?,
+                pauses: get_pauses(row)?,
                 ..AccountRecord::default()
             })
         })

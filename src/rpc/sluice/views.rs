@@ -150,7 +150,7 @@ impl AccountView {
             address,
             next_nonce: next_nonce.map(U64::from),
             floor: record.map(|record| U64::from(record.floor)),
-            paused: record.and_then(|record| record.paused.clone()),
+            paused: record.and_then(|record| record.pauses.words()),
             counts: counts.unwrap_or_default(),
             open: record.map(|record| record.open.iter().map(OpenSlotView::from).collect()).unwrap_or_default(),
             live: live.map(LiveView::from),

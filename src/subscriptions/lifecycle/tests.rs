@@ -10,7 +10,7 @@ use std::sync::Arc;
 use alloy_primitives::{Address, B256, Bytes, U256};
 
 use crate::journal::history::{Scope, StoredEvent};
-use crate::journal::{Account, Attempt, AttemptState, Kind, Record, TransactionId};
+use crate::journal::{Account, Attempt, AttemptState, Kind, Purpose, Record, TransactionId};
 
 const CHAIN: u64 = 31337;
 
@@ -47,6 +47,7 @@ fn life(number: u64, account: Account, service: &str) -> Vec<Record> {
         kind: Kind::Send,
         service: Arc::from(service),
         principal: Arc::from("default"),
+        purpose: Purpose::Request,
         request: Arc::from("{}"),
         hash: B256::from(U256::from(number + 1)),
         raw: Bytes::from(vec![2]),

@@ -9,6 +9,7 @@ use alloy_primitives::{B256, Bytes, U64, U256};
 use super::{Owed, Pending, Task};
 use crate::journal::{Account, AttemptState, BlockRef};
 use crate::node::{CallError, Head};
+use crate::telemetry::clock;
 use crate::transactions::account::submission::{Accepted, Payload, Submission};
 use crate::transactions::errors::TransactionError;
 use crate::transactions::nonces::SlotState;
@@ -74,8 +75,8 @@ impl Task {
         if let Payload::Unsigned { key, .. } = &submission.payload {
             self.key = Some(Arc::clone(key));
         }
-        let refusal = if let Some(pause) = &self.paused {
-            Some(pause.error())
+        let refusal = if let Some(stopped) = self.stopped() {
+            Some(stopped)
         } else if self.intake.len() + self.nonces.queued() >= self.chain.environment.account.queue {
             Some(TransactionError::QueueFull)
         } else {
@@ -125,7 +126,7 @@ impl Task {
             if let Some(reply) = &live.reply {
                 let _first = reply.committed.set(accepted);
             }
-            self.answers.push_back((Instant::now() + self.chain.environment.answer_after, hash));
+            self.answers.push_back((clock::now() + self.chain.environment.answer_after, hash));
         }
     }
 
@@ -218,7 +219,7 @@ impl Task {
                 tracing::debug!(%error, account = %self.address(), "balance and nonces could not be read");
                 self.probe_wanted = true;
                 self.code_wanted = true;
-                self.probe_after = Some(Instant::now() + RETRY);
+                self.probe_after = Some(clock::now() + RETRY);
             }
         }
     }
@@ -240,7 +241,7 @@ impl Task {
                 tracing::warn!(account = %self.address(), next = probe.latest, "nonces go on where the chain is");
             } else {
                 self.probe_wanted = true;
-                self.probe_after = Some(Instant::now() + RETRY);
+                self.probe_after = Some(clock::now() + RETRY);
             }
         } else if self.nonces.is_on_hold() {
             self.nonces.set_on_hold(false);

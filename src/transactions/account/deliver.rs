@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 
 use super::outbox::After;
-use super::{Answered, Live, Pause, RESEND, Task};
-use crate::journal::{AttemptState, Kind, Record};
+use super::{Answered, Live, RESEND, Task};
+use crate::journal::{AttemptState, Kind, PauseBy};
+use crate::telemetry::clock;
 use crate::transactions::broadcast::Verdict;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::meters::Stage;
@@ -52,7 +53,7 @@ impl Task {
                 self.accept(hash);
                 self.filled(&attempt);
             }
-            Verdict::NotSent => self.nonces.send_later(attempt.nonce, Instant::now() + RESEND),
+            Verdict::NotSent => self.nonces.send_later(attempt.nonce, clock::now() + RESEND),
             Verdict::Refused { code, message } if waits => self.refused(&attempt, code, message),
             Verdict::Refused { message, .. } => tracing::debug!(%hash, message, "a refusal of bytes that are not waited for"),
             Verdict::NonceTooLow => {
@@ -65,7 +66,7 @@ impl Task {
             }
             Verdict::PoolFull => {
                 self.nonces.pool_full(attempt.nonce);
-                self.retries.push((Instant::now() + 2 * RESEND, hash));
+                self.retries.push((clock::now() + 2 * RESEND, hash));
                 self.accept(hash);
             }
             Verdict::RefusedInDoubt(why) => {
@@ -91,8 +92,7 @@ impl Task {
         if attempt.kind == Kind::Filler {
             let reason = format!("a filler for nonce {} was refused: {message}", attempt.nonce);
             self.alarm("filler_refused", &reason);
-            self.outbox.push(Record::Pause { account: self.account, reason: Some(reason.clone()) }, None);
-            self.paused = Some(Pause::Filler(reason));
+            self.pause(PauseBy::Filler, Some(reason));
             self.fill_later(FILL_PAUSED);
         }
         let error = TransactionError::Refused { code, message: message.clone(), hash };
@@ -101,20 +101,19 @@ impl Task {
 
     /// A node took a filler: what stopped the account is over.
     fn filled(&mut self, attempt: &crate::journal::Attempt) {
-        if attempt.kind == Kind::Filler && matches!(self.paused, Some(Pause::Filler(_))) {
+        if attempt.kind == Kind::Filler && self.pauses.by(PauseBy::Filler).is_some() {
             self.go_on();
         }
     }
 
     fn go_on(&mut self) {
-        tracing::warn!(account = %self.address(), "nothing stops the account any more; it goes on");
-        self.paused = None;
-        self.outbox.push(Record::Pause { account: self.account, reason: None }, None);
+        tracing::warn!(account = %self.address(), "no refused filler stops the account any more");
+        self.pause(PauseBy::Filler, None);
     }
 
     /// A refused filler stops the account until one is taken, or none is wanted any more.
     pub(super) fn lift_pause(&mut self) {
-        if !matches!(self.paused, Some(Pause::Filler(_))) || self.fill_after.is_some() {
+        if self.pauses.by(PauseBy::Filler).is_none() || self.fill_after.is_some() {
             return;
         }
         let waits =

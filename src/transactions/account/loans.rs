@@ -98,8 +98,8 @@ impl Lent {
 impl Task {
     /// A loan waits in the queue like a request with a given nonce, once the chain's nonce is known.
     pub(super) fn ask_for_loan(&mut self, request: LoanRequest) {
-        if let Some(pause) = &self.paused {
-            return request.refuse(pause.error());
+        if let Some(stopped) = self.stopped() {
+            return request.refuse(stopped);
         }
         if self.balance.block().is_none() {
             if self.borrowers.len() >= self.chain.environment.account.queue {

@@ -34,10 +34,11 @@ use super::meters::Laps;
 use super::nonces::figures::Figures;
 use super::nonces::{Action, Denial, Nonces, Ticket, Wish};
 use super::tracking::{Owner, Sighting};
-use crate::journal::{Account, Attempt, AttemptState, BlockRef, JournalError};
+use crate::journal::{Account, Attempt, AttemptState, BlockRef, JournalError, PauseBy, Pauses, Record};
 use crate::node::CallError;
 use crate::signing::Key;
 use crate::signing::KeyStoreError;
+use crate::telemetry::clock;
 use crate::telemetry::metrics::accounts::AccountMeter;
 
 /// A message to an account's task.
@@ -100,24 +101,6 @@ struct Live {
     absent: bool,
 }
 
-/// Why the account takes no requests.
-#[derive(Debug)]
-enum Pause {
-    /// A filler was refused, for this reason; it is on record.
-    Filler(String),
-    /// The journal has another payload for a slot: until a restart, which reads it again.
-    SlotTaken,
-}
-
-impl Pause {
-    fn error(&self) -> TransactionError {
-        TransactionError::Paused(match self {
-            Self::Filler(reason) => reason.clone(),
-            Self::SlotTaken => "the journal has another payload for a slot: restart to reconcile".into(),
-        })
-    }
-}
-
 type Signed = (Ticket, Result<Result<alloy_primitives::Signature, KeyStoreError>, Aborted>);
 type Written = (Vec<Ticket>, Result<Vec<i64>, JournalError>);
 type Answered = (B256, usize, Result<B256, CallError>);
@@ -161,7 +144,10 @@ pub(super) struct Task {
     settled_at: Option<u64>,
     /// Slots that the chain used for payloads that are not ours, and the head at which that was found.
     foreign: BTreeMap<u64, u64>,
-    paused: Option<Pause>,
+    /// Who stopped the account, on record.
+    pauses: Pauses,
+    /// The journal has another payload for a slot: stopped until a restart, which reads it again.
+    slot_taken: bool,
     key: Option<Arc<Key>>,
     fill_after: Option<Instant>,
     meter: AccountMeter,
@@ -222,7 +208,7 @@ pub(super) async fn run(
                 processed.mark_unchanged();
                 task.head_moved();
             }
-            _ = tick.tick() => task.tick(Instant::now()),
+            _ = tick.tick() => task.tick(clock::now()),
         }
     }
 }
@@ -264,6 +250,18 @@ impl Task {
         }
     }
 
+    /// Why the account takes no requests, if so.
+    fn stopped(&self) -> Option<TransactionError> {
+        let taken = self.slot_taken.then(|| "the journal has another payload for a slot: restart to reconcile".to_owned());
+        taken.or_else(|| self.pauses.words()).map(TransactionError::Paused)
+    }
+
+    /// Stops the account, or lets it go on, as far as this one is concerned; it is written behind.
+    fn pause(&mut self, by: PauseBy, reason: Option<String>) {
+        self.pauses.set(by, reason.clone());
+        self.outbox.push(Record::Pause { account: self.account, by, reason }, None);
+    }
+
     fn next_ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
         self.last_ticket
@@ -275,7 +273,7 @@ impl Task {
 
     /// Does everything that can be done now.
     fn act(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         self.admit(now);
         while let Some(action) = self.nonces.poll(now) {
             match action {

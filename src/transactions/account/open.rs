@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use alloy_primitives::{Address, U64};
 use futures_util::stream::FuturesUnordered;
@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 use super::loans::Lent;
 use super::outbox::Outbox;
 use super::sign::params;
-use super::{Command, Live, Owed, Pause, Task};
-use crate::journal::{Account, AttemptState, JournalError, StoredAccount, StoredAttempt};
+use super::{Command, Live, Owed, Task};
+use crate::journal::{Account, AttemptState, JournalError, Pauses, StoredAccount, StoredAttempt};
 use crate::node::CallError;
+use crate::telemetry::clock;
 use crate::transactions::balance::Balance;
 use crate::transactions::broadcast::Delivery;
 use crate::transactions::chain::Chain;
@@ -48,7 +49,7 @@ pub(super) async fn open(chain: Arc<Chain>, address: Address, commands: &mut mps
 }
 
 fn expire(early: &mut Vec<Command>, deadline: Duration) {
-    let now = Instant::now();
+    let now = clock::now();
     let due = |command: &Command| match command {
         Command::Submit(submission) => submission.arrived + deadline <= now,
         Command::NextNonce(reply) => reply.is_closed(),
@@ -91,7 +92,7 @@ async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Task, OpenErro
         Some(stored) => (stored, None),
         None => {
             let next_nonce = first_nonce(chain, address).await?;
-            (StoredAccount { account, next_nonce, paused: None }, Some(next_nonce))
+            (StoredAccount { account, next_nonce, pauses: Pauses::default() }, Some(next_nonce))
         }
     };
     Ok(Task::new(Arc::clone(chain), stored, floor, unfinished))
@@ -202,7 +203,8 @@ impl Task {
             lent,
             settled_at: None,
             foreign: BTreeMap::new(),
-            paused: stored.paused.map(Pause::Filler),
+            pauses: stored.pauses,
+            slot_taken: false,
             key: (chain.key_of)(account.address),
             fill_after: None,
             meter: chain.metrics.account(stored.account.address),

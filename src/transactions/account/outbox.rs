@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::Task;
 use crate::journal::{Attempt, AttemptState, BlockRef, Journal, JournalError, Record};
+use crate::telemetry::clock;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::nonces::SlotState;
 
@@ -94,7 +95,7 @@ impl Task {
         self.outbox.writing = None;
         if let Err(error) = result {
             tracing::error!(%error, account = %self.address(), "a change of state is not durable yet");
-            self.outbox.put_back(records, after, Instant::now());
+            self.outbox.put_back(records, after, clock::now());
             return;
         }
         for step in after {

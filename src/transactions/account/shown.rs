@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{Chain, Live, Pending, Task};
+use crate::telemetry::clock;
 use crate::telemetry::metrics::accounts::AccountView;
 use crate::transactions::meters::Stage;
 use crate::transactions::nonces::figures::Figures;
@@ -18,13 +19,13 @@ impl Task {
     pub(super) fn show(&mut self, now: Instant) {
         let figures = self.figures();
         let view = AccountView {
-            active: self.is_active() || self.paused.is_some(),
+            active: self.is_active() || self.stopped().is_some(),
             queued: figures.queued,
             signing: figures.signing,
             unsent: figures.unsent,
             in_flight: figures.in_flight,
             window: figures.window,
-            paused: self.paused.is_some(),
+            paused: self.stopped().is_some(),
             on_hold: figures.is_on_hold,
             next_nonce: figures.next_nonce,
         };
@@ -46,7 +47,7 @@ impl Live {
     /// A node has the bytes of an attempt that this process committed.
     pub(super) fn taken(&mut self, chain: &Chain) {
         let Some(mut laps) = self.laps.take() else { return };
-        let now = Instant::now();
+        let now = clock::now();
         laps.end(Stage::Node, now, &chain.metrics);
         chain.metrics.broadcast(now.saturating_duration_since(laps.arrived));
         self.broadcast_at = Some(now);

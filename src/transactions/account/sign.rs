@@ -11,9 +11,10 @@ use futures_util::future::abortable;
 use super::loans::Borrowed;
 use super::outbox::After;
 use super::submission::{Accepted, Payload, SignedBytes, Submission, assemble, with_nonce};
-use super::{Live, Owed, Pause, Pending, Signed, Task, Written};
-use crate::journal::{Attempt, AttemptState, JournalError, Kind, Record, TransactionId};
+use super::{Live, Owed, Pending, Signed, Task, Written};
+use crate::journal::{Attempt, AttemptState, JournalError, Kind, Purpose, Record, TransactionId};
 use crate::signing::SignClass;
+use crate::telemetry::clock;
 use crate::transactions::broadcast::Delivery;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::fees::{Price, decide};
@@ -60,7 +61,7 @@ impl Task {
         let Ok(result) = result else { return };
         let Some(pending) = self.tickets.get_mut(&ticket) else { return };
         pending.sign = None;
-        pending.waited(Stage::Sign, Instant::now(), &self.chain);
+        pending.waited(Stage::Sign, clock::now(), &self.chain);
         match (result, &pending.submission.payload) {
             (Ok(signature), Payload::Unsigned { prepared, .. }) => {
                 let bytes = assemble(with_nonce(&prepared.transaction, pending.nonce), signature);
@@ -164,7 +165,7 @@ impl Task {
     /// No filler for a while.
     pub(super) fn fill_later(&mut self, pause: Duration) {
         self.nonces.set_can_fill(false);
-        self.fill_after = Some(Instant::now() + pause);
+        self.fill_after = Some(clock::now() + pause);
     }
 
     pub(super) fn start_commit(&mut self, tickets: Vec<Ticket>, now: Instant) {
@@ -230,6 +231,7 @@ impl Task {
             service: Arc::clone(&submission.service),
             principal: Arc::clone(&submission.principal),
             request: Arc::clone(&submission.request),
+            purpose: Purpose::Request,
             hash,
             raw,
             cost: submission.cost(),
@@ -249,7 +251,7 @@ impl Task {
 
     fn committed(&mut self, tickets: &[Ticket]) {
         self.floor = None;
-        let now = Instant::now();
+        let now = clock::now();
         let mut slots = Vec::with_capacity(tickets.len());
         for &ticket in tickets {
             let Some(mut pending) = self.tickets.remove(&ticket) else { continue };
@@ -291,7 +293,7 @@ impl Task {
             if state == AttemptState::Held {
                 let _gone = waiting.sender.send(Ok(accepted));
             } else {
-                self.answers.push_back((Instant::now() + self.chain.environment.answer_after, attempt.hash));
+                self.answers.push_back((clock::now() + self.chain.environment.answer_after, attempt.hash));
                 reply = Some(waiting);
             }
         }
@@ -316,7 +318,7 @@ impl Task {
         tracing::error!(%error, account = %self.address(), "attempts were not committed");
         if matches!(error, JournalError::SlotTaken { address, .. } if address == self.address()) {
             self.alarm("slot_taken", "the journal has another payload for a slot of this account; the account is paused");
-            self.paused = Some(Pause::SlotTaken);
+            self.slot_taken = true;
         }
         let void = self.nonces.commit_failed(tickets);
         self.void(&void);

@@ -215,9 +215,9 @@ async fn an_account_is_told_with_what_is_open() {
     let floor = Record::Floor { account: account(1), nonce: 5 };
     fixture.commit(vec![floor, committed(&done), committed(&mine), committed(&others)]).await;
     fixture.commit(vec![reached(&done, Confirmed, Some(block(1, 1))), reached(&others, Broadcast, None)]).await;
-    fixture.commit(vec![Record::Pause { account: account(1), reason: Some("why".to_owned()) }]).await;
+    fixture.commit(vec![Record::Pause { account: account(1), by: PauseBy::Operator, reason: Some("why".to_owned()) }]).await;
     let record = fixture.journal.account_record(scope(), account(1).address).await.unwrap().unwrap();
-    assert_eq!((record.floor, record.next_nonce, record.paused.as_deref()), (5, 8, Some("why")));
+    assert_eq!((record.floor, record.next_nonce, record.pauses.words().as_deref()), (5, 8, Some("why")));
     assert_eq!(record.counts, [(Committed, 1), (Broadcast, 1)]);
     let own = Some((mine.transaction, mine.hash));
     let open = [OpenSlot { nonce: 6, state: Committed, own }, OpenSlot { nonce: 7, state: Broadcast, own: None }];

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::queue::{TestWork, Work};
 use super::*;
-use crate::journal::{Attempt, AttemptState, BlockRef, Kind, TransactionId};
+use crate::journal::{Attempt, AttemptState, BlockRef, Kind, PauseBy, Pauses, Purpose, TransactionId};
 
 const CHAIN: u64 = 31337;
 
@@ -39,6 +39,7 @@ fn attempt(account: Account, nonce: u64, hash: u8) -> Attempt {
         service: Arc::from("payments"),
         principal: Arc::from("default"),
         request: Arc::from(r#"{"value":"0x1"}"#),
+        purpose: Purpose::Request,
         hash: B256::repeat_byte(hash),
         raw: Bytes::from(vec![2, hash]),
         cost: U256::from(u64::from(hash)),
