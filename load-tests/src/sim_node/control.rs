@@ -41,6 +41,7 @@ impl Node {
             "sim_setIncludedTip" => self.set_included_tip(param::<U128>(params, 0)?.to()),
             "sim_setBlockTransactions" => self.set_block_transactions(optional(params, 0)?),
             "sim_setAutomine" => self.set_automine(param(params, 0)?),
+            "sim_setLocalTracker" => self.set_local_tracker(param(params, 0)?),
             "sim_setMining" => self.set_mining(param(params, 0)?),
             "sim_setAnnouncing" => self.set_announcing(param(params, 0)?),
             "sim_setSyncing" => self.set_syncing(param(params, 0)?),

@@ -11,6 +11,7 @@ mod faults;
 mod gas;
 mod methods;
 mod node;
+mod payloads;
 mod pool;
 mod protocol;
 mod rules;
@@ -18,6 +19,7 @@ mod send;
 mod server;
 mod settings;
 mod state;
+mod steer;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
@@ -27,7 +29,8 @@ mod words;
 
 pub use self::chain::{Block, Chain, Mined, Place};
 pub use self::faults::Fault;
-pub use self::node::{Delivery, Node, Outgoing, Payload, Reorg, Returned};
+pub use self::node::{Delivery, Node, Outgoing, Reorg, Returned};
+pub use self::payloads::Payload;
 pub use self::pool::{Entry, Pool};
 pub use self::send::{Arrival, Sent, Verdict};
 pub use self::server::{Listener, SimNode};

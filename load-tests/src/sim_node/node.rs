@@ -1,4 +1,4 @@
-//! The node: chain, pool and connections, and what happens to them by themselves or by whoever steers.
+//! The node: chain, pool and connections, and the making of blocks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use alloy_consensus::Header;
 use alloy_eips::eip1559::{BaseFeeParams, calc_next_block_base_fee};
-use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_primitives::{B256, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Block, Chain, Mined};
@@ -65,26 +65,6 @@ pub enum Returned {
     Lost,
 }
 
-/// A transaction that is or was in a block.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Payload {
-    /// Who signed it.
-    pub sender: Address,
-    /// Its nonce.
-    pub nonce: u64,
-    /// Its hash.
-    pub hash: B256,
-    /// The block.
-    pub block_hash: B256,
-    /// The block's number.
-    pub block_number: u64,
-    /// Whether the block is in the canonical line now.
-    pub is_canonical: bool,
-    /// Whether it was not reverted.
-    pub success: bool,
-}
-
 /// A simulated node: a state machine without clock, sockets or chance of its own. The same settings and the same calls at the same
 /// times give the same bytes. Times are since the start of the node's clock and must not go backwards.
 #[derive(Debug, Clone)]
@@ -102,12 +82,14 @@ pub struct Node {
     pub(super) accepted: u64,
     pub(super) waiting: Vec<Waiting>,
     pub(super) arrivals: Vec<Arrival>,
+    /// What arrived, read: the same bytes often come again.
+    pub(super) decoded: BTreeMap<Bytes, Arc<Transaction>>,
     /// What geth's local tracker tries again, and since when it has not.
     pub(super) tracked: (Duration, Vec<Arc<Transaction>>),
     outbox: Vec<Delivery>,
     /// Blocks that were made, orphaned ones included.
     made: u64,
-    next_base_fee: Option<u64>,
+    pub(super) next_base_fee: Option<u64>,
     pub(super) is_syncing: bool,
     pub(super) is_mining: bool,
     pub(super) is_announcing: bool,
@@ -141,6 +123,7 @@ impl Node {
             accepted: 0,
             waiting: Vec::new(),
             arrivals: Vec::new(),
+            decoded: BTreeMap::new(),
             tracked: (Duration::ZERO, Vec::new()),
             outbox: Vec::new(),
             made: 0,
@@ -198,82 +181,6 @@ impl Node {
                 calc_next_block_base_fee(header.gas_used, header.gas_limit, last, BaseFeeParams::ethereum())
             })),
         }
-    }
-
-    /// The next block has this base fee; those after it go on from there, or have the fixed one again.
-    pub fn set_base_fee(&mut self, wei: u64) {
-        self.next_base_fee = Some(wei);
-    }
-
-    /// The least tip that gets into a block from now on, in wei per gas.
-    pub fn set_included_tip(&mut self, wei: u128) {
-        self.settings.included_tip = wei;
-    }
-
-    /// Transactions of a block at most, from now on.
-    pub fn set_block_transactions(&mut self, most: Option<usize>) {
-        self.settings.block_transactions = most;
-    }
-
-    /// Whether every accepted transaction makes a block at once, from now on.
-    pub fn set_automine(&mut self, automine: bool) {
-        self.settings.automine = automine;
-    }
-
-    /// Whether [`Node::tick`] makes blocks.
-    pub fn set_mining(&mut self, is_mining: bool) {
-        self.is_mining = is_mining;
-    }
-
-    /// Whether new heads and transactions are told to subscribers: without it, their subscriptions are dead on a living socket.
-    pub fn set_announcing(&mut self, is_announcing: bool) {
-        self.is_announcing = is_announcing;
-    }
-
-    /// Whether the node says that it is syncing; besu and nethermind then take no transactions.
-    pub fn set_syncing(&mut self, is_syncing: bool) {
-        self.is_syncing = is_syncing;
-    }
-
-    /// What is to go wrong from now on, instead of what was.
-    pub fn set_faults(&mut self, faults: Faults<Fault>) {
-        self.faults = faults;
-    }
-
-    /// How long answers take from now on.
-    pub fn set_delays(&mut self, delays: crate::random::Delays) {
-        self.settings.delays = delays;
-    }
-
-    /// The address reverts every call from now on; `None`: no more.
-    pub fn set_reverting(&mut self, address: Address, reason: Option<String>) {
-        match reason {
-            Some(reason) => drop(self.settings.reverting.insert(address, reason)),
-            None => drop(self.settings.reverting.remove(&address)),
-        }
-    }
-
-    /// An account has this many wei after the head. A reorg of the head takes it back.
-    pub fn set_balance(&mut self, address: Address, wei: U256) {
-        self.chain.change_state(|state| state.set_balance(address, wei));
-    }
-
-    /// The pool is empty; what geth's local tracker keeps is kept.
-    pub fn forget_pool(&mut self) {
-        self.pool.clear();
-    }
-
-    /// Somebody else who has the key uses a nonce: a transfer of `value` wei that the node takes without a signature. Without a
-    /// nonce it is the next free one; with one, it takes the place of what the pool has there. Answers its hash.
-    pub fn impersonate(&mut self, now: Duration, from: Address, to: Address, value: U256, nonce: Option<u64>) -> B256 {
-        let nonce = nonce.unwrap_or_else(|| self.pool.next_nonce(self.state(), from));
-        let base_fee = u128::from(self.base_fee().unwrap_or(0));
-        let price = base_fee * 2 + self.settings.tip.max(self.settings.included_tip);
-        let unique = digest(self.settings.seed, "impersonated", self.luck.number());
-        let transaction = Transaction::impersonated(from, to, value, nonce, price, self.settings.chain_id, unique);
-        let hash = transaction.hash;
-        self.pool.put(transaction, now);
-        hash
     }
 
     /// The block timer's call: [`Node::mine`] unless mining was switched off. Answers the new head.
@@ -353,29 +260,5 @@ impl Node {
         let tracked = std::mem::take(&mut self.tracked.1);
         let refused = |transaction: &Arc<Transaction>| self.pool_transaction(now, transaction).is_err_and(|refusal| refusal.passes());
         self.tracked.1 = tracked.into_iter().filter(refused).collect();
-    }
-
-    /// The canonical transactions by sender and nonce.
-    pub fn mined(&self) -> BTreeMap<(Address, u64), Payload> {
-        let blocks = self.chain.canonical().flat_map(|block| self.payloads_of(block));
-        blocks.map(|payload| ((payload.sender, payload.nonce), payload)).collect()
-    }
-
-    /// Every transaction that was ever in a block, once for each block, orphaned blocks included.
-    pub fn payloads(&self) -> Vec<Payload> {
-        self.chain.all().into_iter().flat_map(|block| self.payloads_of(block)).collect()
-    }
-
-    fn payloads_of<'a>(&'a self, block: &'a Block) -> impl Iterator<Item = Payload> + use<'a> {
-        let is_canonical = self.chain.is_canonical(block);
-        block.transactions.iter().map(move |mined| Payload {
-            sender: mined.transaction.from,
-            nonce: mined.transaction.nonce(),
-            hash: mined.transaction.hash,
-            block_hash: block.hash,
-            block_number: block.number(),
-            is_canonical,
-            success: mined.executed.success,
-        })
     }
 }

@@ -1,5 +1,6 @@
 //! `eth_sendRawTransaction`, and the record of what arrived.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, Bytes};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use super::faults::Fault;
 use super::node::Node;
 use super::transaction::Transaction;
-use super::words::RpcError;
+use super::words::{Refusal, RpcError};
 
 /// The method that brings transactions.
 pub(super) const SEND: &str = "eth_sendRawTransaction";
@@ -68,17 +69,25 @@ impl Node {
     /// Puts it on record; answers its place there.
     pub(super) fn arrived(&mut self, now: Duration, connection: u64, params: &Value, fault: Option<Fault>) -> usize {
         let raw: Bytes = params.get(0).and_then(Value::as_str).and_then(|text| text.parse().ok()).unwrap_or_default();
-        let transaction = Transaction::decode(raw.clone()).ok();
-        let transaction = transaction.map(|one| Sent { from: one.from, nonce: one.nonce(), hash: one.hash });
+        let transaction = self.decode(&raw).ok().map(|one| Sent { from: one.from, nonce: one.nonce(), hash: one.hash });
         let milliseconds = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         self.arrivals.push(Arrival { milliseconds, connection, raw, transaction, fault, verdict: None, told: None });
         self.arrivals.len() - 1
     }
 
+    fn decode(&mut self, raw: &Bytes) -> Result<Arc<Transaction>, Refusal> {
+        if let Some(known) = self.decoded.get(raw) {
+            return Ok(Arc::clone(known));
+        }
+        let transaction = Transaction::decode(raw.clone())?;
+        self.decoded.insert(raw.clone(), Arc::clone(&transaction));
+        Ok(transaction)
+    }
+
     pub(super) fn send(&mut self, now: Duration, params: &Value) -> Result<Value, RpcError> {
         let raw: Bytes = super::methods::param(params, 0)?;
         let client = self.settings.client;
-        let transaction = Transaction::decode(raw).map_err(|refusal| refusal.error(client))?;
+        let transaction = self.decode(&raw).map_err(|refusal| refusal.error(client))?;
         match self.pool_transaction(now, &transaction) {
             Ok(()) => {
                 self.announce_pending(now, &transaction);

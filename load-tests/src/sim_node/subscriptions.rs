@@ -96,6 +96,10 @@ impl Node {
     }
 
     pub(super) fn announce_pending(&mut self, now: Duration, transaction: &Arc<Transaction>) {
+        let is_pending = |kind: &Kind| matches!(kind, Kind::Pending { .. });
+        if !self.connections.values().any(|connection| connection.subscriptions.values().any(is_pending)) {
+            return;
+        }
         let (hash, whole) = (json!(transaction.hash), views::transaction(transaction, None));
         self.notify(now, |kind| match kind {
             Kind::Pending { whole: true } => Some(&whole),
