@@ -9,7 +9,7 @@ use std::process::Command;
 use sluice_gateway::config;
 use sluice_gateway::rpc::errors::Reason;
 
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 13] = [
     "README.md",
     "docs/architecture.md",
     "docs/clients.md",
@@ -18,6 +18,7 @@ const PAGES: [&str; 12] = [
     "docs/journal.md",
     "docs/metrics.md",
     "docs/operations.md",
+    "docs/simulators.md",
     "docs/sluice-namespace.md",
     "deploy/README.md",
     "dashboards/README.md",

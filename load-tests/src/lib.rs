@@ -2,11 +2,16 @@
 //! and the load generator `sluice-load`. Everything listens on loopback only.
 
 pub mod client;
+pub mod faults;
 pub mod http;
 pub mod kms_proxy;
 pub mod latency;
 pub mod node_proxy;
+pub mod random;
+pub mod sim_kms;
+pub mod sim_node;
 pub mod transaction;
+pub mod wallet;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

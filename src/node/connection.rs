@@ -23,7 +23,8 @@ use super::endpoint::{Command, Endpoint, Status};
 use super::frame::Ids;
 use super::handshake::{Chain, Fault};
 use super::session::Session;
-use super::socket::{Socket, connect, system_tls, words};
+use super::socket::{Dial, Socket, connect, system_tls, words};
+use crate::telemetry::chance;
 
 /// Everything that the task of one endpoint needs.
 pub(super) struct Connection {
@@ -31,6 +32,7 @@ pub(super) struct Connection {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) url: Url,
     pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) dial: Dial,
     pub(super) chain: Arc<Chain>,
     pub(super) ids: Ids,
     pub(super) timing: Timing,
@@ -62,7 +64,7 @@ impl Connection {
                 Some(Err(Fault::WrongChain(why))) => self.tell(Status::WrongChain(why)),
                 None => break,
             }
-            let pause = backoff.pause(rand::random());
+            let pause = backoff.pause(chance::share());
             let _stopped = self.refusing(tokio::time::sleep(pause)).await;
         }
         self.tell(Status::Down("stopped".into()));
@@ -75,7 +77,7 @@ impl Connection {
     /// One try to connect and to prove the chain; `None` when told to stop.
     async fn open(&mut self) -> Option<Result<Socket, Fault>> {
         let (url, chain, ids, deadline) = (self.url.clone(), self.chain.clone(), self.ids.clone(), self.timing.connect);
-        let given = self.tls.clone();
+        let (given, dial) = (self.tls.clone(), self.dial.clone());
         let opening = async move {
             let tls = if url.scheme() == "wss" && given.is_none() {
                 let loaded = tokio::task::spawn_blocking(system_tls).await.map_err(|_| Fault::Down("TLS could not be set up".into()))?;
@@ -84,7 +86,7 @@ impl Connection {
                 given
             };
             let prove = async {
-                let mut socket = connect(&url, tls.clone()).await.map_err(|error| Fault::Down(words(&error).into()))?;
+                let mut socket = connect(&url, tls.clone(), &dial).await.map_err(|error| Fault::Down(words(&error).into()))?;
                 chain.check(&mut socket, &ids).await?;
                 Ok(socket)
             };
@@ -104,8 +106,9 @@ impl Connection {
         let mut work = pin!(work);
         loop {
             tokio::select! {
-                done = &mut work => return Some(done),
+                biased;
                 () = self.stop.cancelled() => return None,
+                done = &mut work => return Some(done),
                 // The endpoint holds a sender: the queue never ends before the task.
                 Some(command) = self.commands.recv() => refuse(&self.endpoint, command),
             }
@@ -164,25 +167,11 @@ impl Connection {
                 alarm.as_mut().reset(due);
             }
             let (room, has_work) = (session.room(), writer.has_work(session));
+            // In this order, so that chance has no part in it. Reading and writing take turns: a write empties the backlog, which is filled
+            // again only behind a message, or when there is none.
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => return "stopped".into(),
-                message = stream.next() => {
-                    let message = match message {
-                        Some(Ok(message)) => message,
-                        Some(Err(error)) => return words(&error).into(),
-                        None => return "the node closed the connection".into(),
-                    };
-                    clocks.frame(Instant::now());
-                    self.received(&message, session, &mut clocks);
-                }
-                written = poll_fn(|context| writer.poll(context, session)), if has_work => {
-                    if let Err(error) = written {
-                        return words(&error).into();
-                    }
-                }
-                _ = self.commands.recv_many(&mut batch, room), if room > 0 => {
-                    batch.drain(..).for_each(|command| session.command(command));
-                }
                 () = &mut alarm => {
                     let now = Instant::now();
                     session.expire(now);
@@ -192,6 +181,28 @@ impl Connection {
                         Beat::Dead(why) => return why.into(),
                     }
                     alarm.as_mut().reset(session.due().map_or(clocks.due(), |due| due.min(clocks.due())));
+                }
+                written = poll_fn(|context| writer.poll(context, session)), if has_work => {
+                    if let Err(error) = written {
+                        return words(&error).into();
+                    }
+                }
+                message = stream.next() => {
+                    let message = match message {
+                        Some(Ok(message)) => message,
+                        Some(Err(error)) => return words(&error).into(),
+                        None => return "the node closed the connection".into(),
+                    };
+                    clocks.frame(Instant::now());
+                    self.received(&message, session, &mut clocks);
+                    while session.room() > 0
+                        && let Ok(command) = self.commands.try_recv()
+                    {
+                        session.command(command);
+                    }
+                }
+                _ = self.commands.recv_many(&mut batch, room), if room > 0 => {
+                    batch.drain(..).for_each(|command| session.command(command));
                 }
             }
         }

@@ -128,12 +128,14 @@ impl Follower {
             self.board.refresh();
             if session.is_some() {
                 tokio::select! {
+                    biased;
                     () = self.stop.cancelled() => {}
-                    () = self.connection() => {}
                     _ = status.changed() => {}
+                    () = self.connection() => {}
                 }
             } else {
                 tokio::select! {
+                    biased;
                     () = self.stop.cancelled() => {}
                     _ = status.changed() => {}
                 }
@@ -164,6 +166,7 @@ impl Follower {
                 }
             };
             tokio::select! {
+                biased;
                 item = next => match item {
                     Some(StreamItem::Item(raw)) => {
                         if let Some(head) = self.read(&raw) {

@@ -23,9 +23,11 @@ use super::endpoint::{Answer, Answered, Endpoint, EndpointState, EndpointStream,
 use super::frame::{Ids, Request};
 use super::handshake::Chain;
 use super::heads::Follower;
+use super::socket::Dial;
 use super::subscription::Subscription;
 use super::{CallError, Head};
 use crate::config::Environment;
+use crate::telemetry::chance;
 use crate::telemetry::metrics::Metrics;
 
 /// How often all usable endpoints may refuse to subscribe again before a subscription ends.
@@ -50,7 +52,7 @@ impl Pool {
     /// Starts one task per endpoint on the current runtime and returns at once, also while nodes are down.
     /// Without a pinned genesis the first endpoint's becomes the pin for all.
     pub fn start(environment: &Environment, pinned_genesis: Option<B256>, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
-        Self::start_with(environment, pinned_genesis, &metrics, stop, Timing::default(), None)
+        Self::start_with(environment, pinned_genesis, &metrics, stop, Timing::default(), None, Dial::Tcp)
     }
 
     pub(super) fn start_with(
@@ -60,6 +62,7 @@ impl Pool {
         stop: CancellationToken,
         timing: Timing,
         tls: Option<Arc<ClientConfig>>,
+        dial: Dial,
     ) -> Self {
         let name = environment.name.as_str();
         let ids = Ids::default();
@@ -95,6 +98,7 @@ impl Pool {
                 commands,
                 url: node.url.clone(),
                 tls: tls.clone(),
+                dial: dial.clone(),
                 chain: chain.clone(),
                 ids: ids.clone(),
                 timing,
@@ -216,8 +220,9 @@ impl Pool {
                 return Err(last);
             }
             tokio::select! {
-                waited = timeout_at(deadline, news.changed()) => if waited.is_err() { return Err(last) },
+                biased;
                 () = self.inner.stop.cancelled() => {}
+                waited = timeout_at(deadline, news.changed()) => if waited.is_err() { return Err(last) },
             }
         }
     }
@@ -240,7 +245,7 @@ impl Pool {
                         tracing::warn!(endpoint = %endpoint.label, code = error.code, "node refused to subscribe again");
                         refused.push(place);
                     }
-                    Err(_) => pause = Some(backoff.pause(rand::random())),
+                    Err(_) => pause = Some(backoff.pause(chance::share())),
                 }
             } else if board.fault().is_none() {
                 refused.clear();
@@ -248,17 +253,19 @@ impl Pool {
                 if refusals == REFUSALS {
                     return None;
                 }
-                pause = Some(backoff.pause(rand::random()));
+                pause = Some(backoff.pause(chance::share()));
             } else {
                 tokio::select! {
-                    _ = news.changed() => {}
+                    biased;
                     () = self.inner.stop.cancelled() => {}
+                    _ = news.changed() => {}
                 }
             }
             if let Some(pause) = pause {
                 tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
+                    biased;
                     () = self.inner.stop.cancelled() => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
             }
         }

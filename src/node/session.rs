@@ -1,7 +1,7 @@
 //! The state of one connection without its socket: what waits to be written, who waits for which answer, which subscription
 //! goes where. Frames and times come in as values, bytes to write go out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use serde_json::value::RawValue;
@@ -31,7 +31,7 @@ pub(super) struct Session {
     /// Pending ids in the order of their deadlines; answered ones are skipped.
     expiry: VecDeque<(Instant, u64)>,
     /// By the JSON text of the node's subscription id.
-    outlets: HashMap<Box<str>, Outlet>,
+    outlets: BTreeMap<Box<str>, Outlet>,
     /// Subscribe requests that are not answered.
     opening: usize,
     early: VecDeque<(Box<str>, Box<RawValue>)>,
@@ -47,7 +47,7 @@ impl Session {
             backlog: VecDeque::new(),
             pending: HashMap::new(),
             expiry: VecDeque::new(),
-            outlets: HashMap::new(),
+            outlets: BTreeMap::new(),
             opening: 0,
             early: VecDeque::new(),
             early_dropped: false,
@@ -165,7 +165,7 @@ impl Session {
     }
 
     fn close_outlets(&mut self, closing: impl Fn(&Outlet) -> bool) {
-        let closed: Vec<_> = self.outlets.extract_if(|_, outlet| closing(outlet)).map(|(subscription, _)| subscription).collect();
+        let closed: Vec<_> = self.outlets.extract_if(.., |_, outlet| closing(outlet)).map(|(subscription, _)| subscription).collect();
         for subscription in closed {
             self.unsubscribe(&subscription);
         }
@@ -224,7 +224,9 @@ impl Session {
 
     /// The connection ended: what was written is lost, what was not is unavailable, and every stream ends.
     pub(super) fn end(self) {
-        for (_, reply) in self.pending {
+        let mut pending: Vec<_> = self.pending.into_iter().collect();
+        pending.sort_unstable_by_key(|(id, _)| *id);
+        for (_, reply) in pending {
             reply.fail(CallError::Lost, &self.outcomes);
         }
         for call in self.backlog {

@@ -7,6 +7,7 @@ use data_encoding::BASE64;
 use futures_util::TryFutureExt;
 use percent_encoding::percent_decode_str;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::TlsError;
@@ -17,8 +18,35 @@ use tokio_tungstenite::tungstenite::{self, Error};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 use url::{Host, Url};
 
+/// What a connection's bytes travel on, below TLS and WebSocket.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
 /// A connected WebSocket.
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Wire>>>;
+
+/// How a wire is had.
+#[derive(Clone)]
+pub(super) enum Dial {
+    Tcp,
+    /// In memory; `None` where nobody listens.
+    #[cfg(test)]
+    Memory(Arc<dyn Fn(&Url) -> Option<tokio::io::DuplexStream> + Send + Sync>),
+}
+
+impl Dial {
+    async fn wire(&self, url: &Url) -> Result<Box<dyn Wire>, Error> {
+        match self {
+            Self::Tcp => Ok(Box::new(tcp(url).await?)),
+            #[cfg(test)]
+            Self::Memory(dial) => match dial(url) {
+                Some(stream) => Ok(Box::new(stream)),
+                None => Err(Error::Io(io::ErrorKind::ConnectionRefused.into())),
+            },
+        }
+    }
+}
 
 /// Largest message that a node may send: block receipts and traces are megabytes.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -26,7 +54,13 @@ const MAX_MESSAGE: usize = 64 << 20;
 const WRITE_BUFFER: usize = 128 << 10;
 
 /// Connects; for `wss` the certificates of the system decide.
-pub(super) async fn connect(url: &Url, tls: Option<Arc<ClientConfig>>) -> Result<Socket, Error> {
+pub(super) async fn connect(url: &Url, tls: Option<Arc<ClientConfig>>, dial: &Dial) -> Result<Socket, Error> {
+    let wire = dial.wire(url).await?;
+    let connector = tls.map_or(Connector::Plain, Connector::Rustls);
+    client_async_tls_with_config(request(url)?, wire, Some(bounds()), Some(connector)).map_ok(|(socket, _)| socket).await
+}
+
+async fn tcp(url: &Url) -> Result<TcpStream, Error> {
     let port = url.port_or_known_default().ok_or(Error::Url(tungstenite::error::UrlError::UnsupportedUrlScheme))?;
     let tcp = match url.host() {
         Some(Host::Domain(name)) => TcpStream::connect((name, port)).await,
@@ -35,8 +69,7 @@ pub(super) async fn connect(url: &Url, tls: Option<Arc<ClientConfig>>) -> Result
         None => return Err(Error::Url(tungstenite::error::UrlError::NoHostName)),
     }?;
     tcp.set_nodelay(true)?;
-    let connector = tls.map_or(Connector::Plain, Connector::Rustls);
-    client_async_tls_with_config(request(url)?, tcp, Some(bounds()), Some(connector)).map_ok(|(socket, _)| socket).await
+    Ok(tcp)
 }
 
 fn bounds() -> WebSocketConfig {

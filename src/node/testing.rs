@@ -12,6 +12,7 @@ use url::Url;
 
 use super::Pool;
 use super::clocks::Timing;
+use super::socket::Dial;
 use crate::config::{AccountBounds, Environment, Node};
 use crate::telemetry::metrics::Metrics;
 use backend::Backend;
@@ -64,7 +65,7 @@ impl Setup {
         let urls = backends.iter().map(|backend| Url::parse(&format!("ws://{}", backend.address)).unwrap()).collect();
         let metrics = Arc::new(Metrics::new().unwrap());
         let stop = CancellationToken::new();
-        let pool = Pool::start_with(&environment(urls, self.deadline), self.pin, &metrics, stop.clone(), self.timing, None);
+        let pool = Pool::start_with(&environment(urls, self.deadline), self.pin, &metrics, stop.clone(), self.timing, None, Dial::Tcp);
         Running { pool, metrics, stop: stop.clone(), _stop: stop.drop_guard() }
     }
 

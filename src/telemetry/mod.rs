@@ -1,5 +1,6 @@
 //! What operators see: metrics and structured logs.
 
+pub mod chance;
 pub mod clock;
 pub mod logs;
 pub mod metrics;

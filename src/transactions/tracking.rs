@@ -4,7 +4,7 @@
 
 mod line;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -115,7 +115,7 @@ impl Tracker {
             confirmations,
             audience,
             line: Line::new(usize::try_from(confirmations).unwrap_or(usize::MAX).saturating_add(256).min(8192)),
-            watched: HashMap::new(),
+            watched: BTreeMap::new(),
             included: BTreeMap::new(),
             to_look_up: VecDeque::new(),
             looking_up: FuturesUnordered::new(),
@@ -183,7 +183,7 @@ struct Task {
     confirmations: u64,
     audience: Arc<dyn Audience>,
     line: Line,
-    watched: HashMap<B256, Watched>,
+    watched: BTreeMap<B256, Watched>,
     /// Inclusions that are not confirmed, by block number.
     included: BTreeMap<u64, Vec<B256>>,
     to_look_up: VecDeque<B256>,

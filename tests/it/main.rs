@@ -26,6 +26,7 @@ mod proxies;
 mod reasons;
 mod reload;
 mod services;
+mod simulators;
 mod sluice_namespace;
 mod streams;
 mod support;

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::super::socket::Dial;
 use super::backend::{Backend, hash};
 use super::*;
 
@@ -118,7 +119,7 @@ async fn an_endpoint_that_answers_no_ping_is_left() {
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
     let metrics = Metrics::new().unwrap();
-    let pool = Pool::start_with(&environment(vec![url], Duration::from_secs(20)), None, &metrics, stop, timing, None);
+    let pool = Pool::start_with(&environment(vec![url], Duration::from_secs(20)), None, &metrics, stop, timing, None, Dial::Tcp);
     until(&pool, |pool| pool.endpoints()[0].reconnects > 0).await;
     drop(guard);
     mute.abort();

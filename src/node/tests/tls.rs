@@ -6,7 +6,7 @@ use rustls::{RootCertStore, ServerConfig};
 use serde_json::json;
 use tokio_rustls::TlsAcceptor;
 
-use super::super::socket::trusting;
+use super::super::socket::{Dial, trusting};
 use super::backend::{Backend, Script};
 use super::*;
 
@@ -17,7 +17,7 @@ fn start(node: &Backend, roots: RootCertStore) -> (Pool, DropGuard) {
     let environment = environment(vec![url], Duration::from_secs(20));
     let metrics = Metrics::new().unwrap();
     let tls = Some(trusting(roots).unwrap());
-    (Pool::start_with(&environment, None, &metrics, stop, Setup::default().timing, tls), guard)
+    (Pool::start_with(&environment, None, &metrics, stop, Setup::default().timing, tls, Dial::Tcp), guard)
 }
 
 #[tokio::test]

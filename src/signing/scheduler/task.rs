@@ -16,6 +16,7 @@ use super::{QuotaGroup, SignLimits};
 use crate::signing::backoff::full_jitter;
 use crate::signing::key::Key;
 use crate::signing::{KeyState, KeyStoreError, SignClass};
+use crate::telemetry::chance;
 use crate::telemetry::metrics::Metrics;
 
 /// Times that a bad signature is asked again: a second one is a coincidence, a third is not.
@@ -123,7 +124,10 @@ impl Task {
         let mut is_open = true;
         while is_open || !self.calls.is_empty() {
             let wake = self.advance(Instant::now());
+            // In this order, so that chance has no part in it: no more can end than was taken in.
             tokio::select! {
+                biased;
+                Some(ended) = self.signs.join_next_with_id() => self.ended(ended),
                 command = inbox.recv(), if is_open => match command {
                     Some(command) => {
                         self.obey(command);
@@ -134,7 +138,6 @@ impl Task {
                     }
                     None => is_open = false,
                 },
-                Some(ended) = self.signs.join_next_with_id() => self.ended(ended),
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
@@ -314,7 +317,7 @@ impl Task {
             return self.answer(id, Err(error));
         }
         tracing::debug!(address = %call.address(), class = ?error.class, detail = error.detail, "a Sign failed and is asked again");
-        let until = Instant::now() + full_jitter(call.retries, rand::random());
+        let until = Instant::now() + full_jitter(call.retries, chance::share());
         call.retries += 1;
         call.last_error = Some(error);
         call.stage = Stage::Resting(until);

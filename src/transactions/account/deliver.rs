@@ -139,7 +139,7 @@ impl Task {
             self.resend(hash);
         }
         let rebroadcast = self.chain.environment.rebroadcast;
-        let clock = std::time::SystemTime::now();
+        let wall = clock::wall();
         let mut over = Vec::new();
         for (&nonce, hash) in &self.current {
             let Some(live) = self.attempts.get_mut(hash) else { continue };
@@ -149,7 +149,7 @@ impl Task {
                     live.resend_if_absent = true;
                     self.chain.tracker.look_up(*hash);
                 }
-                Some(SlotState::Held) if live.attempt.hold_until.is_some_and(|until| until <= clock) => over.push(*hash),
+                Some(SlotState::Held) if live.attempt.hold_until.is_some_and(|until| until <= wall) => over.push(*hash),
                 _ => {}
             }
         }

@@ -127,7 +127,7 @@ impl Task {
 
     /// Deadlines of those that are not in the queue yet; and who is gone holds nobody up.
     pub(super) fn expire_borrowers(&mut self, now: Instant) {
-        for (ticket, _) in self.loans.extract_if(|_, request| request.reply.is_closed()) {
+        for (ticket, _) in self.loans.extract_if(.., |_, request| request.reply.is_closed()) {
             self.nonces.cancel(ticket);
         }
         let deadline = self.chain.environment.account.queue_deadline;

@@ -11,7 +11,7 @@ mod sight;
 mod sign;
 pub mod submission;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,11 +111,11 @@ pub(super) struct Task {
     account: Account,
     nonces: Nonces,
     balance: Balance<Owed>,
-    tickets: HashMap<Ticket, Pending>,
+    tickets: BTreeMap<Ticket, Pending>,
     last_ticket: Ticket,
     /// Requests that wait for a balance, in order of arrival.
     intake: VecDeque<Ticket>,
-    attempts: HashMap<B256, Live>,
+    attempts: BTreeMap<B256, Live>,
     /// The payload on record of each slot that is not final.
     current: BTreeMap<u64, B256>,
     signs: FuturesUnordered<BoxFuture<'static, Signed>>,
@@ -137,7 +137,7 @@ pub(super) struct Task {
     askers: Vec<oneshot::Sender<u64>>,
     /// Loans that wait for the chain's nonce, then in the queue, then are out, then are on record.
     borrowers: Vec<LoanRequest>,
-    loans: HashMap<Ticket, LoanRequest>,
+    loans: BTreeMap<Ticket, LoanRequest>,
     lending: FuturesUnordered<BoxFuture<'static, LoanOver>>,
     lent: BTreeMap<u64, Lent>,
     /// The nonce at which every endpoint agreed, while new nonces wait for foreign use to end.
@@ -174,7 +174,10 @@ pub(super) async fn run(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         task.act();
+        // In this order, so that chance has no part in it. What brings new work comes last: everything above it is bounded by the work
+        // that was taken in, so nothing waits for ever.
         tokio::select! {
+            biased;
             () = chain.stop.cancelled() => return,
             Some(sighting) = sightings.recv() => {
                 task.sighting(sighting);
@@ -182,20 +185,14 @@ pub(super) async fn run(
                     task.sighting(sighting);
                 }
             }
-            Some(command) = commands.recv() => {
-                task.command(command);
-                while let Ok(command) = commands.try_recv() {
-                    task.command(command);
-                }
-            }
-            Some(signed) = task.signs.next() => task.sign_finished(signed),
+            Some(written) = OptionFuture::from(task.outbox.writing()) => task.outbox_finished(written),
             Some(written) = OptionFuture::from(task.commit.as_mut()) => {
                 task.commit = None;
                 task.commit_finished(written);
             }
+            Some(signed) = task.signs.next() => task.sign_finished(signed),
             Some(answered) = task.sends.next() => task.answered(answered),
             Some(over) = task.lending.next() => task.loan_over(over),
-            Some(written) = OptionFuture::from(task.outbox.writing()) => task.outbox_finished(written),
             Some(probe) = OptionFuture::from(task.probe.as_mut()) => {
                 task.probe = None;
                 // Sightings up to the probe's block were sent before its head was announced: they are in the channel.
@@ -209,6 +206,12 @@ pub(super) async fn run(
                 task.head_moved();
             }
             _ = tick.tick() => task.tick(clock::now()),
+            Some(command) = commands.recv() => {
+                task.command(command);
+                while let Ok(command) = commands.try_recv() {
+                    task.command(command);
+                }
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The start of an account's task: what the journal has, and what the chain makes of it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,10 +40,11 @@ pub(super) async fn open(chain: Arc<Chain>, address: Address, commands: &mut mps
     let mut tick = tokio::time::interval(RETRY);
     loop {
         tokio::select! {
+            biased;
             () = chain.stop.cancelled() => return None,
             task = &mut loading => return Some((task, early)),
-            Some(command) = commands.recv(), if early.len() < chain.environment.account.queue => early.push(command),
             _ = tick.tick() => expire(&mut early, chain.environment.account.queue_deadline),
+            Some(command) = commands.recv(), if early.len() < chain.environment.account.queue => early.push(command),
         }
     }
 }
@@ -180,10 +181,10 @@ impl Task {
             account,
             nonces,
             balance: Balance::default(),
-            tickets: HashMap::new(),
+            tickets: BTreeMap::new(),
             last_ticket: 0,
             intake: VecDeque::new(),
-            attempts: HashMap::new(),
+            attempts: BTreeMap::new(),
             current,
             signs: FuturesUnordered::new(),
             commit: None,
@@ -198,7 +199,7 @@ impl Task {
             retries: Vec::new(),
             askers: Vec::new(),
             borrowers: Vec::new(),
-            loans: HashMap::new(),
+            loans: BTreeMap::new(),
             lending: FuturesUnordered::new(),
             lent,
             settled_at: None,

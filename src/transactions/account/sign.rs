@@ -235,7 +235,7 @@ impl Task {
             hash,
             raw,
             cost: submission.cost(),
-            hold_until: held.then(|| std::time::SystemTime::now() + self.chain.environment.hold),
+            hold_until: held.then(|| clock::wall() + self.chain.environment.hold),
             authorisations: own.chain(submission.borrowed.slots(self.account.chain_id)).collect(),
         })
     }

@@ -1,0 +1,160 @@
+//! The simulators as processes of their own: a node, or a KMS. On loopback only.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use alloy_primitives::{Address, U256};
+use sluice_load_tests::random::Delays;
+use sluice_load_tests::sim_kms::{self, SimKms};
+use sluice_load_tests::sim_node::{BaseFee, Client, Settings, SimNode};
+use sluice_load_tests::wallet::Wallet;
+
+const USAGE: &str = "usage: sluice-sim node [--listen ADDRESS] [--client NAME] [--chain-id N] [--seed N] [--block-time TIME]
+                       [--fees eip1559|free|legacy] [--fund ADDRESS]... [--keys N] [--delays P50,P99,MAX]
+       sluice-sim kms  [--listen ADDRESS] [--seed N] [--keys N] [--tag NAME=VALUE]... [--delays P50,P99,MAX]
+
+  --listen      127.0.0.1:8600 (node: WebSocket and HTTP), 127.0.0.1:8601 (kms)
+  --client      geth, reth, besu, nethermind, erigon or anvil (geth)
+  --chain-id    31337
+  --seed        what everything random comes from (1)
+  --block-time  such as 1s or 250ms (1s); 0s: blocks only where sim_mine or the client's own mining makes them
+  --fees        base fee by EIP-1559, a fixed base fee of 0, or none (eip1559)
+  --fund        an address that has 1000 ether; again for more
+  --keys        node: fund so many keys of a simulated KMS of the same seed (0); kms: have so many keys (4)
+  --tag         a tag of every key; again for more
+  --delays      of answers, in milliseconds (0,0,0)";
+
+/// What the options say, for both simulators.
+#[derive(Debug)]
+struct Options {
+    listen: SocketAddr,
+    seed: u64,
+    keys: u64,
+    delays: Delays,
+    client: Client,
+    chain_id: u64,
+    block_time: Duration,
+    fees: String,
+    fund: Vec<Address>,
+    tags: BTreeMap<String, String>,
+}
+
+fn parse<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{name} does not take {text}"))
+}
+
+fn duration(name: &str, text: &str) -> Result<Duration, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    match unit {
+        "ms" => parse(name, digits).map(Duration::from_millis),
+        "s" => parse(name, digits).map(Duration::from_secs),
+        _ => Err(format!("{name} takes a time such as 1s or 250ms, not {text}")),
+    }
+}
+
+fn delays(name: &str, text: &str) -> Result<Delays, String> {
+    let numbers = text.split(',').map(|number| parse(name, number)).collect::<Result<Vec<u64>, _>>()?;
+    match numbers.as_slice() {
+        [p50, p99, max] if p50 <= p99 && p99 <= max => Ok(Delays { p50: *p50, p99: *p99, max: *max }),
+        _ => Err(format!("{name} takes three rising numbers of milliseconds, not {text}")),
+    }
+}
+
+fn options(command: &str, mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+    let is_node = command == "node";
+    if !is_node && command != "kms" {
+        return Err(format!("{command} is no simulator"));
+    }
+    let mut options = Options {
+        listen: SocketAddr::from(([127, 0, 0, 1], if is_node { 8600 } else { 8601 })),
+        seed: 1,
+        keys: if is_node { 0 } else { 4 },
+        delays: Delays::default(),
+        client: Client::Geth,
+        chain_id: 31_337,
+        block_time: Duration::from_secs(1),
+        fees: "eip1559".into(),
+        fund: Vec::new(),
+        tags: BTreeMap::new(),
+    };
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().ok_or_else(|| format!("{name} wants a value"))?;
+        match (name.as_str(), is_node) {
+            ("--listen", _) => options.listen = parse(&name, &value)?,
+            ("--seed", _) => options.seed = parse(&name, &value)?,
+            ("--keys", _) => options.keys = parse(&name, &value)?,
+            ("--delays", _) => options.delays = delays(&name, &value)?,
+            ("--client", true) => options.client = value.parse()?,
+            ("--chain-id", true) => options.chain_id = parse(&name, &value)?,
+            ("--block-time", true) => options.block_time = duration(&name, &value)?,
+            ("--fees", true) if ["eip1559", "free", "legacy"].contains(&value.as_str()) => options.fees = value,
+            ("--fund", true) => options.fund.push(parse(&name, &value)?),
+            ("--tag", false) => {
+                let (tag, value) = value.split_once('=').ok_or_else(|| format!("--tag takes NAME=VALUE, not {value}"))?;
+                options.tags.insert(tag.into(), value.into());
+            }
+            _ => return Err(format!("{name} {value} is not understood")),
+        }
+    }
+    if options.listen.ip().is_loopback() { Ok(options) } else { Err("--listen takes a loopback address only".into()) }
+}
+
+async fn node(options: Options) -> std::io::Result<()> {
+    let ether = U256::from(1_000_000_000_000_000_000_u64);
+    let keys = (0..options.keys).map(|number| Wallet::new(options.seed, number).address());
+    let funded: Vec<Address> = keys.chain(options.fund).collect();
+    let settings = Settings::new(options.client, options.chain_id, options.seed).with_balance(U256::from(1_000) * ether, funded);
+    let settings = match options.fees.as_str() {
+        "free" => settings.free(),
+        "legacy" => Settings { base_fee: BaseFee::Absent, ..settings },
+        _ => settings,
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let node = SimNode::new(Settings { delays: options.delays, genesis_time: now, ..settings });
+    let listener = node.listen(options.listen).await?;
+    println!("{} of chain {} listens on {}", options.client.name(), options.chain_id, listener.url());
+    if options.block_time.is_zero() {
+        std::future::pending().await
+    } else {
+        node.run_blocks(options.block_time).await;
+        Ok(())
+    }
+}
+
+async fn kms(options: Options) -> std::io::Result<()> {
+    let Options { seed, keys, delays, tags, listen, .. } = options;
+    let kms = SimKms::new(sim_kms::Settings { delays, tags, ..sim_kms::Settings::new(seed, keys) });
+    let listener = kms.listen(listen).await?;
+    println!("KMS with {keys} keys listens on {}", listener.url());
+    kms.with(|kms, _| kms.keys().iter().for_each(|key| println!("{} {}", key.address(), key.arn)));
+    std::future::pending().await
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let options = match options(&command, arguments) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("sluice-sim: {error}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("sluice-sim: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async move { if command == "node" { node(options).await } else { kms(options).await } });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sluice-sim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
