@@ -272,7 +272,7 @@ impl Chain {
             sender,
             committed: Arc::clone(&committed),
             waited: waited.clone(),
-            token: self.requests.token(),
+            token: new.acknowledged.is_none().then(|| self.requests.token()),
             claim: new.claim,
         };
         let submission = submission::Submission {

@@ -2,7 +2,7 @@
 //! the process. One task per account prepares them, in the order of their ids and with the fees of the moment, and puts them
 //! into the account's queue like any other request. Each ends by its first attempt, or by an end that is journaled.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,7 @@ type Answered = (Job, Result<Accepted, TransactionError>);
 struct Worker {
     chain: Arc<Chain>,
     account: Account,
-    at_work: HashSet<TransactionId>,
+    at_work: BTreeSet<TransactionId>,
     preparing: FuturesOrdered<BoxFuture<'static, Prepared>>,
     queued: FuturesUnordered<BoxFuture<'static, Answered>>,
     resting: FuturesUnordered<BoxFuture<'static, Job>>,
@@ -101,7 +101,7 @@ async fn run(chain: Arc<Chain>, address: Address, wake: Arc<Notify>) {
     let mut worker = Worker {
         chain,
         account,
-        at_work: HashSet::new(),
+        at_work: BTreeSet::new(),
         preparing: FuturesOrdered::new(),
         queued: FuturesUnordered::new(),
         resting: FuturesUnordered::new(),
@@ -110,18 +110,19 @@ async fn run(chain: Arc<Chain>, address: Address, wake: Arc<Notify>) {
     worker.read().await;
     loop {
         tokio::select! {
-            () = wake.notified() => worker.read().await,
-            Some((job, prepared)) = worker.preparing.next() => worker.prepared(job, prepared),
+            biased;
+            Some(ended) = worker.ending.next() => {
+                worker.at_work.remove(&ended);
+                worker.read().await;
+            }
             Some((job, answer)) = worker.queued.next() => {
                 if worker.answered(job, answer.map(drop)) {
                     worker.read().await;
                 }
             }
+            Some((job, prepared)) = worker.preparing.next() => worker.prepared(job, prepared),
             Some(job) = worker.resting.next() => worker.prepare(job),
-            Some(ended) = worker.ending.next() => {
-                worker.at_work.remove(&ended);
-                worker.read().await;
-            }
+            () = wake.notified() => worker.read().await,
         }
     }
 }

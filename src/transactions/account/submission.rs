@@ -98,8 +98,8 @@ pub struct Reply {
     pub committed: Arc<OnceLock<Accepted>>,
     /// What it waits for others, told to the waiting call.
     pub waited: Waited,
-    /// Keeps the drain waiting.
-    pub token: TaskTrackerToken,
+    /// Keeps the drain waiting; `None` for what is acknowledged, which goes on after the restart.
+    pub token: Option<TaskTrackerToken>,
     /// The right to work under its idempotency key; given up with the answer.
     pub claim: Option<Claim>,
 }
