@@ -50,6 +50,13 @@ pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut 
     let answer_after = table.or("answer_after", Time(Duration::ZERO..=10 * MINUTE), "2s");
     let confirmations = table.or("confirmations", Count(1..=100_000), "12");
     let node_deadline = table.or("node_deadline", Time(10 * MILLISECOND..=10 * MINUTE), "10s");
+    let sync_timeout = table.or("sync_timeout", Time(10 * MILLISECOND..=HOUR), "20s");
+    let sync_timeout_max = table.or("sync_timeout_max", Time(10 * MILLISECOND..=HOUR), "5m");
+    if let (Some(default), Some(max)) = (sync_timeout, sync_timeout_max)
+        && default > max
+    {
+        table.fail("sync_timeout", Fault::Value, "is longer than sync_timeout_max");
+    }
     let gas_percent = table.or("gas_percent", Count(100..=1000), "100");
     let rebroadcast = table.or("rebroadcast", Time(SECOND..=DAY), "30s");
     let hold = table.or("hold", Time(SECOND..=30 * DAY), "10m");
@@ -69,6 +76,8 @@ pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut 
         answer_after: answer_after?,
         confirmations: confirmations?,
         node_deadline: node_deadline?,
+        sync_timeout: sync_timeout?,
+        sync_timeout_max: sync_timeout_max?,
         gas_percent: gas_percent?,
         rebroadcast: rebroadcast?,
         hold: hold?,

@@ -132,6 +132,10 @@ pub struct Environment {
     pub confirmations: u64,
     /// Deadline of one request to a node (10 s).
     pub node_deadline: Duration,
+    /// How long a call waits for a receipt or a state, if its client does not say (20 s).
+    pub sync_timeout: Duration,
+    /// And at most (5 min).
+    pub sync_timeout_max: Duration,
     /// Estimated gas is multiplied by this, in percent (100 leaves it as it is). A given gas is never changed.
     pub gas_percent: u64,
     /// Time after which bytes that are broadcast and not mined are sent again (30 s).

@@ -86,7 +86,20 @@ fn named<T>(
 }
 
 fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)> {
-    let Environment { name: _, chain_id, nodes, account, answer_after, confirmations, node_deadline, gas_percent, rebroadcast, hold } = old;
+    let Environment {
+        name: _,
+        chain_id,
+        nodes,
+        account,
+        answer_after,
+        confirmations,
+        node_deadline,
+        sync_timeout,
+        sync_timeout_max,
+        gas_percent,
+        rebroadcast,
+        hold,
+    } = old;
     let AccountBounds { queue, queue_deadline, sign_window, sign_ahead, broadcast_window } = account;
     vec![
         ("chain_id", *chain_id != new.chain_id),
@@ -99,6 +112,8 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
         ("answer_after", *answer_after != new.answer_after),
         ("confirmations", *confirmations != new.confirmations),
         ("node_deadline", *node_deadline != new.node_deadline),
+        ("sync_timeout", *sync_timeout != new.sync_timeout),
+        ("sync_timeout_max", *sync_timeout_max != new.sync_timeout_max),
         ("gas_percent", *gas_percent != new.gas_percent),
         ("rebroadcast", *rebroadcast != new.rebroadcast),
         ("hold", *hold != new.hold),

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use super::{Account, AttemptState, BlockRef, JournalError, Kind, Pauses, TransactionId};
+use super::{Account, AttemptState, BlockRef, JournalError, Kind, Pauses, Purpose, TransactionId};
 
 /// The detail of an inclusion whose execution failed.
 pub const REVERTED: &str = "reverted";
@@ -39,10 +39,10 @@ pub struct StoredEvent {
     pub sequence: u64,
     /// Which transaction.
     pub transaction: TransactionId,
-    /// Which attempt.
-    pub hash: B256,
-    /// Which slot.
-    pub nonce: u64,
+    /// Which attempt; `None` while the transaction has none.
+    pub hash: Option<B256>,
+    /// Which slot; `None` without an attempt.
+    pub nonce: Option<u64>,
     /// The state that was reached.
     pub state: AttemptState,
     /// The block of the inclusion; of an orphaned attempt the one that it was in, where that was told.
@@ -83,11 +83,14 @@ pub struct StoredTransaction {
     pub kind: Kind,
     /// Its account.
     pub account: Account,
-    /// When its first attempt was written.
+    /// When it was acknowledged, or its first attempt written.
     pub created_at: SystemTime,
-    /// Hash and nonce of its attempt. `None` once the same bytes, refused here, were taken up by another transaction.
+    /// Hash and nonce of its attempt. `None` while it is queued, if it was ended without one, and once the same bytes, refused
+    /// here, were taken up by another transaction.
     pub attempt: Option<(B256, u64)>,
-    /// The attempt's state; `Refused` without an attempt.
+    /// What the attempt pays for; `Request` without an attempt.
+    pub purpose: Purpose,
+    /// The attempt's state; without an attempt `Queued` or `Refused`.
     pub state: AttemptState,
     /// The block of its inclusion, while it is included or confirmed.
     pub block: Option<BlockRef>,

@@ -6,7 +6,9 @@ use alloy_primitives::B256;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
 
-use super::{Account, AccountSummary, ChainPin, Journal, JournalError, Record, StoredAccount, StoredAttempt, StoredKey};
+use super::{
+    Account, AccountSummary, ChainPin, Intent, Journal, JournalError, Record, StoredAccount, StoredAttempt, StoredIdempotencyKey, StoredKey,
+};
 
 /// Reads keys and pins from `base` (a journal opened for reading, if there is one) and writes nothing.
 #[derive(Debug, Default)]
@@ -51,6 +53,14 @@ impl Journal for KeysOnly {
 
     fn unconfirmed(&self, chain_id: u64, service: Arc<str>, principal: Arc<str>) -> Answer<Vec<StoredAttempt>> {
         self.base.as_ref().map_or_else(|| ready(Ok(Vec::new())).boxed(), |base| base.unconfirmed(chain_id, service, principal))
+    }
+
+    fn queued(&self, account: Account, limit: usize) -> Answer<Vec<Intent>> {
+        self.base.as_ref().map_or_else(|| ready(Ok(Vec::new())).boxed(), |base| base.queued(account, limit))
+    }
+
+    fn idempotency_key(&self, service: Arc<str>, principal: Arc<str>, key: Arc<str>) -> Answer<Option<StoredIdempotencyKey>> {
+        self.base.as_ref().map_or_else(|| ready(Ok(None)).boxed(), |base| base.idempotency_key(service, principal, key))
     }
 
     fn chain(&self, chain_id: u64) -> Answer<Option<ChainPin>> {

@@ -146,9 +146,11 @@ impl Pauses {
     }
 }
 
-/// Where an attempt is in its life.
+/// Where an attempt is in its life; and before it has one, where its transaction is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AttemptState {
+    /// Acknowledged before there is an attempt: a state of transactions and their events, never of an attempt.
+    Queued,
     /// Durable; perhaps sent.
     Committed,
     /// The client holds the bytes (`eth_signTransaction`) and the slot waits for them.
@@ -169,12 +171,22 @@ pub enum AttemptState {
 
 impl AttemptState {
     /// All states, in the order of a life.
-    pub const ALL: [Self; 8] =
-        [Self::Committed, Self::Held, Self::Broadcast, Self::Refused, Self::Included, Self::Orphaned, Self::Confirmed, Self::Replaced];
+    pub const ALL: [Self; 9] = [
+        Self::Queued,
+        Self::Committed,
+        Self::Held,
+        Self::Broadcast,
+        Self::Refused,
+        Self::Included,
+        Self::Orphaned,
+        Self::Confirmed,
+        Self::Replaced,
+    ];
 
     /// The word in the journal, in events and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Queued => "queued",
             Self::Committed => "committed",
             Self::Held => "held",
             Self::Broadcast => "broadcast",
@@ -261,6 +273,41 @@ pub struct StoredAccount {
     pub pauses: Pauses,
 }
 
+/// A transaction that is acknowledged before it has an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    /// The account that is to send it.
+    pub account: Account,
+    /// Its id.
+    pub transaction: TransactionId,
+    /// Name of the service that took the request.
+    pub service: Arc<str>,
+    /// Name of the principal that made it.
+    pub principal: Arc<str>,
+    /// The client's request as JSON.
+    pub request: Arc<str>,
+}
+
+/// A client's idempotency key, with what it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The client's text.
+    pub key: Arc<str>,
+    /// Digest of what was asked for: the same key with another one is another request.
+    pub digest: B256,
+}
+
+/// An idempotency key on record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredIdempotencyKey {
+    /// Digest of what was asked for.
+    pub digest: B256,
+    /// The transaction that came of it.
+    pub transaction: TransactionId,
+    /// Hash of the transaction's first attempt; `None` if it has none (yet), or is not on record any more.
+    pub first: Option<B256>,
+}
+
 /// One durable fact. Those of one `commit` become durable together or not at all.
 #[derive(Debug, Clone)]
 pub enum Record {
@@ -282,6 +329,36 @@ pub enum Record {
         replaces: Option<B256>,
         /// Hashes of the payloads that slots of its authorisations have on record, and that it replaces there.
         takes_over: Vec<B256>,
+    },
+    /// A transaction is acknowledged and has no attempt yet: an event without a hash. From here on it has to be finished.
+    Intent(Box<Intent>),
+    /// The acknowledged transaction gets its first attempt in this commit. An error if it has one already, or was ended
+    /// ([`JournalError::NotQueued`]): what is acknowledged once is paid once.
+    Taken {
+        /// Which transaction.
+        transaction: TransactionId,
+    },
+    /// An acknowledged transaction ends without an attempt: an event `Refused` without a hash. Nothing if it has an attempt or
+    /// an end already.
+    Ended {
+        /// Which transaction.
+        transaction: TransactionId,
+        /// For people and streams: why.
+        detail: String,
+    },
+    /// An idempotency key of a service's principal stands for this transaction from now on. An error if it stands for another
+    /// one ([`JournalError::KeyTaken`]).
+    Key {
+        /// EIP-155 id of the transaction's chain.
+        chain_id: u64,
+        /// The service.
+        service: Arc<str>,
+        /// The principal.
+        principal: Arc<str>,
+        /// The key.
+        key: IdempotencyKey,
+        /// The transaction that it stands for.
+        transaction: TransactionId,
     },
     /// An attempt reached a state: an event. To a state that it has already: nothing, unless the block differs.
     State {
@@ -360,6 +437,18 @@ pub enum JournalError {
         /// The nonce.
         nonce: u64,
     },
+    /// The idempotency key of this transaction stands for another one. Nothing was written.
+    #[error("the idempotency key of transaction {transaction} stands for another transaction")]
+    KeyTaken {
+        /// The transaction that came too late.
+        transaction: TransactionId,
+    },
+    /// The acknowledged transaction has an attempt or an end already. Nothing was written.
+    #[error("transaction {transaction} does not wait for its first attempt any more")]
+    NotQueued {
+        /// Which transaction.
+        transaction: TransactionId,
+    },
     /// The file is used by another process, is damaged, is of a newer Sluice, or cannot be opened.
     #[error("{0}")]
     Unusable(String),
@@ -375,7 +464,7 @@ pub enum JournalError {
 pub trait Journal: Send + Sync + fmt::Debug + 'static {
     /// Makes the records durable, all or nothing, in order with the batches before it; batches that arrive together share
     /// one group commit. Answers the positions in commit order of the events that the records made (one each for `Attempt` and
-    /// for `State` where it changed anything).
+    /// `Intent`, and for `State` and `Ended` where they changed anything).
     fn commit(&self, records: Vec<Record>) -> BoxFuture<'static, Result<Vec<i64>, JournalError>>;
 
     /// Every account of the chain.
@@ -398,13 +487,25 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
         principal: Arc<str>,
     ) -> BoxFuture<'static, Result<Vec<StoredAttempt>, JournalError>>;
 
+    /// Transactions of the account that are acknowledged and have neither an attempt nor an end, in the order of their ids;
+    /// the first `limit` of them.
+    fn queued(&self, account: Account, limit: usize) -> BoxFuture<'static, Result<Vec<Intent>, JournalError>>;
+
+    /// What an idempotency key of this service's principal stands for.
+    fn idempotency_key(
+        &self,
+        service: Arc<str>,
+        principal: Arc<str>,
+        key: Arc<str>,
+    ) -> BoxFuture<'static, Result<Option<StoredIdempotencyKey>, JournalError>>;
+
     /// The pinned identity of a chain.
     fn chain(&self, chain_id: u64) -> BoxFuture<'static, Result<Option<ChainPin>, JournalError>>;
 
     /// Pins a chain; an error if another genesis is pinned already.
     fn pin_chain(&self, pin: ChainPin) -> BoxFuture<'static, Result<(), JournalError>>;
 
-    /// Removes the pin and every account, slot, attempt and event of the chain; public keys stay. Answers how many attempts went.
+    /// Removes the pin and every account, slot, attempt, idempotency key and event of the chain; public keys stay. Answers how many attempts went.
     fn forget_chain(&self, chain_id: u64) -> BoxFuture<'static, Result<u64, JournalError>>;
 
     /// Every public key on record.

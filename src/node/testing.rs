@@ -54,6 +54,8 @@ pub(crate) fn environment(urls: Vec<Url>, deadline: Duration) -> Environment {
         answer_after: Duration::from_secs(2),
         confirmations: 12,
         node_deadline: deadline,
+        sync_timeout: Duration::from_secs(20),
+        sync_timeout_max: Duration::from_secs(300),
         gas_percent: 100,
         rebroadcast: Duration::from_secs(30),
         hold: Duration::from_secs(600),

@@ -45,8 +45,13 @@ pub enum Reason {
     InsufficientFunds,
     /// The transaction breaks a rule of the chain (type, fees, gas).
     InvalidTransaction,
-    /// Every endpoint that got the signed bytes refused them for good; they are never sent again.
+    /// Every endpoint that got the signed bytes refused them for good; they are never sent again. Or an acknowledged transaction
+    /// was ended, or a cancel of it is final.
     Refused,
+    /// The idempotency key stands for another request.
+    IdempotencyConflict,
+    /// The state that was waited for was not reached in time; the transaction goes on.
+    Timeout,
     /// No endpoint of the environment answers.
     NodeUnavailable,
     /// The node is on another chain than the pinned one.
@@ -71,7 +76,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the page.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::InvalidRequest,
         Self::InvalidParams,
         Self::MethodNotFound,
@@ -91,6 +96,8 @@ impl Reason {
         Self::InsufficientFunds,
         Self::InvalidTransaction,
         Self::Refused,
+        Self::IdempotencyConflict,
+        Self::Timeout,
         Self::NodeUnavailable,
         Self::ChainMismatch,
         Self::KeyStoreUnavailable,
@@ -122,8 +129,21 @@ pub struct RpcError {
     pub retry_after: Option<Duration>,
     /// Transaction hash, where one exists.
     pub hash: Option<alloy_primitives::B256>,
+    /// The transaction, where one is on record that the caller may want to look up.
+    pub transaction: Option<OnRecord>,
 }
 
+/// A transaction as an error tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OnRecord {
+    /// Its id.
+    pub id: String,
+    /// Its state.
+    pub state: &'static str,
+}
+
+/// EIP-7966: the receipt did not come in time.
+pub const TIMEOUT: i32 = 4;
 /// EIP-1474: resource not found.
 pub const RESOURCE_NOT_FOUND: i32 = -32001;
 /// EIP-1474: resource unavailable.
@@ -148,12 +168,14 @@ struct Data {
     retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<alloy_primitives::B256>,
+    #[serde(flatten)]
+    transaction: Option<OnRecord>,
 }
 
 impl RpcError {
     /// An error without hints.
     pub fn new(code: i32, reason: Reason, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), reason, retry_after: None, hash: None }
+        Self { code, message: message.into(), reason, retry_after: None, hash: None, transaction: None }
     }
 
     /// -32602.
@@ -179,6 +201,7 @@ impl From<RpcError> for ErrorObjectOwned {
             reason: error.reason,
             retry_after_ms: error.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
             hash: error.hash,
+            transaction: error.transaction,
         };
         Self::owned(error.code, error.message, Some(data))
     }

@@ -9,8 +9,8 @@ use jsonrpsee::types::{ErrorObjectOwned, Params};
 use jsonrpsee::{Extensions, RpcModule};
 
 use super::arguments::Arguments;
-use super::eth::usable_key;
 use super::refusals::{invalid_argument, refusal};
+use super::send::usable_key;
 use super::service::{Service, waited};
 use crate::signing::MESSAGE;
 use crate::transactions::errors::TransactionError;

@@ -15,6 +15,7 @@ use tower::Layer;
 
 use super::batch;
 use super::errors::{LIMIT_EXCEEDED, METHOD_NOT_FOUND, RESOURCE_UNAVAILABLE, Reason, RpcError};
+use super::idempotency;
 use super::limits::InFlight;
 pub use super::limits::Limits;
 use super::meters::Meters;
@@ -166,6 +167,7 @@ where
         let id = request.id.clone().into_owned();
         let bytes = request.params.as_ref().map_or(0, |params| params.get().len());
         let refused = if served { shared.rate.as_ref().and_then(|rate| rate.take().err()).map(too_fast) } else { self.gone(&request) };
+        let refused = refused.or_else(|| idempotency::misplaced(&request.extensions, &request.method, in_batch));
         let response = match (refused, self.in_flight.enter(bytes, &shared.limits)) {
             (Some(refused), _) => MethodResponse::error(id, refused),
             (None, None) => MethodResponse::error(id, too_many_calls()),

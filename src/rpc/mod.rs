@@ -4,6 +4,7 @@ mod arguments;
 pub mod batch;
 pub mod errors;
 mod eth;
+pub mod idempotency;
 mod limits;
 mod log_filter;
 mod messages;
@@ -14,10 +15,15 @@ pub mod order;
 pub mod pass_through;
 pub mod rate;
 pub mod refusals;
+mod send;
+mod send_raw;
 pub mod service;
 mod sluice;
+mod sluice_send;
 mod sluice_subscribe;
 mod subscribe;
+mod sync;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -33,6 +39,7 @@ pub fn module(service: Arc<Service>) -> Result<RpcModule<Service>, RegisterMetho
     messages::register(&mut module)?;
     subscribe::register(&mut module)?;
     sluice::register(&mut module)?;
+    sluice_send::register(&mut module)?;
     sluice_subscribe::register(&mut module)?;
     openrpc::register(&mut module)?;
     Ok(module)

@@ -39,7 +39,10 @@ pub fn refusal(error: TransactionError) -> ErrorObjectOwned {
         TransactionError::Refused { hash, .. } => RpcError { hash: Some(hash), ..told(SERVER_ERROR, Reason::Refused) },
         TransactionError::Journal(_) => told(RESOURCE_UNAVAILABLE, Reason::JournalUnavailable).retry_after(SOON),
         TransactionError::ShuttingDown => told(RESOURCE_UNAVAILABLE, Reason::ShuttingDown).retry_after(SOON),
-        TransactionError::Internal | TransactionError::Authorisation { .. } => told(INTERNAL, Reason::Internal),
+        TransactionError::KeyTaken => told(SERVER_ERROR, Reason::IdempotencyConflict),
+        TransactionError::Internal | TransactionError::NotQueued | TransactionError::Authorisation { .. } => {
+            told(INTERNAL, Reason::Internal)
+        }
     };
     rpc.into()
 }

@@ -205,6 +205,6 @@ mod tests {
         }
         assert_eq!(state("broadcast").unwrap(), AttemptState::Broadcast);
         let told = state("mined").unwrap_err();
-        assert!(told.message().starts_with("invalid argument 0: state is one of committed, held, "), "{}", told.message());
+        assert!(told.message().starts_with("invalid argument 0: state is one of queued, committed, held, "), "{}", told.message());
     }
 }

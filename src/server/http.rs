@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, PROXY_AUTHORIZATION};
-use http::{Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use jsonrpsee::core::middleware::RpcServiceBuilder;
@@ -19,8 +19,11 @@ use super::envelope;
 use super::generation::{Generation, Live, Route, ServiceEntry};
 use super::reply::{self, JSON, Reply, refusal};
 use crate::policy::Principal;
+use crate::rpc::idempotency::KeyHeader;
 use crate::subscriptions::connection::{ConnectionHandle, Transport};
 
+/// Under which key the call of a request is paid once.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// From a request's headers to the end of its body.
 const BODY: Duration = Duration::from_secs(60);
 
@@ -104,7 +107,10 @@ impl Served {
         if !rpc_http::is_json(request.headers().get(CONTENT_TYPE)) {
             return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json");
         }
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        if let Some(key) = KeyHeader::read(parts.headers.get_all(IDEMPOTENCY_KEY).iter().map(HeaderValue::as_bytes)) {
+            parts.extensions.insert(key);
+        }
         let body = match read(body, max_request_bytes).await {
             Ok(body) => body,
             Err(refused) => return *refused,

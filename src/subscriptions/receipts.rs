@@ -9,7 +9,7 @@ use alloy_primitives::B256;
 use dashmap::DashMap;
 use jsonrpsee::SubscriptionSink;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::member::{Member, pair};
 use crate::subscriptions::connection::ConnectionHandle;
@@ -73,20 +73,73 @@ impl Delivered {
 #[derive(Debug)]
 pub struct Receipts {
     subscribers: DashMap<u64, Subscriber>,
+    /// Who waits for one receipt.
+    waiting: DashMap<u64, Waiting>,
     next: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    hash: B256,
+    sender: Option<oneshot::Sender<Receipt>>,
+}
+
+impl Waiting {
+    /// Answers whether it waits on.
+    fn seen(&mut self, block: &[Receipt]) -> bool {
+        let Some(receipt) = block.iter().find(|receipt| receipt.hash == self.hash) else { return true };
+        if let Some(sender) = self.sender.take() {
+            // Whoever is gone takes its place away itself.
+            let _gone = sender.send(receipt.clone());
+        }
+        false
+    }
+}
+
+/// A place among those who wait for one receipt; dropped, nothing is watched for it any more.
+struct Place<'a> {
+    receipts: &'a Receipts,
+    chain: &'a Chain,
+    id: u64,
+    hash: B256,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.receipts.waiting.remove(&self.id);
+        self.chain.tracker().unobserve(vec![self.hash]);
+    }
 }
 
 impl Receipts {
     /// Fans out what the tracker sees, until the tracker ends.
     pub fn start(mut seen: mpsc::UnboundedReceiver<Vec<Receipt>>) -> Arc<Self> {
-        let receipts = Arc::new(Self { subscribers: DashMap::new(), next: AtomicU64::new(0) });
+        let receipts = Arc::new(Self { subscribers: DashMap::new(), waiting: DashMap::new(), next: AtomicU64::new(0) });
         let hub = Arc::clone(&receipts);
         tokio::spawn(async move {
             while let Some(block) = seen.recv().await {
+                hub.waiting.retain(|_, waiting| waiting.seen(&block));
                 hub.subscribers.retain(|_, subscriber| subscriber.seen(&block));
             }
         });
         receipts
+    }
+
+    /// The receipt of a transaction, whoever sent it: as it is mined already, or when it is.
+    pub async fn first(&self, chain: &Chain, hash: B256) -> Receipt {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, seen) = oneshot::channel();
+        // In place before it is looked up: what is mined in between arrives by one way or the other.
+        self.waiting.insert(id, Waiting { hash, sender: Some(sender) });
+        let _place = Place { receipts: self, chain, id, hash };
+        if let Some(receipt) = chain.tracker().observe(vec![hash]).await.pop() {
+            return receipt;
+        }
+        match seen.await {
+            Ok(receipt) => receipt,
+            // The streams end with the process.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Serves one client until it goes: first what is mined already, then each as it is mined. The error is the subscription's last

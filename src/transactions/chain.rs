@@ -16,6 +16,8 @@ use super::account::loans::{Borrowed, LoanRequest};
 use super::account::{self, Command, submission};
 use super::errors::TransactionError;
 use super::fees::Feed;
+use super::idempotency::{Claim, Claims};
+use super::intents::Workers;
 use super::meters::{Meters, Stage};
 use super::nonces::figures::Figures;
 use super::tracking::{Audience, Receipt, Sighting, Tracker};
@@ -66,8 +68,10 @@ pub struct Chain {
     pub(super) key_of: KeyOf,
     pub(super) stop: CancellationToken,
     accounts: Arc<DashMap<Address, Handle>>,
+    claims: Claims,
+    pub(super) intents: Workers,
     requests: TaskTracker,
-    draining: CancellationToken,
+    pub(super) draining: CancellationToken,
     opened: watch::Receiver<bool>,
 }
 
@@ -118,6 +122,10 @@ pub struct NewRequest {
     pub payload: Payload,
     /// Nonces of other accounts that it authorises with: see [`Chain::borrow`].
     pub borrowed: Borrowed,
+    /// The idempotency key under which it is paid once.
+    pub claim: Option<Claim>,
+    /// Its id, if it was acknowledged already.
+    pub acknowledged: Option<TransactionId>,
     /// When it arrived.
     pub arrived: Instant,
 }
@@ -169,6 +177,8 @@ impl Chain {
             key_of,
             stop: stop.clone(),
             accounts,
+            claims: Claims::default(),
+            intents: Workers::default(),
             requests: TaskTracker::new(),
             draining: CancellationToken::new(),
             opened,
@@ -205,6 +215,11 @@ impl Chain {
     /// The schedule of Signs.
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
+    }
+
+    /// Who works under which idempotency key.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     /// Whether the address has a managed key, of whichever service.
@@ -252,9 +267,16 @@ impl Chain {
         let committed = Arc::new(OnceLock::new());
         let queued = clock::now();
         let waited = Waited::new(queued);
-        let reply = submission::Reply { sender, committed: Arc::clone(&committed), waited: waited.clone(), token: self.requests.token() };
+        let key = new.claim.as_ref().map(|claim| claim.key().clone());
+        let reply = submission::Reply {
+            sender,
+            committed: Arc::clone(&committed),
+            waited: waited.clone(),
+            token: new.acknowledged.is_none().then(|| self.requests.token()),
+            claim: new.claim,
+        };
         let submission = submission::Submission {
-            id: TransactionId::new(),
+            id: new.acknowledged.unwrap_or_default(),
             kind: new.kind,
             service: new.service,
             principal: new.principal,
@@ -264,6 +286,8 @@ impl Chain {
             queued,
             reply: Some(reply),
             borrowed: new.borrowed,
+            key,
+            acknowledged: new.acknowledged.is_some(),
         };
         match self.account(new.from).commands.try_send(Command::Submit(Box::new(submission))) {
             Ok(()) => {
@@ -370,6 +394,7 @@ async fn recover(chain: Arc<Chain>, open: watch::Sender<bool>) {
             Ok(accounts) => {
                 for stored in accounts {
                     chain.account(stored.account.address);
+                    chain.finish_intents(stored.account.address);
                 }
                 open.send_replace(true);
                 tracing::info!(environment = %chain.environment.name, chain_id, %genesis, "the chain is pinned and its accounts are open");

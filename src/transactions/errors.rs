@@ -111,6 +111,12 @@ pub enum TransactionError {
     /// The journal did not write.
     #[error("the journal cannot write")]
     Journal(JournalError),
+    /// The idempotency key got on record for another request meanwhile; its outcome is that one's.
+    #[error("the idempotency key is in use by another request")]
+    KeyTaken,
+    /// The acknowledged transaction has an attempt already, or was ended.
+    #[error("the transaction does not wait for its first attempt any more")]
+    NotQueued,
     /// The gateway drains.
     #[error("the gateway is shutting down")]
     ShuttingDown,
@@ -133,7 +139,12 @@ impl TransactionError {
             | Self::Call(_)
             | Self::Journal(_)
             | Self::ShuttingDown => ErrorClass::Retry,
-            Self::Internal | Self::AlreadyKnown { .. } | Self::NonceHeld { .. } | Self::NonceTooLow { .. } => ErrorClass::Reconcile,
+            Self::Internal
+            | Self::KeyTaken
+            | Self::NotQueued
+            | Self::AlreadyKnown { .. }
+            | Self::NonceHeld { .. }
+            | Self::NonceTooLow { .. } => ErrorClass::Reconcile,
             Self::UnknownAccount
             | Self::Invalid(_)
             | Self::Unsupported(_)

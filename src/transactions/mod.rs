@@ -1,5 +1,5 @@
 //! From a request to a final receipt. In the order in which a transaction passes: [`request`], [`authorisations`], [`prepare`] (with [`fees`]),
-//! [`chain`] (the way in), [`account`] (the single writer) with [`balance`] and [`nonces`], [`broadcast`] and [`outcome`], [`tracking`].
+//! [`idempotency`] and [`intents`] (what is paid once, and what is finished whatever happens), [`chain`] (the way in), [`account`] (the single writer) with [`balance`] and [`nonces`], [`broadcast`] and [`outcome`], [`tracking`].
 
 pub mod account;
 pub mod authorisations;
@@ -8,6 +8,8 @@ pub mod broadcast;
 pub mod chain;
 pub mod errors;
 pub mod fees;
+pub mod idempotency;
+pub mod intents;
 mod meters;
 pub mod nonces;
 pub mod outcome;

@@ -100,7 +100,7 @@ async fn estimate(request: &Request, price: Price, environment: &Environment, po
 }
 
 /// Whether the node judged the call itself (a revert) rather than the question.
-fn is_verdict(code: i64, message: &str) -> bool {
+pub(super) fn is_verdict(code: i64, message: &str) -> bool {
     code == 3 || message.to_ascii_lowercase().contains("revert")
 }
 

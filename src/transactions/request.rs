@@ -85,6 +85,8 @@ pub struct Arguments {
     pub kind: Option<Quantity>,
     /// EIP-7702.
     pub authorization_list: Option<Vec<SignedAuthorization>>,
+    /// Sluice's own: under this key the request is paid once. No part of the transaction.
+    pub idempotency_key: Option<String>,
     /// EIP-4844: not signed here.
     pub blob_versioned_hashes: Option<de::IgnoredAny>,
     /// EIP-4844: not signed here.

@@ -16,6 +16,7 @@ mod differential;
 mod errors;
 mod examples;
 mod geth;
+mod idempotency;
 mod keys;
 mod lifecycle;
 mod lifecycle_stream;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::codec::{get_address, get_block, get_hash, get_state, get_u64, time, unreadable};
+use super::codec::{get_address, get_block, get_state, get_u64, time, unreadable};
 use super::pool::ReadFault;
 use crate::journal::history::{Bounds, Scope, StoredEvent};
 use crate::journal::{Account, TransactionId};
@@ -32,11 +32,11 @@ pub(super) fn owner(connection: &Connection, scope: &Scope) -> Answer<Option<(i6
     Ok(owner.map(|owner| (chain_id, owner)))
 }
 
-/// CROSS JOIN fixes the way: along the owner's events, each with its attempt.
+/// Along the owner's events, each with its attempt, if it is of one.
 pub(super) fn page_sql() -> String {
     format!(
         "{} FROM events e INDEXED BY events_by_owner
-         CROSS JOIN attempts a ON a.chain_id = e.chain_id AND a.hash = e.hash
+         LEFT JOIN attempts a ON a.chain_id = e.chain_id AND a.hash = e.hash
          WHERE e.chain_id = ?1 AND e.owner = ?2 AND e.position > ?3
          ORDER BY e.position LIMIT ?4",
         columns("e.receipt")
@@ -64,7 +64,7 @@ pub(super) fn page(connection: &Connection, scope: &Scope, position: i64, bounds
 pub(super) fn numbered_sql() -> String {
     format!(
         "{} FROM events e
-         CROSS JOIN attempts a ON a.chain_id = e.chain_id AND a.hash = e.hash
+         LEFT JOIN attempts a ON a.chain_id = e.chain_id AND a.hash = e.hash
          WHERE e.chain_id = ?1 AND e.address = ?3 AND e.sequence = ?4 AND e.owner = ?2",
         columns("NULL")
     )
@@ -80,7 +80,7 @@ pub(super) fn numbered(connection: &Connection, scope: &Scope, address: Address,
 pub(super) fn last_sql() -> String {
     format!(
         "{} FROM events e INDEXED BY events_by_owner
-         CROSS JOIN attempts a ON a.chain_id = e.chain_id AND a.hash = e.hash
+         LEFT JOIN attempts a ON a.chain_id = e.chain_id AND a.hash = e.hash
          WHERE e.chain_id = ?1 AND e.owner = ?2
          ORDER BY e.position DESC LIMIT 1",
         columns("NULL")
@@ -96,7 +96,7 @@ pub(super) fn last(connection: &Connection, scope: &Scope) -> Answer<Option<Stor
 pub(super) fn of_transaction_sql() -> String {
     format!(
         "{} FROM events e INDEXED BY events_by_transaction
-         CROSS JOIN attempts a ON a.chain_id = e.chain_id AND a.hash = e.hash
+         LEFT JOIN attempts a ON a.chain_id = e.chain_id AND a.hash = e.hash
          WHERE e.transaction_id = ?1
          ORDER BY e.position DESC LIMIT ?2",
         columns("NULL")
@@ -120,8 +120,8 @@ fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
         account: Account { chain_id: get_u64(row, "chain_id")?, address: get_address(row, "address")? },
         sequence: get_u64(row, "sequence")?,
         transaction: TransactionId(Uuid::from_bytes(row.get("transaction_id")?)),
-        hash: get_hash(row, "hash")?,
-        nonce: get_u64(row, "nonce")?,
+        hash: row.get::<_, Option<[u8; 32]>>("hash")?.map(B256::from),
+        nonce: row.get::<_, Option<i64>>("nonce")?.map(|_| get_u64(row, "nonce")).transpose()?,
         state: get_state(row, "state")?,
         block: get_block(row)?,
         detail: row.get("detail")?,

@@ -6,6 +6,7 @@ mod codec;
 mod events;
 mod file;
 mod history;
+mod intents;
 mod lock;
 mod pool;
 mod queries;
@@ -31,7 +32,9 @@ use tokio_util::sync::CancellationToken;
 use self::lock::ProcessLock;
 use self::pool::{Pool, ReadFault};
 use self::queue::{Done, Job, Queue, Work};
-use super::{Account, AccountSummary, ChainPin, Journal, JournalError, Record, StoredAccount, StoredAttempt, StoredKey};
+use super::{
+    Account, AccountSummary, ChainPin, Intent, Journal, JournalError, Record, StoredAccount, StoredAttempt, StoredIdempotencyKey, StoredKey,
+};
 use crate::telemetry::metrics::Metrics;
 
 /// A journal in one SQLite file. Dropping it writes what waits and joins the writer, as [`SqliteJournal::close`] does.
@@ -213,6 +216,19 @@ impl Journal for SqliteJournal {
         principal: Arc<str>,
     ) -> BoxFuture<'static, Result<Vec<StoredAttempt>, JournalError>> {
         self.read(move |connection| queries::unconfirmed(connection, chain_id, &service, &principal))
+    }
+
+    fn queued(&self, account: Account, limit: usize) -> BoxFuture<'static, Result<Vec<Intent>, JournalError>> {
+        self.read(move |connection| intents::queued(connection, account, limit))
+    }
+
+    fn idempotency_key(
+        &self,
+        service: Arc<str>,
+        principal: Arc<str>,
+        key: Arc<str>,
+    ) -> BoxFuture<'static, Result<Option<StoredIdempotencyKey>, JournalError>> {
+        self.read(move |connection| intents::idempotency_key(connection, &service, &principal, &key))
     }
 
     fn chain(&self, chain_id: u64) -> BoxFuture<'static, Result<Option<ChainPin>, JournalError>> {

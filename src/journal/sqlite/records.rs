@@ -7,6 +7,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use serde_json::value::RawValue;
 
 use super::codec::{get_address, get_hash, get_kind, get_state, get_u64, integer, millis, pause_column, slot_nonce};
+use super::intents;
 use super::states::{self, Because};
 use crate::journal::history::MAX_RECEIPT;
 use crate::journal::{Account, Attempt, AttemptState, JournalError, Record, TransactionId};
@@ -88,6 +89,12 @@ pub(super) fn apply(connection: &Connection, record: Record) -> Result<Option<i6
             states::used(connection, Row::new(account)?, nonce)?;
             Ok(None)
         }
+        Record::Intent(intent) => intents::acknowledge(connection, &intent).map(Some),
+        Record::Taken { transaction } => intents::take(connection, transaction).map(|()| None),
+        Record::Ended { transaction, detail } => intents::end(connection, transaction, &detail),
+        Record::Key { chain_id, service, principal, key, transaction } => {
+            intents::put_key(connection, chain_id, (&service, &principal), &key, transaction).map(|()| None)
+        }
         Record::Attempt { attempt, state, replaces, takes_over } => {
             insert_attempt(connection, &attempt, state, replaces, takes_over).map(Some)
         }
@@ -117,7 +124,7 @@ fn insert_attempt(
     let position = add_event(
         connection,
         account,
-        &Event { transaction: attempt.transaction, hash: attempt.hash, state, because: Because::default() },
+        &Event { transaction: attempt.transaction, hash: Some(attempt.hash), state, because: Because::default() },
     )?;
     let transaction_id = attempt.transaction.0.as_bytes();
     let hold_until = attempt.hold_until.map(millis);
@@ -182,19 +189,24 @@ fn authorise(connection: &Connection, account: Row, attempt: &Attempt, replaces:
     Ok(())
 }
 
-fn ensure_account(connection: &Connection, account: Row) -> Result<(), Fault> {
+pub(super) fn ensure_account(connection: &Connection, account: Row) -> Result<(), Fault> {
     connection
         .prepare_cached("INSERT INTO accounts (chain_id, address) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
         .execute(params![account.chain_id, account.address.as_slice()])?;
     Ok(())
 }
 
+pub(super) fn ensure_owner(connection: &Connection, service: &str, principal: &str) -> Result<(), Fault> {
+    connection
+        .prepare_cached("INSERT INTO owners (service, principal) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+        .execute([service, principal])?;
+    Ok(())
+}
+
 /// A transaction is the same for life: another attempt of it brings the same owner.
 fn ensure_transaction(connection: &Connection, account: Row, attempt: &Attempt) -> Result<(), Fault> {
     let id = attempt.transaction.0.as_bytes();
-    connection
-        .prepare_cached("INSERT INTO owners (service, principal) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
-        .execute(params![&*attempt.service, &*attempt.principal])?;
+    ensure_owner(connection, &attempt.service, &attempt.principal)?;
     let inserted = connection
         .prepare_cached(
             "INSERT INTO transactions (id, chain_id, address, service, principal, kind, request, created_at, owner)
@@ -277,7 +289,7 @@ fn take_slot(connection: &Connection, account: Row, nonce: u64, taker: Taker<'_>
 /// One event, before it has a position.
 pub(super) struct Event<'a> {
     pub(super) transaction: TransactionId,
-    pub(super) hash: B256,
+    pub(super) hash: Option<B256>,
     pub(super) state: AttemptState,
     pub(super) because: Because<'a>,
 }
@@ -303,7 +315,7 @@ pub(super) fn add_event(connection: &Connection, account: Row, event: &Event<'_>
             account.address.as_slice(),
             sequence,
             event.transaction.0.as_bytes(),
-            event.hash.as_slice(),
+            event.hash.as_ref().map(B256::as_slice),
             event.state.as_str(),
             number,
             block.as_ref().map(|block| block.hash.as_slice()),

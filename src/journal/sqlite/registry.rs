@@ -65,6 +65,7 @@ pub(super) fn forget_chain(connection: &Connection, chain_id: u64) -> Result<u64
     connection.execute("DELETE FROM authorisations WHERE chain_id = ?1", [chain_id])?;
     connection.execute("DELETE FROM slots WHERE chain_id = ?1", [chain_id])?;
     let attempts = connection.execute("DELETE FROM attempts WHERE chain_id = ?1", [chain_id])?;
+    connection.execute("DELETE FROM idempotency_keys WHERE chain_id = ?1", [chain_id])?;
     connection.execute("DELETE FROM transactions WHERE chain_id = ?1", [chain_id])?;
     connection.execute("DELETE FROM accounts WHERE chain_id = ?1", [chain_id])?;
     connection.execute("DELETE FROM chains WHERE chain_id = ?1", [chain_id])?;

@@ -34,6 +34,9 @@ pub(super) fn change(
     state: AttemptState,
     because: Because<'_>,
 ) -> Result<Option<i64>, Fault> {
+    if state == AttemptState::Queued {
+        return Err(JournalError::NotWritten("an attempt is never queued".to_owned()).into());
+    }
     let known = find(connection, account.chain_id, hash)?
         .filter(|known| known.address == account.address)
         .ok_or_else(|| JournalError::NotWritten(format!("attempt {hash} of {} is not on record", account.address)))?;
@@ -47,7 +50,7 @@ pub(super) fn change(
     set(connection, account.chain_id, hash, state, kept)?;
     // An orphaned attempt has no block any more; its event may still say which one it was.
     let because = Because { block: kept.or(because.block), ..because };
-    let event = Event { transaction: known.transaction, hash, state, because };
+    let event = Event { transaction: known.transaction, hash: Some(hash), state, because };
     let position = add_event(connection, account, &event)?;
     if state == AttemptState::Confirmed {
         replace_rivals(connection, account, known.nonce, hash)?;
@@ -106,7 +109,7 @@ fn replace_rivals(connection: &Connection, account: Row, nonce: u64, winner: B25
     for (hash, transaction) in rivals {
         set(connection, account.chain_id, hash, AttemptState::Replaced, None)?;
         let because = Because { detail: Some(&detail), ..Because::default() };
-        let event = Event { transaction, hash, state: AttemptState::Replaced, because };
+        let event = Event { transaction, hash: Some(hash), state: AttemptState::Replaced, because };
         add_event(connection, account, &event)?;
     }
     Ok(())

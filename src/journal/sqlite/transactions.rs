@@ -4,11 +4,11 @@ use alloy_primitives::{Address, B256};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::codec::{get_address, get_block, get_hash, get_kind, get_pauses, get_state, get_u64, time};
+use super::codec::{get_address, get_block, get_hash, get_kind, get_pauses, get_purpose, get_state, get_u64, time};
 use super::events::{self, get_receipt, owner};
 use super::pool::ReadFault;
 use crate::journal::history::{AccountRecord, Life, ListPage, ListQuery, Name, OpenSlot, Scope, StoredTransaction};
-use crate::journal::{Account, AttemptState, TransactionId};
+use crate::journal::{Account, AttemptState, Purpose, TransactionId};
 
 type Answer<T> = Result<T, ReadFault>;
 
@@ -20,7 +20,8 @@ const EVENTS: usize = 100;
 const OPEN_SLOTS: usize = 256;
 
 /// The columns of a transaction `t` with the attempt `a` that speaks for it.
-const TRANSACTION: &str = "t.id, t.chain_id, t.address, t.kind, t.created_at, a.hash, a.nonce, a.state, a.block_number, a.block_hash";
+const TRANSACTION: &str = "t.id, t.chain_id, t.address, t.kind, t.created_at, t.queued, a.hash, a.nonce, a.state, a.purpose,
+    a.block_number, a.block_hash";
 
 /// Joins the attempt that speaks for the transaction.
 const SPEAKER: &str = "LEFT JOIN attempts a ON a.position = (
@@ -178,8 +179,13 @@ fn stored_transaction(row: &Row<'_>) -> rusqlite::Result<StoredTransaction> {
         account: Account { chain_id: get_u64(row, "chain_id")?, address: get_address(row, "address")? },
         created_at: time(row.get("created_at")?),
         attempt,
-        // Bytes go to another transaction only while they are refused.
-        state: if attempt.is_some() { get_state(row, "state")? } else { AttemptState::Refused },
+        purpose: if attempt.is_some() { get_purpose(row, "purpose")? } else { Purpose::Request },
+        state: match attempt {
+            Some(_) => get_state(row, "state")?,
+            None if row.get("queued")? => AttemptState::Queued,
+            // Ended without an attempt; or its bytes went to another transaction, which they do only while they are refused.
+            None => AttemptState::Refused,
+        },
         block: get_block(row)?,
     })
 }

@@ -6,7 +6,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::*;
-use crate::journal::{Account, AccountSummary, ChainPin, Record as JournalRecord, StoredAccount, StoredAttempt};
+use crate::journal::{
+    Account, AccountSummary, ChainPin, Intent, Record as JournalRecord, StoredAccount, StoredAttempt, StoredIdempotencyKey,
+};
 use crate::signing::testing::{Act, ScriptedStore, arn, failure, signing_key, spki};
 
 /// Holds public keys; everything else is closed.
@@ -37,6 +39,17 @@ impl Journal for KeysOnly {
         closed()
     }
     fn unconfirmed(&self, _: u64, _: Arc<str>, _: Arc<str>) -> BoxFuture<'static, Result<Vec<StoredAttempt>, JournalError>> {
+        closed()
+    }
+    fn queued(&self, _: Account, _: usize) -> BoxFuture<'static, Result<Vec<Intent>, JournalError>> {
+        closed()
+    }
+    fn idempotency_key(
+        &self,
+        _: Arc<str>,
+        _: Arc<str>,
+        _: Arc<str>,
+    ) -> BoxFuture<'static, Result<Option<StoredIdempotencyKey>, JournalError>> {
         closed()
     }
     fn chain(&self, _: u64) -> BoxFuture<'static, Result<Option<ChainPin>, JournalError>> {

@@ -142,7 +142,7 @@ impl EventCursor {
 
 /// What tells an event from another one that has the same number in another life of the journal.
 fn witness(event: &StoredEvent) -> Vec<u8> {
-    let mut bytes = event.hash.to_vec();
+    let mut bytes = event.hash.map(|hash| hash.to_vec()).unwrap_or_default();
     bytes.extend_from_slice(&millis(event.at).to_be_bytes());
     bytes.extend_from_slice(event.state.as_str().as_bytes());
     bytes

@@ -16,16 +16,17 @@ use std::time::Duration;
 
 use jsonrpsee::SubscriptionSink;
 use serde_json::value::to_raw_value;
+use tokio::sync::watch;
 
 use self::cursor::{EventCursor, Seal};
 use self::feed::Feeds;
 use self::filter::Filter;
 pub use self::reads::ReadError;
 use self::reads::Reads;
-use self::ring::Next;
+use self::ring::{Next, Ring};
 use self::view::EventView;
 use crate::journal::TransactionId;
-use crate::journal::history::{Answer, Bounds, History, Scope, StoredEvent};
+use crate::journal::history::{Answer, Bounds, History, Life, Name, Scope, StoredEvent};
 use crate::subscriptions::connection::{ConnectionHandle, Turn};
 
 /// How much is held in memory.
@@ -195,6 +196,64 @@ impl Lifecycle {
                 if filter.wants(&event) && client.send(&event, seal).await.is_err() {
                     return;
                 }
+            }
+        }
+    }
+
+    /// Looks at a transaction of the scope, now and after each of its further events, until the look answers. Holds nothing of it
+    /// in between, and goes on through faults of reading.
+    pub async fn watch<T>(&self, scope: Scope, id: TransactionId, mut look: impl FnMut(&Life) -> Option<T>) -> T {
+        // Followed from before the first look on: what is committed after it is an event behind this position.
+        let newest = loop {
+            match self.read(None, |history| history.last_event(scope.clone())).await {
+                Ok(event) => break event.map_or(0, |event| event.position),
+                Err(error) => tracing::warn!(%error, "a transaction that is waited for cannot be read yet"),
+            }
+            tokio::time::sleep(RETRY).await;
+        };
+        let mut ring = self.feeds.follow(&scope, newest);
+        let mut position = newest;
+        loop {
+            match self.read(None, |history| history.life(scope.clone(), Name::Id(id))).await {
+                Ok(life) => {
+                    if let Some(answer) = life.as_ref().and_then(&mut look) {
+                        return answer;
+                    }
+                    self.next_event(&mut ring, &mut position, id).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a transaction that is waited for cannot be read yet");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for an event of the transaction behind the position, or for so many others that it cannot be said.
+    async fn next_event(&self, ring: &mut watch::Receiver<Ring>, position: &mut i64, id: TransactionId) {
+        loop {
+            if !ring.borrow_and_update().reaches_beyond(*position) {
+                if ring.changed().await.is_err() {
+                    // The journal is closed: there will be no further event.
+                    std::future::pending::<()>().await;
+                }
+                continue;
+            }
+            let next = ring.borrow().after(*position, self.page);
+            match next {
+                Next::Events(events) => {
+                    for event in &events {
+                        *position = event.position;
+                    }
+                    if events.iter().any(|event| event.transaction == id) {
+                        return;
+                    }
+                }
+                Next::Behind(start) => {
+                    *position = start;
+                    return;
+                }
+                Next::Nothing => {}
             }
         }
     }

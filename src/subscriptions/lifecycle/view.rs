@@ -44,8 +44,9 @@ pub struct EventView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
     id: String,
-    hash: B256,
-    slot: SlotView,
+    /// `null`, as the slot, while the transaction has no attempt.
+    hash: Option<B256>,
+    slot: Option<SlotView>,
     state: &'static str,
     block: Option<BlockView>,
     /// Of an inclusion alone: whether execution failed.
@@ -72,7 +73,7 @@ impl<'a> EventView<'a> {
             cursor: None,
             id: event.transaction.to_string(),
             hash: event.hash,
-            slot: SlotView::new(event.account, event.nonce),
+            slot: event.nonce.map(|nonce| SlotView::new(event.account, nonce)),
             state: event.state.as_str(),
             block: event.block.map(BlockView::from),
             reverted: included.then(|| event.detail.as_deref() == Some(REVERTED)),

@@ -172,7 +172,7 @@ impl Task {
         }
     }
 
-    fn enqueue(&mut self, ticket: u64, cost: U256, deadline: Instant) {
+    pub(super) fn enqueue(&mut self, ticket: u64, cost: U256, deadline: Instant) {
         let Some(pending) = self.tickets.get(&ticket) else { return };
         let (wish, span) = (Self::wish(&pending.submission), pending.submission.span());
         self.balance.reserve(Owed::Request(ticket), cost);

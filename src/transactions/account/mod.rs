@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::admit::Probe;
 use self::loans::{Lent, LoanOver, LoanRequest};
+pub(super) use self::open::first_nonce;
 use self::outbox::Outbox;
 use self::submission::{Accepted, Reply, SignedBytes, Submission};
 use super::balance::Balance;
@@ -155,6 +156,8 @@ pub(super) struct Task {
 
 /// How often waiting things are looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(200);
+/// The queue deadline of what is acknowledged: longer than any process lives.
+const NO_DEADLINE: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Time before bytes that reached nobody, or found the pool full, go out again.
 const RESEND: Duration = Duration::from_millis(500);
 
@@ -271,6 +274,9 @@ impl Task {
     }
 
     fn deadline(&self, submission: &Submission) -> Instant {
+        if submission.acknowledged {
+            return submission.arrived + NO_DEADLINE;
+        }
         submission.arrived + self.chain.environment.account.queue_deadline
     }
 

@@ -52,7 +52,7 @@ pub(super) async fn open(chain: Arc<Chain>, address: Address, commands: &mut mps
 fn expire(early: &mut Vec<Command>, deadline: Duration) {
     let now = clock::now();
     let due = |command: &Command| match command {
-        Command::Submit(submission) => submission.arrived + deadline <= now,
+        Command::Submit(submission) => !submission.acknowledged && submission.arrived + deadline <= now,
         Command::NextNonce(reply) => reply.is_closed(),
         Command::Lend(request) => request.arrived + deadline <= now,
         Command::Figures(reply) => reply.is_closed(),
@@ -100,7 +100,7 @@ async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Task, OpenErro
 }
 
 /// An account without rows starts at the highest of latest and pending that any endpoint tells.
-async fn first_nonce(chain: &Chain, address: Address) -> Result<u64, CallError> {
+pub(in crate::transactions) async fn first_nonce(chain: &Chain, address: Address) -> Result<u64, CallError> {
     let (latest, pending) = tokio::join!(
         chain.pool.call_every::<U64>("eth_getTransactionCount", (address, "latest")),
         chain.pool.call_every::<U64>("eth_getTransactionCount", (address, "pending")),
@@ -119,7 +119,7 @@ async fn first_nonce(chain: &Chain, address: Address) -> Result<u64, CallError> 
 fn slot_state(stored: &StoredAttempt) -> SlotState {
     match stored.state {
         // Whether it was sent, and arrived, is asked before it is sent again.
-        AttemptState::Committed | AttemptState::Broadcast | AttemptState::Orphaned => SlotState::Sent,
+        AttemptState::Queued | AttemptState::Committed | AttemptState::Broadcast | AttemptState::Orphaned => SlotState::Sent,
         AttemptState::Held => SlotState::Held,
         AttemptState::Refused => SlotState::Open,
         AttemptState::Included | AttemptState::Confirmed | AttemptState::Replaced => SlotState::Mined,
@@ -131,7 +131,9 @@ fn tied_state(owner: AttemptState) -> SlotState {
     match owner {
         AttemptState::Refused | AttemptState::Replaced => SlotState::Open,
         AttemptState::Included | AttemptState::Confirmed => SlotState::Mined,
-        AttemptState::Committed | AttemptState::Held | AttemptState::Broadcast | AttemptState::Orphaned => SlotState::Tied,
+        AttemptState::Queued | AttemptState::Committed | AttemptState::Held | AttemptState::Broadcast | AttemptState::Orphaned => {
+            SlotState::Tied
+        }
     }
 }
 

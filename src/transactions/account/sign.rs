@@ -149,6 +149,8 @@ impl Task {
             queued: now,
             reply: None,
             borrowed: Borrowed::default(),
+            key: None,
+            acknowledged: false,
         };
         tracing::warn!(account = %self.address(), nonce, "an open slot below committed ones is filled");
         self.chain.metrics.filler();
@@ -185,6 +187,7 @@ impl Task {
                 let replaces = if pending.replaces { self.current.get(&pending.nonce).copied() } else { None };
                 let takes_over = pending.submission.borrowed.replaced();
                 let state = first_state(pending.submission.kind);
+                records.extend(once_only(&pending.submission, self.account.chain_id));
                 records.push(Record::Attempt { attempt: Box::new(attempt), state, replaces, takes_over });
             }
         }
@@ -322,10 +325,49 @@ impl Task {
         }
         let void = self.nonces.commit_failed(tickets);
         self.void(&void);
-        for ticket in tickets {
-            self.fail(*ticket, TransactionError::Journal(error.clone()));
+        // What must not be paid a second time ends alone; the others of its commit try again.
+        let culprit = match error {
+            JournalError::KeyTaken { transaction } => Some((transaction, TransactionError::KeyTaken)),
+            JournalError::NotQueued { transaction } => Some((transaction, TransactionError::NotQueued)),
+            _ => None,
+        };
+        for &ticket in tickets {
+            match &culprit {
+                None => self.fail(ticket, TransactionError::Journal(error.clone())),
+                Some((transaction, error)) if self.is_of(ticket, *transaction) => self.fail(ticket, error.clone()),
+                Some(_) => self.sign_again(ticket),
+            }
         }
     }
+
+    fn is_of(&self, ticket: Ticket, transaction: TransactionId) -> bool {
+        self.tickets.get(&ticket).is_some_and(|pending| pending.submission.id == transaction)
+    }
+
+    /// Back into the queue: nothing of it is on record, and its nonce is another one's.
+    fn sign_again(&mut self, ticket: Ticket) {
+        let Some(pending) = self.tickets.get(&ticket) else { return };
+        if pending.submission.kind == Kind::Filler {
+            return self.fail(ticket, TransactionError::Internal);
+        }
+        let (cost, deadline) = (pending.submission.cost(), self.deadline(&pending.submission));
+        self.void(&[ticket]);
+        self.enqueue(ticket, cost, deadline);
+    }
+}
+
+/// What the commit of its attempt has to keep: an acknowledged transaction has one first attempt, a key one transaction.
+fn once_only(submission: &Submission, chain_id: u64) -> Vec<Record> {
+    let mut records = Vec::new();
+    let transaction = submission.id;
+    if submission.acknowledged {
+        records.push(Record::Taken { transaction });
+    }
+    if let Some(key) = submission.key.clone() {
+        let (service, principal) = (Arc::clone(&submission.service), Arc::clone(&submission.principal));
+        records.push(Record::Key { chain_id, service, principal, key, transaction });
+    }
+    records
 }
 
 fn first_state(kind: Kind) -> AttemptState {

@@ -10,10 +10,11 @@ use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::loans::Borrowed;
-use crate::journal::{Kind, TransactionId};
+use crate::journal::{IdempotencyKey, Kind, TransactionId};
 use crate::signing::Key;
 use crate::telemetry::waited::Waited;
 use crate::transactions::errors::TransactionError;
+use crate::transactions::idempotency::Claim;
 use crate::transactions::prepare::Prepared;
 
 /// What a client is told when its request is accepted.
@@ -82,6 +83,10 @@ pub struct Submission {
     pub reply: Option<Reply>,
     /// Nonces of other accounts that it authorises with.
     pub borrowed: Borrowed,
+    /// Written with its attempt: the key under which it is paid once.
+    pub key: Option<IdempotencyKey>,
+    /// Whether it was acknowledged before it had an attempt: it waits for as long as it takes.
+    pub acknowledged: bool,
 }
 
 /// Where the answer of one request goes.
@@ -93,8 +98,10 @@ pub struct Reply {
     pub committed: Arc<OnceLock<Accepted>>,
     /// What it waits for others, told to the waiting call.
     pub waited: Waited,
-    /// Keeps the drain waiting.
-    pub token: TaskTrackerToken,
+    /// Keeps the drain waiting; `None` for what is acknowledged, which goes on after the restart.
+    pub token: Option<TaskTrackerToken>,
+    /// The right to work under its idempotency key; given up with the answer.
+    pub claim: Option<Claim>,
 }
 
 impl Submission {

@@ -24,6 +24,8 @@ async fn chain(folder: &std::path::Path, key_of: KeyOf) -> Arc<Chain> {
         answer_after: Duration::from_secs(2),
         confirmations: 12,
         node_deadline: Duration::from_secs(1),
+        sync_timeout: Duration::from_secs(20),
+        sync_timeout_max: Duration::from_secs(300),
         gas_percent: 100,
         rebroadcast: Duration::from_secs(30),
         hold: Duration::from_secs(600),
@@ -50,6 +52,8 @@ fn request() -> NewRequest {
         request: Arc::from("{}"),
         payload: Payload::Signed { bytes: SignedBytes { raw: Bytes::new(), hash: B256::ZERO }, nonce: 3, span: 1, cost: U256::ZERO },
         borrowed: Borrowed::default(),
+        claim: None,
+        acknowledged: None,
         arrived: Instant::now(),
     }
 }

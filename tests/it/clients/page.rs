@@ -17,12 +17,30 @@ use crate::support::soon;
 const PAGE: &str = include_str!("../../../docs/clients.md");
 /// The service of the page.
 const URL: &str = "ws://127.0.0.1:8545/dev";
+const HTTP_URL: &str = "http://127.0.0.1:8545/dev";
 
 /// The first program below a heading of the second level.
 fn program(heading: &str) -> &'static str {
+    programs(heading)[0]
+}
+
+/// The programs below a heading of the second level.
+fn programs(heading: &str) -> Vec<&'static str> {
     let (_, section) = PAGE.split_once(&format!("\n## {heading}\n")).unwrap();
-    let (_, block) = section.split_once("\n```").unwrap();
-    block.split_once('\n').unwrap().1.split_once("```").unwrap().0
+    let section = section.split("\n## ").next().unwrap();
+    section.split("\n```").skip(1).step_by(2).map(|block| block.split_once('\n').unwrap().1).collect()
+}
+
+/// One of the programs that repeat a payment under its key: one transaction comes of it.
+async fn pays_once(test: &str, place: usize, part: Part, command: impl FnOnce(&Path, &str) -> Command) {
+    let Some(stage) = Stage::start(test, Kind::Anvil, &[part]).await else { return };
+    let text = programs("Never pay twice")[place];
+    assert!(text.contains(HTTP_URL), "{text}");
+    let command = command(stage.folder.path(), &text.replace(HTTP_URL, &stage.gateway.url("http")));
+    let output = soon(test, tokio::task::spawn_blocking(|| run(command))).await.unwrap();
+    assert!(output.status.success(), "{}", words(&output));
+    let [hash] = stage.mined().await[..] else { panic!("not one transaction: {}", words(&output)) };
+    assert!(words(&output).contains(&hash.to_string()), "{hash}: {}", words(&output));
 }
 
 /// Runs a program that sends one transaction and prints its hash.
@@ -89,6 +107,21 @@ fn the_page_names_errors_as_the_clients_do() {
             assert!(name.split(" of ").any(|part| part == cell), "{client}: {cell} and {name}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_for_ethers_pays_once() {
+    pays_once("the_program_for_ethers_pays_once", 0, Part::Node, node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_for_viem_pays_once() {
+    pays_once("the_program_for_viem_pays_once", 1, Part::Node, node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_for_web3_py_pays_once() {
+    pays_once("the_program_for_web3_py_pays_once", 2, Part::Python, python).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -204,6 +204,8 @@ async fn hot_reads_use_indices() {
         events::numbered_sql(),
         events::last_sql(),
         events::of_transaction_sql(),
+        intents::queued_sql().to_owned(),
+        intents::idempotency_key_sql().to_owned(),
         transactions::life_sql(),
         transactions::open_slots_sql().to_owned(),
     ];

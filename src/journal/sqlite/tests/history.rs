@@ -36,7 +36,7 @@ fn included(attempt: &Attempt, block: BlockRef, receipt: Arc<RawValue>) -> Recor
 
 async fn read(fixture: &Fixture, scope: Scope) -> Vec<(u8, u64, AttemptState)> {
     let events = fixture.journal.events(scope, 0, ALL).await.unwrap();
-    events.iter().map(|event| (event.hash.0[0], event.nonce, event.state)).collect()
+    events.iter().map(|event| (event.hash.unwrap().0[0], event.nonce.unwrap(), event.state)).collect()
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn an_event_has_everything_and_its_receipt_is_that_of_its_block() {
     let numbers: Vec<u64> = events.iter().map(|event| event.sequence).collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5]);
     for event in &events {
-        assert_eq!((event.account, event.nonce, event.transaction, event.hash), (a.account, 3, a.transaction, a.hash));
+        assert_eq!((event.account, event.nonce, event.transaction, event.hash), (a.account, Some(3), a.transaction, Some(a.hash)));
         assert!(event.at > UNIX_EPOCH + Duration::from_secs(1_600_000_000));
         let again = fixture.journal.event(scope(), a.account.address, event.sequence).await.unwrap().unwrap();
         assert_eq!((again.position, again.state, again.at), (event.position, event.state, event.at));
@@ -260,7 +260,7 @@ async fn a_journal_of_version_1_upgrades_itself() {
     assert!(matches!(SqliteJournal::open_read_only(&path), Err(JournalError::Unusable(text)) if text.contains("start the gateway once")));
     let journal = SqliteJournal::open(&path, metrics()).unwrap();
     let events = journal.events(scope(), 0, ALL).await.unwrap();
-    let told: Vec<_> = events.iter().map(|event| (event.sequence, event.hash.0[0], event.nonce, event.state)).collect();
+    let told: Vec<_> = events.iter().map(|event| (event.sequence, event.hash.unwrap().0[0], event.nonce.unwrap(), event.state)).collect();
     assert_eq!(told, [(1, 1, 1, Committed), (2, 1, 1, Broadcast)]);
     assert_eq!(journal.list(scope(), newest(10)).await.unwrap().transactions.len(), 1);
     let a = Attempt { account: account(1), ..attempt(account(1), 9, 9) };
@@ -305,7 +305,7 @@ proptest! {
                 position = page.last().map_or(position, |event| event.position);
                 read.extend(page);
             }
-            let told: Vec<(u8, AttemptState)> = read.iter().map(|event| (event.hash.0[0], event.state)).collect();
+            let told: Vec<(u8, AttemptState)> = read.iter().map(|event| (event.hash.unwrap().0[0], event.state)).collect();
             let connection = file::open_reader(&fixture.path).unwrap();
             let mut statement = connection.prepare(
                 "SELECT e.hash, e.state FROM events e JOIN transactions t ON t.id = e.transaction_id

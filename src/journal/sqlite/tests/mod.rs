@@ -5,6 +5,7 @@ mod contract;
 mod files;
 mod group;
 mod history;
+mod once;
 mod probe;
 mod random;
 

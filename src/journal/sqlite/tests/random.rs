@@ -17,7 +17,7 @@ fn step() -> impl Strategy<Value = Step> {
     let attempt = (1..3_u8, 0..4_u64, 0..24_u8, proptest::option::of(0..24_u8))
         .prop_map(|(account, nonce, hash, replaces)| Step::Attempt { account, nonce, hash, replaces });
     // Never back to `Committed`: the model tells by it when a slot was taken.
-    let state = (0..24_u8, 1..8_usize).prop_map(|(hash, state)| Step::State { hash, state });
+    let state = (0..24_u8, 2..9_usize).prop_map(|(hash, state)| Step::State { hash, state });
     let floor = (1..3_u8, 0..6_u64).prop_map(|(account, nonce)| Step::Floor { account, nonce });
     prop_oneof![6 => attempt, 6 => state, 1 => floor]
 }

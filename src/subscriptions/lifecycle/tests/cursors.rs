@@ -57,7 +57,8 @@ fn another_event_at_the_same_place_is_found_out() {
     let cursor = EventCursor::behind(seal, &event(7));
     assert!(cursor.is_behind(seal, &StoredEvent { position: 99, ..event(7) }), "a copy of the journal may number otherwise");
     for other in [
-        StoredEvent { hash: B256::ZERO, ..event(7) },
+        StoredEvent { hash: Some(B256::ZERO), ..event(7) },
+        StoredEvent { hash: None, ..event(7) },
         StoredEvent { state: AttemptState::Included, ..event(7) },
         StoredEvent { at: std::time::SystemTime::now(), ..event(7) },
     ] {

@@ -1,0 +1,138 @@
+//! `sluice_sendTransaction`: a transaction with its idempotency key, and how far the answer waits for it.
+
+use std::sync::Arc;
+
+use alloy_primitives::B256;
+use jsonrpsee::types::Params;
+use jsonrpsee::{Extensions, RpcModule};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::arguments::Arguments;
+use super::eth::{Answer, Raw, raw};
+use super::refusals::refusal;
+use super::send::{Call, Claimed, claim, on_record, send, usable_key};
+use super::service::{Service, principal, waited_all};
+use super::waiting::{Target, receipt, timeout, until};
+use crate::journal::history::Life;
+use crate::journal::{Account, Intent, Kind, TransactionId};
+use crate::subscriptions::lifecycle::view::{BlockView, SlotView};
+use crate::transactions::errors::TransactionError;
+
+/// Registers the method.
+pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee::server::RegisterMethodError> {
+    module.register_async_method("sluice_sendTransaction", |params, service, extensions| async move {
+        send_transaction(&params, &service, &extensions).await
+    })?;
+    Ok(())
+}
+
+/// How far the answer waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum WaitFor {
+    Queued,
+    #[default]
+    Broadcast,
+    Included,
+    Confirmed,
+}
+
+/// The members beside those of the transaction.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Options<'a> {
+    #[serde(default)]
+    wait_for: WaitFor,
+    #[serde(borrow)]
+    timeout: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct SentView {
+    id: String,
+    hash: Option<B256>,
+    state: &'static str,
+    slot: Option<SlotView>,
+    block: Option<BlockView>,
+    /// Only of what is in a block and was waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<Raw>,
+}
+
+impl SentView {
+    /// `first` is the hash that was told first.
+    fn new(life: &Life, first: Option<B256>, receipt: Option<Raw>) -> Self {
+        let transaction = &life.transaction;
+        Self {
+            id: transaction.id.to_string(),
+            hash: first.or(transaction.attempt.map(|(hash, _)| hash)),
+            state: transaction.state.as_str(),
+            slot: transaction.attempt.map(|(_, nonce)| SlotView::new(transaction.account, nonce)),
+            block: transaction.block.map(BlockView::from),
+            receipt,
+        }
+    }
+}
+
+async fn send_transaction(params: &Params<'_>, service: &Arc<Service>, extensions: &Extensions) -> Answer<Raw> {
+    let call = Call::read(params, service, extensions, Kind::Send)?;
+    let arguments = Arguments::up_to(params, 1)?;
+    let Options { wait_for, timeout: given } = arguments.required(0)?;
+    let timeout = timeout(given, 0, service.chain.environment())?;
+    let target = match wait_for {
+        WaitFor::Queued => return queue(call, service, extensions).await,
+        WaitFor::Broadcast => Target::Attempt,
+        WaitFor::Included => Target::Included,
+        WaitFor::Confirmed => Target::Confirmed,
+    };
+    let sent = send(call, service, extensions).await?;
+    let life = until(service, extensions, sent.id, target, timeout).await;
+    let answer = match life {
+        Ok(life) if target == Target::Attempt => raw(&SentView::new(&life, sent.hash, None)),
+        Ok(life) => match receipt(service, life.clone()).await {
+            Ok(receipt) => raw(&SentView::new(&life, None, Some(receipt))),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    };
+    waited_all(extensions);
+    answer
+}
+
+/// Acknowledges the transaction: it is on record, and will be finished.
+async fn queue(mut call: Call, service: &Arc<Service>, extensions: &Extensions) -> Answer<Raw> {
+    loop {
+        let claim = match claim(&mut call, service, extensions).await? {
+            Claimed::NoKey => None,
+            Claimed::Ours(claim) => Some(claim),
+            Claimed::Before(stored) => {
+                let life = on_record(service, extensions, stored).await?;
+                return raw(&SentView::new(&life, stored.first, None));
+            }
+        };
+        usable_key(service, call.from).map_err(refusal)?;
+        let mut turn = call.turn.take();
+        if let Some(turn) = &mut turn {
+            turn.wait().await;
+        }
+        let id = TransactionId::new();
+        let intent = Intent {
+            account: Account { chain_id: service.chain.environment().chain_id, address: call.from },
+            transaction: id,
+            service: Arc::clone(&service.name),
+            principal: Arc::clone(&principal(extensions).name),
+            request: Arc::clone(&call.text),
+        };
+        let acknowledged = service.chain.acknowledge(intent, call.given.clone(), claim).await;
+        waited_all(extensions);
+        match acknowledged {
+            Ok(()) => {
+                let queued = SentView { id: id.to_string(), hash: None, state: "queued", slot: None, block: None, receipt: None };
+                return raw(&queued);
+            }
+            Err(TransactionError::KeyTaken) => {}
+            Err(error) => return Err(refusal(error)),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! EIP-7966: send, and answer with the receipt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use jsonrpsee::Extensions;
+use jsonrpsee::types::{ErrorObjectOwned, Params};
+
+use super::arguments::Arguments;
+use super::errors::{RpcError, TIMEOUT};
+use super::eth::{Answer, Raw};
+use super::send::{self, Call};
+use super::send_raw::{SentRaw, send_raw};
+use super::service::Service;
+use super::waiting::{Missed, Target, reach, receipt, timeout};
+use crate::journal::{Kind, TransactionId};
+
+/// `eth_sendTransactionSync`.
+pub(super) async fn send_transaction(params: &Params<'_>, service: &Arc<Service>, extensions: &Extensions) -> Answer<Raw> {
+    let call = Call::read(params, service, extensions, Kind::Send)?;
+    let timeout = timeout(Arguments::of(params)?.raw(1), 1, service.chain.environment())?;
+    let sent = send::send(call, service, extensions).await?;
+    included(service, extensions, sent.id, sent.hash, timeout).await
+}
+
+/// `eth_sendRawTransactionSync`. Needs no such method of the node.
+pub(super) async fn send_raw_transaction(params: &Params<'_>, service: &Arc<Service>, extensions: &Extensions) -> Answer<Raw> {
+    let timeout = timeout(Arguments::of(params)?.raw(1), 1, service.chain.environment())?;
+    match send_raw(params, service, extensions).await? {
+        SentRaw::Ours(accepted) => included(service, extensions, accepted.id, Some(accepted.hash), timeout).await,
+        SentRaw::Foreign(hash) => {
+            let mined = service.receipts.first(&service.chain, hash);
+            let mined = service.chain.unless_draining(async { Ok(mined.await) });
+            match tokio::time::timeout(timeout, mined).await {
+                Ok(Ok(receipt)) => Ok(receipt.json),
+                Ok(Err(_)) | Err(_) => Err(late(Some(hash), timeout)),
+            }
+        }
+    }
+}
+
+async fn included(service: &Service, extensions: &Extensions, id: TransactionId, first: Option<B256>, timeout: Duration) -> Answer<Raw> {
+    match reach(service, extensions, id, Target::Included, timeout).await {
+        Ok(life) => receipt(service, life).await,
+        Err(Missed::Refused(error)) => Err(error.into()),
+        Err(Missed::Late(life)) => {
+            let hash = first.or_else(|| life.and_then(|life| life.transaction.attempt).map(|(hash, _)| hash));
+            match hash {
+                Some(_) => Err(late(hash, timeout)),
+                None => Err(Missed::Late(None).told(id, timeout)),
+            }
+        }
+    }
+}
+
+/// The EIP's form, and geth's words: the data is the hash alone.
+fn late(hash: Option<B256>, timeout: Duration) -> ErrorObjectOwned {
+    let words = format!("The transaction was added to the transaction pool but wasn't processed in {timeout:?}");
+    match hash {
+        Some(hash) => ErrorObjectOwned::owned(TIMEOUT, words, Some(hash)),
+        None => RpcError::internal().into(),
+    }
+}

@@ -1,0 +1,157 @@
+//! Calls that wait for what becomes of a transaction, for a bounded time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::U256;
+use jsonrpsee::Extensions;
+use jsonrpsee::types::ErrorObjectOwned;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::errors::{OnRecord, Reason, RpcError, SERVER_ERROR, TIMEOUT};
+use super::refusals::invalid_argument;
+use super::service::Service;
+use crate::config::Environment;
+use crate::journal::history::Life;
+use crate::journal::{AttemptState, Purpose, TransactionId};
+use crate::transactions::request::Quantity;
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Signed and on record.
+    Attempt,
+    /// In a block.
+    Included,
+    /// Final.
+    Confirmed,
+}
+
+/// Why a transaction is not mined, if that is on record: its bytes were refused for good, it was ended before it had any, or a
+/// cancel of it is final.
+pub(super) fn refused(life: &Life) -> Option<RpcError> {
+    let transaction = &life.transaction;
+    let told = |words: String| RpcError {
+        hash: transaction.attempt.map(|(hash, _)| hash),
+        transaction: Some(on_record(life)),
+        ..RpcError::new(SERVER_ERROR, Reason::Refused, words)
+    };
+    match (transaction.state, transaction.purpose) {
+        (AttemptState::Refused, _) => {
+            let why = life.events.iter().rev().find(|event| event.state == AttemptState::Refused).and_then(|event| event.detail.clone());
+            Some(told(why.unwrap_or_else(|| "refused".to_owned())))
+        }
+        (AttemptState::Confirmed, Purpose::Cancel) => Some(told("the transaction was cancelled".to_owned())),
+        _ => None,
+    }
+}
+
+/// `None`: not yet.
+fn reached(life: &Life, target: Target) -> Option<Result<(), RpcError>> {
+    if let Some(refused) = refused(life) {
+        return Some(Err(refused));
+    }
+    let transaction = &life.transaction;
+    match (target, transaction.state) {
+        (Target::Attempt, _) => transaction.attempt.map(|_| Ok(())),
+        (_, AttemptState::Replaced) => {
+            let words = "another payload of the slot is confirmed";
+            let hash = transaction.attempt.map(|(hash, _)| hash);
+            let transaction = Some(on_record(life));
+            Some(Err(RpcError { hash, transaction, ..RpcError::new(SERVER_ERROR, Reason::Refused, words) }))
+        }
+        (_, AttemptState::Confirmed) => Some(Ok(())),
+        (Target::Included, AttemptState::Included) if transaction.purpose == Purpose::Request => Some(Ok(())),
+        _ => None,
+    }
+}
+
+fn on_record(life: &Life) -> OnRecord {
+    OnRecord { id: life.transaction.id.to_string(), state: life.transaction.state.as_str() }
+}
+
+/// Why the state was not reached.
+pub(super) enum Missed {
+    /// It never will be.
+    Refused(RpcError),
+    /// Not in time; the transaction goes on. What is on record of it, if that could be read.
+    Late(Option<Box<Life>>),
+}
+
+impl Missed {
+    /// How `sluice_sendTransaction` tells it.
+    pub(super) fn told(self, id: TransactionId, timeout: Duration) -> ErrorObjectOwned {
+        match self {
+            Self::Refused(error) => error.into(),
+            Self::Late(life) => {
+                let words = format!("the state was not reached in {timeout:?}; the transaction goes on");
+                let hash = life.as_ref().and_then(|life| life.transaction.attempt).map(|(hash, _)| hash);
+                let state = life.map_or(AttemptState::Queued, |life| life.transaction.state).as_str();
+                let transaction = Some(OnRecord { id: id.to_string(), state });
+                RpcError { hash, transaction, ..RpcError::new(TIMEOUT, Reason::Timeout, words) }.into()
+            }
+        }
+    }
+}
+
+/// Waits until the transaction of the caller has reached the target, through reorgs, and no longer than `timeout`, or until the
+/// gateway drains.
+pub(super) async fn reach(
+    service: &Service,
+    extensions: &Extensions,
+    id: TransactionId,
+    target: Target,
+    timeout: Duration,
+) -> Result<Life, Missed> {
+    let mut last = None;
+    let scope = service.scope(extensions);
+    let reaching = service.lifecycle.watch(scope, id, |life| {
+        let done = reached(life, target);
+        last = Some(Box::new(life.clone()));
+        done.map(|done| done.map(|()| life.clone()))
+    });
+    let until = service.chain.unless_draining(async { Ok(reaching.await) });
+    match tokio::time::timeout(timeout, until).await {
+        Ok(Ok(done)) => done.map_err(Missed::Refused),
+        Ok(Err(_)) | Err(_) => Err(Missed::Late(last)),
+    }
+}
+
+/// [`reach`], told as `sluice_sendTransaction` does.
+pub(super) async fn until(
+    service: &Service,
+    extensions: &Extensions,
+    id: TransactionId,
+    target: Target,
+    timeout: Duration,
+) -> Result<Life, ErrorObjectOwned> {
+    reach(service, extensions, id, target, timeout).await.map_err(|missed| missed.told(id, timeout))
+}
+
+/// A client's time-out in milliseconds, as a number or a QUANTITY, within the environment's bounds: what is absent or 0 is
+/// `sync_timeout`, what is beyond `sync_timeout_max` is that (as geth bounds it).
+pub(super) fn timeout(given: Option<&RawValue>, position: usize, environment: &Environment) -> Result<Duration, ErrorObjectOwned> {
+    let Some(given) = given else { return Ok(environment.sync_timeout) };
+    let unreadable = || invalid_argument(position, "timeout: milliseconds, as a number or a QUANTITY");
+    let milliseconds = match serde_json::from_str(given.get()) {
+        Ok(Value::Number(number)) => number.as_u64(),
+        Ok(Value::String(text)) => Quantity::parse(&text).ok().map(|Quantity(value)| value.min(U256::from(u64::MAX)).to()),
+        _ => None,
+    };
+    match milliseconds.ok_or_else(unreadable)? {
+        0 => Ok(environment.sync_timeout),
+        milliseconds => Ok(Duration::from_millis(milliseconds).min(environment.sync_timeout_max)),
+    }
+}
+
+/// The receipt of a transaction that is in a block: as it is on record, or else as the node has it.
+pub(super) async fn receipt(service: &Service, life: Life) -> Result<Arc<RawValue>, ErrorObjectOwned> {
+    if let Some(receipt) = life.receipt {
+        return Ok(receipt);
+    }
+    let hash = life.transaction.attempt.map(|(hash, _)| hash);
+    let params = serde_json::value::to_raw_value(&[hash]).map_err(|_| RpcError::internal())?;
+    let answer = service.chain.pool().call_raw("eth_getTransactionReceipt", Some(&params)).await;
+    answer.map_err(|error| super::pass_through::call_error(&error))
+}

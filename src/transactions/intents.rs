@@ -1,0 +1,410 @@
+//! Transactions that are acknowledged before they have an attempt: they are on record, so they are finished, whatever happens to
+//! the process. One task per account prepares them, in the order of their ids and with the fees of the moment, and puts them
+//! into the account's queue like any other request. Each ends by its first attempt, or by an end that is journaled.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alloy_primitives::Address;
+use dashmap::DashMap;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesOrdered, FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::Notify;
+
+use super::account::loans::Borrowed;
+use super::authorisations::Authorisations;
+use super::chain::{Accepted, Chain, NewRequest, Payload};
+use super::errors::{ErrorClass, TransactionError};
+use super::idempotency::Claim;
+use super::prepare::{is_verdict, prepare};
+use super::request::{Arguments, Request};
+use crate::journal::{Account, AttemptState, Intent, JournalError, Kind, Record, TransactionId};
+use crate::signing::{Key, KeyState, SignClass};
+use crate::telemetry::clock;
+
+/// Transactions of one account that are prepared, queued or rest at a time; the others wait in the journal.
+const AT_WORK: usize = 64;
+/// Rest after the first fault; it doubles with each further one, up to [`LONGEST_REST`].
+const FIRST_REST: Duration = Duration::from_millis(250);
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// How long a fault that may pass, but need not, is waited out: too small a balance, a key that is gone, a node's own words.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The tasks, by account.
+pub(super) type Workers = DashMap<Address, Arc<Notify>>;
+
+/// How long such a fault is waited out before the transaction is ended: `None` for ever.
+fn patience(error: &TransactionError) -> Option<Duration> {
+    match error {
+        TransactionError::Sign(SignClass::KeyDown | SignClass::Configuration)
+        | TransactionError::UnknownAccount
+        | TransactionError::InsufficientFunds { .. } => Some(PATIENCE),
+        TransactionError::Node(node) if !is_verdict(node.code, &node.message) => Some(PATIENCE),
+        other => match other.class() {
+            ErrorClass::Retry | ErrorClass::Reconcile => None,
+            ErrorClass::Reject => Some(Duration::ZERO),
+        },
+    }
+}
+
+/// The rest after so many faults in a row.
+fn rest(faults: u32) -> Duration {
+    FIRST_REST.saturating_mul(2_u32.saturating_pow(faults.saturating_sub(1))).min(LONGEST_REST)
+}
+
+/// What is to become of a transaction after an answer of the account.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing more: it has an attempt or an end on record.
+    Over,
+    /// Once more, after this rest.
+    Again(Duration),
+    /// It is ended, for this reason.
+    End(String),
+}
+
+/// `failing`: how long it has failed without a break; `faults`: how often.
+fn judge(answer: Result<(), &TransactionError>, failing: Duration, faults: u32) -> Verdict {
+    match answer {
+        // A refusal of its bytes is on record already.
+        Ok(()) | Err(TransactionError::Refused { .. } | TransactionError::NotQueued) => Verdict::Over,
+        Err(error) if patience(error).is_some_and(|patience| failing >= patience) => Verdict::End(error.to_string()),
+        Err(_) => Verdict::Again(rest(faults)),
+    }
+}
+
+/// One transaction at work.
+#[derive(Debug)]
+struct Job {
+    intent: Intent,
+    failing_since: Option<Instant>,
+    faults: u32,
+}
+
+type Prepared = (Job, Result<Payload, TransactionError>);
+type Answered = (Job, Result<Accepted, TransactionError>);
+
+struct Worker {
+    chain: Arc<Chain>,
+    account: Account,
+    at_work: BTreeSet<TransactionId>,
+    preparing: FuturesOrdered<BoxFuture<'static, Prepared>>,
+    queued: FuturesUnordered<BoxFuture<'static, Answered>>,
+    resting: FuturesUnordered<BoxFuture<'static, Job>>,
+    ending: FuturesUnordered<BoxFuture<'static, TransactionId>>,
+}
+
+async fn run(chain: Arc<Chain>, address: Address, wake: Arc<Notify>) {
+    let account = Account { chain_id: chain.environment.chain_id, address };
+    let mut worker = Worker {
+        chain,
+        account,
+        at_work: BTreeSet::new(),
+        preparing: FuturesOrdered::new(),
+        queued: FuturesUnordered::new(),
+        resting: FuturesUnordered::new(),
+        ending: FuturesUnordered::new(),
+    };
+    worker.read().await;
+    loop {
+        tokio::select! {
+            biased;
+            Some(ended) = worker.ending.next() => {
+                worker.at_work.remove(&ended);
+                worker.read().await;
+            }
+            Some((job, answer)) = worker.queued.next() => {
+                if worker.answered(job, answer.map(drop)) {
+                    worker.read().await;
+                }
+            }
+            Some((job, prepared)) = worker.preparing.next() => worker.prepared(job, prepared),
+            Some(job) = worker.resting.next() => worker.prepare(job),
+            () = wake.notified() => worker.read().await,
+        }
+    }
+}
+
+impl Worker {
+    /// Takes what is on record and not at work yet, as far as there is room.
+    async fn read(&mut self) {
+        if self.at_work.len() >= AT_WORK {
+            return;
+        }
+        let intents = loop {
+            match self.chain.journal.queued(self.account, AT_WORK).await {
+                Ok(intents) => break intents,
+                // The process ends: its next start reads them.
+                Err(JournalError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, account = %self.account.address, "what is acknowledged cannot be read yet");
+                    tokio::time::sleep(FIRST_REST).await;
+                }
+            }
+        };
+        for intent in intents {
+            if self.at_work.len() < AT_WORK && self.at_work.insert(intent.transaction) {
+                self.prepare(Job { intent, failing_since: None, faults: 0 });
+            }
+        }
+    }
+
+    /// Preparations run side by side; what comes of them goes into the queue in their order.
+    fn prepare(&mut self, job: Job) {
+        let chain = Arc::clone(&self.chain);
+        let prepared = async move {
+            let prepared = payload(&chain, &job.intent).await;
+            (job, prepared)
+        };
+        self.preparing.push_back(prepared.boxed());
+    }
+
+    fn prepared(&mut self, job: Job, prepared: Result<Payload, TransactionError>) {
+        let intent = &job.intent;
+        let submitted = prepared.and_then(|payload| {
+            self.chain.submit(NewRequest {
+                from: intent.account.address,
+                kind: Kind::Send,
+                service: Arc::clone(&intent.service),
+                principal: Arc::clone(&intent.principal),
+                request: Arc::clone(&intent.request),
+                payload,
+                borrowed: Borrowed::default(),
+                arrived: clock::now(),
+                claim: None,
+                acknowledged: Some(intent.transaction),
+            })
+        });
+        match submitted {
+            Ok(submitted) => self.queued.push(async move { (job, submitted.answer().await) }.boxed()),
+            Err(error) => {
+                self.answered(job, Err(error));
+            }
+        }
+    }
+
+    /// Answers whether there is room for another one now.
+    fn answered(&mut self, mut job: Job, answer: Result<(), TransactionError>) -> bool {
+        let now = clock::now();
+        job.faults += 1;
+        let since = *job.failing_since.get_or_insert(now);
+        let id = job.intent.transaction;
+        match judge(answer.as_ref().copied(), now.saturating_duration_since(since), job.faults) {
+            Verdict::Over => return self.at_work.remove(&id),
+            Verdict::Again(rest) => {
+                if let Err(error) = answer {
+                    tracing::warn!(%id, %error, "an acknowledged transaction waits for a fault to pass");
+                }
+                self.resting.push(
+                    async move {
+                        tokio::time::sleep(rest).await;
+                        job
+                    }
+                    .boxed(),
+                );
+            }
+            Verdict::End(why) => {
+                tracing::warn!(%id, why, "an acknowledged transaction is ended: it will not be mined");
+                let chain = Arc::clone(&self.chain);
+                self.ending.push(
+                    async move {
+                        chain.end_until_written(id, why).await;
+                        id
+                    }
+                    .boxed(),
+                );
+            }
+        }
+        false
+    }
+}
+
+/// The request as it is on record, with the fees and the gas of the moment.
+async fn payload(chain: &Arc<Chain>, intent: &Intent) -> Result<Payload, TransactionError> {
+    let arguments: Arguments = serde_json::from_str(&intent.request).map_err(|error| TransactionError::Invalid(error.to_string()))?;
+    let request = check(chain, arguments)?;
+    let key = (chain.key_of)(intent.account.address).ok_or(TransactionError::UnknownAccount)?;
+    let prepared = chain.unless_draining(async {
+        chain.ready().await?;
+        usable(&key)?;
+        prepare(request, &Authorisations::default(), &chain.environment, &chain.pool, &chain.fees).await
+    });
+    Ok(Payload::Unsigned { prepared: Box::new(prepared.await?), key: Arc::clone(&key) })
+}
+
+fn usable(key: &Key) -> Result<(), TransactionError> {
+    match key.state() {
+        KeyState::Enabled => Ok(()),
+        KeyState::Unusable(_) => Err(TransactionError::Sign(SignClass::KeyDown)),
+    }
+}
+
+/// The rules of what may be acknowledged: nonces are Sluice's to choose, since it is to be finished whatever they are by then.
+fn check(chain: &Chain, arguments: Arguments) -> Result<Request, TransactionError> {
+    let chain_id = chain.environment.chain_id;
+    let request = arguments.check(chain_id)?;
+    if request.nonce.is_some() {
+        return Err(TransactionError::Unsupported("a transaction that is acknowledged before it has an attempt takes no nonce".into()));
+    }
+    let list = request.authorizations.as_deref().unwrap_or_default();
+    let authorisations = Authorisations::read(list, request.from, chain_id, |address| chain.is_managed(address))?;
+    if authorisations != Authorisations::default() {
+        let words = "authorisations by accounts of this gateway do not go with waitFor \"queued\"";
+        return Err(TransactionError::Unsupported(words.into()));
+    }
+    Ok(request)
+}
+
+impl Chain {
+    /// Acknowledges a transaction: once this answers `Ok`, it is on record under this id, and it will be finished. `arguments` are
+    /// those of `intent.request`. Asks a node only for an account that has nothing on record.
+    pub async fn acknowledge(self: &Arc<Self>, intent: Intent, arguments: Arguments, claim: Option<Claim>) -> Result<(), TransactionError> {
+        check(self, arguments)?;
+        if self.draining.is_cancelled() {
+            return Err(TransactionError::ShuttingDown);
+        }
+        let account = intent.account;
+        let stored = self.journal.account(account).await.map_err(TransactionError::Journal)?;
+        let mut records = Vec::with_capacity(3);
+        match stored {
+            Some(stored) => {
+                if let Some(reason) = stored.pauses.words() {
+                    return Err(TransactionError::Paused(reason));
+                }
+            }
+            // The row of an account says where its nonces begin: it must not come to be without.
+            None => records.push(Record::Floor { account, nonce: self.first_nonce(account.address).await? }),
+        }
+        let transaction = intent.transaction;
+        if let Some(claim) = &claim {
+            records.push(Record::Key {
+                chain_id: account.chain_id,
+                service: Arc::clone(&intent.service),
+                principal: Arc::clone(&intent.principal),
+                key: claim.key().clone(),
+                transaction,
+            });
+        }
+        records.push(Record::Intent(Box::new(intent)));
+        let commit = self.journal.commit(records);
+        let chain = Arc::clone(self);
+        // On its own: a client that goes away keeps neither the key nor the work from what became durable.
+        let written = tokio::spawn(async move {
+            let _under = claim;
+            let written = commit.await;
+            if written.is_ok() {
+                chain.metrics.state(AttemptState::Queued);
+                chain.finish_intents(account.address);
+            }
+            written
+        });
+        match written.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(JournalError::KeyTaken { .. })) => Err(TransactionError::KeyTaken),
+            Ok(Err(error)) => Err(TransactionError::Journal(error)),
+            Err(_) => Err(TransactionError::Internal),
+        }
+    }
+
+    async fn first_nonce(self: &Arc<Self>, address: Address) -> Result<u64, TransactionError> {
+        self.ready().await?;
+        Ok(super::account::first_nonce(self, address).await?)
+    }
+
+    /// Ends an acknowledged transaction that has no attempt yet. `false` if it has one, or an end: then nothing was done.
+    pub async fn end_queued(&self, transaction: TransactionId, why: String) -> Result<bool, JournalError> {
+        let events = self.journal.commit(vec![Record::Ended { transaction, detail: why }]).await?;
+        if !events.is_empty() {
+            self.metrics.state(AttemptState::Refused);
+        }
+        Ok(!events.is_empty())
+    }
+
+    async fn end_until_written(&self, transaction: TransactionId, why: String) {
+        loop {
+            match self.end_queued(transaction, why.clone()).await {
+                Ok(_) | Err(JournalError::Closed) => return,
+                Err(error) => {
+                    tracing::error!(%error, %transaction, "the end of a transaction is not durable yet");
+                    tokio::time::sleep(2 * FIRST_REST).await;
+                }
+            }
+        }
+    }
+
+    /// Works on what is acknowledged for this account, from now on.
+    pub(super) fn finish_intents(self: &Arc<Self>, address: Address) {
+        let wake = self.intents.entry(address).or_insert_with(|| {
+            let wake = Arc::new(Notify::new());
+            let work = run(Arc::clone(self), address, Arc::clone(&wake));
+            tokio::spawn(self.stop.clone().run_until_cancelled_owned(work));
+            wake
+        });
+        wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_primitives::U256;
+
+    use super::*;
+    use crate::node::{CallError, NodeError};
+
+    fn node(code: i64, message: &str) -> TransactionError {
+        TransactionError::Node(NodeError { code, message: message.into(), data: None })
+    }
+
+    fn short() -> TransactionError {
+        TransactionError::InsufficientFunds { balance: U256::ZERO, cost: U256::ONE, overshot: U256::ONE, queued: U256::ZERO }
+    }
+
+    #[test]
+    fn what_can_never_work_ends_a_transaction_at_once() {
+        for error in [node(3, "execution reverted"), TransactionError::Invalid("no".into()), TransactionError::Unsupported("no".into())] {
+            assert_eq!(judge(Err(&error), Duration::ZERO, 1), Verdict::End(error.to_string()), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_passes_is_waited_out() {
+        let year = Duration::from_secs(365 * 86_400);
+        for error in [
+            TransactionError::QueueFull,
+            TransactionError::Paused("why".into()),
+            TransactionError::Sign(SignClass::Transient),
+            TransactionError::Sign(SignClass::Credentials),
+            TransactionError::Call(CallError::Unavailable),
+            TransactionError::Journal(JournalError::NotWritten("full".into())),
+            TransactionError::ShuttingDown,
+            TransactionError::Internal,
+        ] {
+            assert_eq!(judge(Err(&error), year, 1), Verdict::Again(FIRST_REST), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_pass_is_waited_out_for_a_while() {
+        for error in [short(), TransactionError::UnknownAccount, TransactionError::Sign(SignClass::KeyDown), node(-32005, "limit exceeded")]
+        {
+            assert_eq!(judge(Err(&error), PATIENCE - Duration::from_millis(1), 1), Verdict::Again(FIRST_REST), "{error:?}");
+            assert_eq!(judge(Err(&error), PATIENCE, 1), Verdict::End(error.to_string()), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_on_record_is_over() {
+        let refused = TransactionError::Refused { code: 1, message: "no".into(), hash: alloy_primitives::B256::ZERO };
+        for answer in [Ok(()), Err(&refused), Err(&TransactionError::NotQueued)] {
+            assert_eq!(judge(answer, PATIENCE, 9), Verdict::Over, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn rests_grow_and_are_bounded() {
+        assert_eq!([1, 2, 3, 4].map(rest).map(|rest| rest.as_millis()), [250, 500, 1000, 2000]);
+        assert_eq!(rest(u32::MAX), LONGEST_REST);
+    }
+}
