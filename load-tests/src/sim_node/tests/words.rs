@@ -163,6 +163,7 @@ fn every_client_refuses_in_its_own_words() {
         (Case::WrongChain, Geth, -32000, "invalid sender: invalid chain id for signer: have 1 want 31337".into()),
         (Case::WrongChain, Reth, -32000, "invalid chain ID".into()),
         (Case::WrongChain, Besu, -32000, "Wrong chainId".into()),
+        (Case::WrongChain, Nethermind, -32010, "InvalidTxChainId: expected 31337, got 1".into()),
         (Case::WrongChain, Anvil, -32003, "invalid chain id for signer".into()),
         (Case::Unprotected, Geth, -32000, "only replay-protected (EIP-155) transactions allowed over RPC".into()),
         (Case::PoolFull, Geth, -32000, "txpool is full".into()),
