@@ -133,6 +133,25 @@ fn the_page_of_the_sluice_namespace_has_every_method() {
     }
 }
 
+/// What the page says about steering is what the simulators take.
+#[test]
+fn the_page_of_simulators_has_every_method_and_fault() {
+    let page = read("docs/simulators.md");
+    let named: BTreeSet<String> = code(section(&page, "Steering a node")).into_iter().filter(|word| word.starts_with("sim_")).collect();
+    let source = read("load-tests/src/sim_node/control.rs");
+    let known = source.split("\"sim_").skip(1).filter_map(|rest| rest.split_once('"'));
+    assert_eq!(named, known.map(|(name, _)| format!("sim_{name}")).collect());
+    for file in ["load-tests/src/sim_node/faults.rs", "load-tests/src/sim_kms/faults.rs"] {
+        let source = read(file);
+        let (_, body) = source.split_once("pub enum Fault {\n").unwrap();
+        for line in body.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| line.starts_with(char::is_uppercase)) {
+            let name = line.split(|c: char| !c.is_alphanumeric()).next().unwrap();
+            let name = format!("`{}{}`", name[..1].to_lowercase(), &name[1..]);
+            assert!(section(&page, "Faults").contains(&name), "{file}: {name}");
+        }
+    }
+}
+
 /// A reason that nothing has ever been told is a promise of the page alone.
 #[test]
 fn every_reason_is_told_in_some_test() {

@@ -28,7 +28,7 @@ impl Random {
 
     /// A number below `bound`; 0 where that is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        u64::try_from(u128::from(self.number()) * u128::from(bound) >> 64).unwrap_or(0)
+        u64::try_from((u128::from(self.number()) * u128::from(bound)) >> 64).unwrap_or(0)
     }
 
     /// 32 bytes.

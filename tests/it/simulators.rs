@@ -5,17 +5,21 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_consensus::{TxEip1559, TxLegacy};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use futures_util::future::join_all;
 use serde_json::json;
-use sluice_load_tests::client::{Client, Subscription};
+use sluice_load_tests::client::{Client, ClientError, Subscription};
 use sluice_load_tests::faults::Faults;
 use sluice_load_tests::random::Delays;
 use sluice_load_tests::sim_kms::{self, KmsError, SimKms};
-use sluice_load_tests::sim_node::{self, Fault, Reorg, Returned, SimNode};
+use sluice_load_tests::sim_node::{self, Fault, Node, Reorg, Returned, SimNode};
+use sluice_load_tests::wallet::Wallet;
 
-use crate::support::anvil::parse;
+use crate::support::anvil::{Anvil, parse};
 use crate::support::gateway::{Gateway, sluice};
+use crate::support::geth::{CHAIN_ID, Geth};
+use crate::support::parts::{Part, have};
 use crate::support::world::{World, transfer};
 use crate::support::{eventually, soon};
 
@@ -171,4 +175,127 @@ async fn signatures_of_the_simulated_kms_are_taken_by_a_node_that_others_wrote()
     let digests: BTreeSet<B256> = signed.iter().copied().collect();
     assert!(signed.len() > 20);
     assert_eq!(digests.len(), 20, "what was signed twice, because the first answer was cut off, is the same digest");
+}
+
+/// A transfer of 1 wei on this chain, with fees that are always enough.
+fn plain(chain_id: u64, nonce: u64) -> TxEip1559 {
+    TxEip1559 {
+        chain_id,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: 10_000_000_000,
+        max_priority_fee_per_gas: 1_000_000_000,
+        to: TxKind::Call(Address::repeat_byte(0x11)),
+        value: U256::from(1),
+        ..TxEip1559::default()
+    }
+}
+
+/// What both are sent, in this order, each with a name for people. The first has been mined before the second comes.
+fn questions(chain_id: u64) -> Vec<(&'static str, Bytes)> {
+    let (wallet, other) = (Wallet::new(SEED, 0), Wallet::new(SEED, 1));
+    let signed = |wallet: &Wallet, transaction: TxEip1559| wallet.sign(transaction.into()).unwrap().0;
+    let plain = |nonce| plain(chain_id, nonce);
+    let rich = U256::from(10).pow(U256::from(24));
+    let unprotected = TxLegacy { nonce: 9, gas_price: 10_000_000_000, gas_limit: 21_000, to: plain(0).to, ..TxLegacy::default() };
+    vec![
+        ("taken", signed(&wallet, plain(0))),
+        ("nonce too low", signed(&wallet, TxEip1559 { value: U256::from(2), ..plain(0) })),
+        ("mined before", signed(&wallet, plain(0))),
+        ("behind a gap", signed(&wallet, plain(5))),
+        ("known", signed(&wallet, plain(5))),
+        ("replacement", signed(&wallet, TxEip1559 { value: U256::from(2), ..plain(5) })),
+        ("funds", signed(&other, TxEip1559 { value: rich, ..plain(0) })),
+        ("intrinsic gas", signed(&wallet, TxEip1559 { gas_limit: 20_999, ..plain(1) })),
+        ("block gas", signed(&wallet, TxEip1559 { gas_limit: 90_000_000, ..plain(1) })),
+        ("tip above cap", signed(&wallet, TxEip1559 { max_priority_fee_per_gas: 10_000_000_001, ..plain(1) })),
+        ("wrong chain", signed(&wallet, TxEip1559 { chain_id: 1, ..plain(1) })),
+        ("tip below minimum", signed(&wallet, TxEip1559 { max_priority_fee_per_gas: 0, ..plain(6) })),
+        ("fee cap", signed(&wallet, TxEip1559 { gas_limit: 1_000_000, max_fee_per_gas: 1_234_000_000_000, ..plain(7) })),
+        ("floor gas", signed(&wallet, TxEip1559 { gas_limit: 22_600, input: Bytes::from(vec![1; 100]), ..plain(1) })),
+        ("below base fee", signed(&wallet, TxEip1559 { max_fee_per_gas: 1, max_priority_fee_per_gas: 1, ..plain(8) })),
+        ("unprotected", wallet.sign(unprotected.into()).unwrap().0),
+        ("gas cap", signed(&wallet, TxEip1559 { gas_limit: 16_777_217, ..plain(10) })),
+    ]
+}
+
+/// The hash, or code and words.
+type Said = Result<serde_json::Value, (i64, String)>;
+
+/// What the simulated client says to all of them; the first is mined at once.
+fn simulated(client: sim_node::Client, chain_id: u64, questions: &[(&str, Bytes)]) -> Vec<Said> {
+    let wei = U256::from(1_000_000_000_000_000_000_000_u128);
+    let wallets = [0, 1].map(|number| Wallet::new(SEED, number).address());
+    let mut node = Node::new(sim_node::Settings::new(client, chain_id, SEED).with_balance(wei, wallets));
+    let said = questions.iter().enumerate().map(|(place, (_, raw))| {
+        let said = node.call(Duration::ZERO, "eth_sendRawTransaction", &json!([raw]));
+        if place == 0 {
+            node.mine(Duration::ZERO);
+        }
+        said.map_err(|error| (error.code, error.message))
+    });
+    said.collect()
+}
+
+fn said(answer: Result<serde_json::Value, ClientError>) -> Said {
+    answer.map_err(|error| match error {
+        ClientError::Rpc { code, message, .. } => (code, message),
+        other => panic!("{other}"),
+    })
+}
+
+fn compare(questions: &[(&str, Bytes)], real: &[Said], simulated: &[Said]) {
+    let differences: Vec<_> = questions
+        .iter()
+        .zip(real.iter().zip(simulated))
+        .filter(|(_, (real, simulated))| real != simulated)
+        .map(|((name, _), (real, simulated))| format!("{name}: {real:?}, simulated {simulated:?}"))
+        .collect();
+    assert!(differences.is_empty(), "{differences:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_simulated_anvil_speaks_as_the_real_one() {
+    if !have("the_simulated_anvil_speaks_as_the_real_one", &[Part::Node]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let anvil = Anvil::start(folder.path(), &[]).await;
+    let questions = questions(31337);
+    let mut real = Vec::new();
+    for number in [0, 1] {
+        anvil.fund(Wallet::new(SEED, number).address(), 1_000).await;
+    }
+    for (_, raw) in &questions {
+        let said = said(anvil.call("eth_sendRawTransaction", json!([raw])).await);
+        if let Ok(hash) = &said
+            && real.is_empty()
+        {
+            eventually("the first to be mined", || anvil.receipt(parse(hash))).await;
+        }
+        real.push(said);
+    }
+    compare(&questions, &real, &simulated(sim_node::Client::Anvil, 31337, &questions));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_simulated_geth_speaks_as_the_real_one() {
+    if !have("the_simulated_geth_speaks_as_the_real_one", &[Part::Go]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let geth = Geth::start(folder.path()).await;
+    let questions = questions(CHAIN_ID);
+    let mut real = Vec::new();
+    geth.fund(&[0, 1].map(|number| Wallet::new(SEED, number).address()), 1_000).await;
+    for (_, raw) in &questions {
+        let said = said(geth.call("eth_sendRawTransaction", json!([raw])).await);
+        if let Ok(hash) = &said
+            && real.is_empty()
+        {
+            eventually("the first to be mined", || geth.receipt(parse(hash))).await;
+        }
+        real.push(said);
+    }
+    compare(&questions, &real, &simulated(sim_node::Client::Geth, CHAIN_ID, &questions));
 }

@@ -59,10 +59,11 @@ impl View<'_> {
         if is_legacy_chain && !matches!(envelope.tx_type(), TxType::Legacy | TxType::Eip2930) {
             return Err(Refusal::Type);
         }
+        let is_anvil = settings.client == Client::Anvil;
         match envelope.chain_id() {
-            None => return Err(Refusal::Unprotected),
+            None if !is_anvil => return Err(Refusal::Unprotected),
             Some(have) if have != settings.chain_id => return Err(Refusal::WrongChain { have, want: settings.chain_id }),
-            Some(_) => {}
+            _ => {}
         }
         if let Some(cap) = settings.fee_cap
             && transaction.fee() > cap
@@ -70,10 +71,14 @@ impl View<'_> {
             return Err(Refusal::FeeCap { fee: transaction.fee(), cap });
         }
         let gas = envelope.gas_limit();
+        let above_cap = !is_legacy_chain && gas > GAS_CAP && !is_anvil;
+        if above_cap && settings.client == Client::Geth {
+            return Err(Refusal::GasCap { gas });
+        }
         if gas > settings.gas_limit {
             return Err(Refusal::BlockGas { gas });
         }
-        if !is_legacy_chain && gas > GAS_CAP {
+        if above_cap {
             return Err(Refusal::GasCap { gas });
         }
         if transaction.tip() > transaction.cap() {
@@ -84,7 +89,7 @@ impl View<'_> {
             return Err(Refusal::IntrinsicGas { gas, needed });
         }
         let needed = transaction.floor_gas();
-        if !is_legacy_chain && gas < needed {
+        if !is_legacy_chain && !is_anvil && gas < needed {
             return Err(Refusal::FloorGas { gas, needed });
         }
         Ok(())

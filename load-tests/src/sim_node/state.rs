@@ -91,7 +91,7 @@ impl State {
     ) -> Executed {
         let envelope = &transaction.envelope;
         let price = envelope.effective_gas_price(base_fee);
-        let gas_used = transaction.intrinsic_gas().max(transaction.floor_gas());
+        let gas_used = transaction.intrinsic_gas().max(transaction.floor_gas()).min(envelope.gas_limit());
         let sender = self.accounts.entry(transaction.from).or_default();
         sender.nonce += 1;
         sender.balance = sender.balance.saturating_sub(U256::from(price).saturating_mul(U256::from(gas_used)));

@@ -155,9 +155,7 @@ impl Refusal {
             (Self::Unprotected, _) => own("only replay-protected (EIP-155) transactions allowed over RPC"),
             (Self::WrongChain { .. }, Reth) => own("invalid chain ID"),
             (Self::WrongChain { .. }, Besu) => own("Wrong chainId"),
-            (Self::WrongChain { have, want }, Nethermind) => {
-                own(&format!("InvalidTxChainId: Expected InvalidTxChainId in transaction. Expected {want}, but got {have}"))
-            }
+            (Self::WrongChain { have, want }, Nethermind) => own(&format!("InvalidTxChainId: expected {want}, got {have}")),
             (Self::WrongChain { .. }, Anvil) => own("invalid chain id for signer"),
             (Self::WrongChain { have, want }, Geth | Erigon) => {
                 own(&format!("invalid sender: invalid chain id for signer: have {have} want {want}"))

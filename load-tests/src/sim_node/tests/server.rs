@@ -112,3 +112,45 @@ async fn over_tcp_it_speaks_websocket_and_http_and_another_process_can_steer_it(
     drop(listener);
     assert!(heads.next().await.is_none(), "its connections end with the listener");
 }
+
+/// What a client gets in a while of sends, reads, late and lost answers, and blocks; each message with its time.
+async fn a_while(seed: u64) -> Vec<(Duration, Option<Value>)> {
+    let node = SimNode::new(Settings { seed, delays: Delays { p50: 10, p99: 60, max: 1_000 }, ..settings(Client::Geth) });
+    let faults = Faults::default()
+        .sometimes("eth_sendRawTransaction", 1_000, Fault::DropAnswer)
+        .sometimes("eth_sendRawTransaction", 1_000, Fault::Overtaken)
+        .then("eth_chainId", 1, Fault::CutAfter);
+    node.with(|node, _| node.set_faults(faults));
+    let timer = node.clone();
+    let timer = tokio::spawn(async move { timer.run_blocks(Duration::from_secs(2)).await });
+    let (begin, mut socket, mut got) = (Instant::now(), duplex(&node).await, Vec::new());
+    let subscribe = r#"{"jsonrpc":"2.0","id":100,"method":"eth_subscribe","params":["newHeads"]}"#;
+    socket.send(Message::Text(subscribe.into())).await.unwrap();
+    for nonce in 0..20 {
+        socket.send(Message::Text(frame(nonce, &signed(&wallet(0), transfer(nonce)).0).into())).await.unwrap();
+        let pause = tokio::time::sleep(Duration::from_millis(500));
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                biased;
+                message = next(&mut socket) => got.push((begin.elapsed(), message)),
+                () = &mut pause => break,
+            }
+        }
+    }
+    socket.send(Message::Text(r#"{"jsonrpc":"2.0","id":101,"method":"eth_chainId"}"#.into())).await.unwrap();
+    while got.last().is_none_or(|(_, message)| message.is_some()) {
+        let message = next(&mut socket).await;
+        got.push((begin.elapsed(), message));
+    }
+    timer.abort();
+    got
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_while_of_one_seed_is_the_same_again() {
+    let first = a_while(1).await;
+    assert!(first.len() > 20, "{first:?}");
+    assert_eq!(first, a_while(1).await);
+    assert_ne!(first, a_while(2).await);
+}

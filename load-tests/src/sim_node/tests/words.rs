@@ -36,6 +36,7 @@ fn outcome(client: Client, case: Case) -> Result<B256, RpcError> {
     match case {
         Case::Minimum if client == Reth => settings.least_tip = 1_000,
         Case::PoolFull => settings.limits.pool = 1,
+        Case::BlockGas => settings.gas_limit = 10_000_000,
         Case::Gap if client == Besu => settings.limits.gaps = false,
         _ => {}
     }
@@ -66,7 +67,7 @@ fn outcome(client: Client, case: Case) -> Result<B256, RpcError> {
         Case::Funds => send(&mut node, &wallet, TxEip1559 { value: ether(1_000), ..transfer(0) }),
         Case::Intrinsic => send(&mut node, &wallet, TxEip1559 { gas_limit: 20_999, ..transfer(0) }),
         Case::Floor => send(&mut node, &wallet, TxEip1559 { gas_limit: 22_600, input: Bytes::from(vec![1; 100]), ..transfer(0) }),
-        Case::BlockGas => send(&mut node, &wallet, TxEip1559 { gas_limit: 30_000_001, ..transfer(0) }),
+        Case::BlockGas => send(&mut node, &wallet, TxEip1559 { gas_limit: 10_000_001, ..transfer(0) }),
         Case::GasCap => send(&mut node, &wallet, TxEip1559 { gas_limit: 16_777_217, ..transfer(0) }),
         Case::TipAboveCap => send(&mut node, &wallet, TxEip1559 { max_priority_fee_per_gas: 10 * GWEI + 1, ..transfer(0) }),
         Case::Gap => send(&mut node, &wallet, transfer(1)),
@@ -149,7 +150,6 @@ fn every_client_refuses_in_its_own_words() {
         (Case::GasCap, Reth, -32000, "exceeds max transaction gas limit".into()),
         (Case::GasCap, Besu, -32005, "Transaction gas limit cap exceeded".into()),
         (Case::GasCap, Nethermind, -32010, "TxGasLimitCapExceeded: Gas limit 16777217 exceeded cap of 16777216.".into()),
-        (Case::GasCap, Anvil, -32003, "Transaction gas limit is greater than the block gas limit".into()),
         (Case::TipAboveCap, Geth, -32000, "max priority fee per gas higher than max fee per gas".into()),
         (Case::TipAboveCap, Reth, -32003, "max priority fee per gas higher than max fee per gas".into()),
         (Case::TipAboveCap, Besu, -32000, "Max priority fee per gas exceeds max fee per gas".into()),
@@ -163,6 +163,7 @@ fn every_client_refuses_in_its_own_words() {
         (Case::WrongChain, Geth, -32000, "invalid sender: invalid chain id for signer: have 1 want 31337".into()),
         (Case::WrongChain, Reth, -32000, "invalid chain ID".into()),
         (Case::WrongChain, Besu, -32000, "Wrong chainId".into()),
+        (Case::WrongChain, Nethermind, -32010, "InvalidTxChainId: expected 31337, got 1".into()),
         (Case::WrongChain, Anvil, -32003, "invalid chain id for signer".into()),
         (Case::Unprotected, Geth, -32000, "only replay-protected (EIP-155) transactions allowed over RPC".into()),
         (Case::PoolFull, Geth, -32000, "txpool is full".into()),
@@ -193,6 +194,9 @@ fn what_a_client_takes_it_takes() {
         (Case::Syncing, vec![Geth, Reth, Erigon, Anvil]),
         (Case::FeeCap, vec![Nethermind, Erigon, Anvil]),
         (Case::Minimum, vec![Nethermind, Anvil]),
+        (Case::GasCap, vec![Anvil]),
+        (Case::Floor, vec![Anvil]),
+        (Case::Unprotected, vec![Anvil]),
     ];
     for (case, clients) in taken {
         for client in clients {
