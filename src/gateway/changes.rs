@@ -86,7 +86,19 @@ fn named<T>(
 }
 
 fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)> {
-    let Environment { name: _, chain_id, nodes, account, answer_after, confirmations, node_deadline, gas_percent, rebroadcast, hold } = old;
+    let Environment {
+        name: _,
+        chain_id,
+        nodes,
+        account,
+        answer_after,
+        confirmations,
+        node_deadline,
+        gas_percent,
+        rebroadcast,
+        hold,
+        reconcile_blocks,
+    } = old;
     let AccountBounds { queue, queue_deadline, sign_window, sign_ahead, broadcast_window } = account;
     vec![
         ("chain_id", *chain_id != new.chain_id),
@@ -102,6 +114,7 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
         ("gas_percent", *gas_percent != new.gas_percent),
         ("rebroadcast", *rebroadcast != new.rebroadcast),
         ("hold", *hold != new.hold),
+        ("reconcile_blocks", *reconcile_blocks != new.reconcile_blocks),
     ]
 }
 
