@@ -67,7 +67,7 @@ struct Dev {
     /// JSON-RPC over HTTP and WebSocket
     #[arg(long, default_value = "127.0.0.1:8545")]
     listen: std::net::SocketAddr,
-    /// /metrics, /status, /livez, /readyz, /readyz/NAME
+    /// /metrics, /status, /livez, /readyz, /readyz/NAME, /accounts
     #[arg(long, default_value = "127.0.0.1:9545")]
     admin: std::net::SocketAddr,
     /// Keep the journal in this file; without it, it is gone when the command ends
