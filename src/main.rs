@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use alloy_primitives::Address;
 use clap::{Args, Parser, Subcommand};
+use sluice_gateway::server::admin::accounts::Order;
 use sluice_gateway::telemetry::logs;
 use url::Url;
 
@@ -37,6 +38,9 @@ enum Command {
     /// Keys of the configuration
     #[command(subcommand)]
     Keys(Keys),
+    /// Accounts: how they are; stop one, let it go on, open it again
+    #[command(subcommand)]
+    Account(AccountCommand),
     /// The durable store
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -63,7 +67,7 @@ struct Dev {
     /// JSON-RPC over HTTP and WebSocket
     #[arg(long, default_value = "127.0.0.1:8545")]
     listen: std::net::SocketAddr,
-    /// /metrics, /status, /livez, /readyz, /readyz/NAME
+    /// /metrics, /status, /livez, /readyz, /readyz/NAME, /accounts
     #[arg(long, default_value = "127.0.0.1:9545")]
     admin: std::net::SocketAddr,
     /// Keep the journal in this file; without it, it is gone when the command ends
@@ -108,6 +112,49 @@ enum Keys {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Subcommand)]
+enum AccountCommand {
+    /// Every account that is on record or in use, or one of them
+    List {
+        #[command(flatten)]
+        file: File,
+        /// Only this one
+        address: Option<Address>,
+        /// Only those of this environment
+        #[arg(long, value_name = "NAME")]
+        environment: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Refuse new sends; what is on record is sent and tracked to its end
+    Pause {
+        #[command(flatten)]
+        which: Which,
+        /// Told to clients whose sends are refused
+        #[arg(long, value_name = "TEXT", default_value = "paused by an operator")]
+        reason: String,
+    },
+    /// Let the account go on, whoever stopped it
+    Resume(Which),
+    /// Open the account again from the journal and the chain; needs a running gateway
+    Resync(Which),
+}
+
+#[derive(Args)]
+struct Which {
+    #[command(flatten)]
+    file: File,
+    /// The account's address
+    address: Address,
+    /// Name of the environment; may be left out if there is one
+    #[arg(long, value_name = "NAME")]
+    environment: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -156,6 +203,7 @@ fn main() -> ExitCode {
             Command::Keys(Keys::Create { file, configuration, tags, alias, json }) => {
                 commands::keys::create(&file.path, configuration.as_deref(), &tags, alias.as_deref(), json).await
             }
+            Command::Account(command) => account(command).await,
             Command::Journal(JournalCommand::Inspect { file, json }) => commands::journal::inspect(&file.path, json).await,
             Command::Journal(JournalCommand::ForgetChain { file, environment }) => {
                 commands::journal::forget_chain(&file.path, &environment).await
@@ -170,4 +218,19 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+async fn account(command: AccountCommand) -> Result<(), commands::Failure> {
+    match command {
+        AccountCommand::List { file, address, environment, json } => {
+            commands::account::list(&file.path, address, environment.as_deref(), json).await
+        }
+        AccountCommand::Pause { which, reason } => order(which, Order::Pause { reason }).await,
+        AccountCommand::Resume(which) => order(which, Order::Resume).await,
+        AccountCommand::Resync(which) => order(which, Order::Resync).await,
+    }
+}
+
+async fn order(which: Which, order: Order) -> Result<(), commands::Failure> {
+    commands::account::order(&which.file.path, which.address, which.environment.as_deref(), order, which.json).await
 }

@@ -324,7 +324,7 @@ fn the_command_line_of_the_readme_is_the_binarys() {
         }
         commands.insert(command);
     }
-    for group in ["keys", "journal"] {
+    for group in ["account", "keys", "journal"] {
         for line in help(group).lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty()) {
             let Some(name) = line.strip_prefix("  ").and_then(|line| line.split(' ').next()).filter(|name| !name.is_empty()) else {
                 continue;

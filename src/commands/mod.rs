@@ -1,5 +1,6 @@
 //! One file per command; what they share is how they fail and how they read the configuration.
 
+pub(crate) mod account;
 pub(crate) mod check;
 pub(crate) mod healthcheck;
 pub(crate) mod journal;
@@ -15,6 +16,7 @@ use sluice_gateway::gateway::StartError;
 use sluice_gateway::journal::keys_only::KeysOnly;
 use sluice_gateway::journal::sqlite::SqliteJournal;
 use sluice_gateway::journal::{Journal, JournalError};
+use sluice_gateway::server::ask::AskError;
 use sluice_gateway::signing::{DirectoryError, KeyStoreError};
 
 /// Why a command did not work.
@@ -32,6 +34,8 @@ pub(crate) enum Failure {
     Keys(#[from] DirectoryError),
     #[error("{0}")]
     KeyStore(#[from] KeyStoreError),
+    #[error("{0}")]
+    Ask(#[from] AskError),
     #[error("{0}")]
     Failed(String),
 }

@@ -59,6 +59,7 @@ pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut 
     }
     let gas_percent = table.or("gas_percent", Count(100..=1000), "100");
     let rebroadcast = table.or("rebroadcast", Time(SECOND..=DAY), "30s");
+    let reconcile_blocks = table.or("reconcile_blocks", Count(1..=100_000), "12");
     let hold = table.or("hold", Time(SECOND..=30 * DAY), "10m");
     if let Some(chain_id) = chain_id {
         if let Some(other) = chains.get(&chain_id) {
@@ -81,6 +82,7 @@ pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut 
         gas_percent: gas_percent?,
         rebroadcast: rebroadcast?,
         hold: hold?,
+        reconcile_blocks: reconcile_blocks?,
     })
 }
 

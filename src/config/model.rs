@@ -142,6 +142,8 @@ pub struct Environment {
     pub rebroadcast: Duration,
     /// How long bytes of `eth_signTransaction` hold their slot (10 min).
     pub hold: Duration,
+    /// Blocks in a row for which every endpoint says the same of an account's nonces, before one of a restored journal sends (12).
+    pub reconcile_blocks: u64,
 }
 
 /// One endpoint of an environment. Its debug output is the label: the URL may hold credentials.

@@ -99,6 +99,7 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
         gas_percent,
         rebroadcast,
         hold,
+        reconcile_blocks,
     } = old;
     let AccountBounds { queue, queue_deadline, sign_window, sign_ahead, broadcast_window } = account;
     vec![
@@ -117,6 +118,7 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
         ("gas_percent", *gas_percent != new.gas_percent),
         ("rebroadcast", *rebroadcast != new.rebroadcast),
         ("hold", *hold != new.hold),
+        ("reconcile_blocks", *reconcile_blocks != new.reconcile_blocks),
     ]
 }
 

@@ -1,5 +1,6 @@
 //! The whole gateway: put together from its configuration, served, looked at, read anew, and ended.
 
+mod accounts;
 mod build;
 mod changes;
 mod reload;
@@ -12,6 +13,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
+pub use self::accounts::show_stored;
 pub use self::build::open_directory;
 use self::build::{Foundation, generation};
 pub use self::reload::{ReloadError, Reloader};

@@ -17,6 +17,7 @@ use crate::journal::sqlite::SqliteJournal;
 use crate::node::EndpointState;
 use crate::rpc::service::Service;
 use crate::server::Generation;
+use crate::server::admin::accounts::{OrderError, Wanted};
 use crate::server::admin::{Overview, Readiness};
 
 /// How long the proof that the journal can write is good for: probes that come faster make no further write.
@@ -183,6 +184,14 @@ impl Overview for View {
             Some(Readiness { ready: reasons.is_empty(), reasons })
         }
         .boxed()
+    }
+
+    fn accounts(&self) -> BoxFuture<'_, Result<Value, OrderError>> {
+        super::accounts::accounts(&self.foundation).boxed()
+    }
+
+    fn order(&self, wanted: Wanted) -> BoxFuture<'_, Result<Value, OrderError>> {
+        super::accounts::order(&self.foundation, wanted).boxed()
     }
 }
 

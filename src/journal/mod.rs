@@ -140,6 +140,11 @@ impl Pauses {
         self.0.get(&by).map(String::as_str)
     }
 
+    /// Who has one, and which; the operator first.
+    pub fn iter(&self) -> impl Iterator<Item = (PauseBy, &str)> {
+        self.0.iter().map(|(by, reason)| (*by, reason.as_str()))
+    }
+
     /// Every reason, the operator's first; `None` if there is none.
     pub fn words(&self) -> Option<String> {
         (!self.0.is_empty()).then(|| self.0.values().map(String::as_str).collect::<Vec<_>>().join("; "))

@@ -59,6 +59,7 @@ pub(crate) fn environment(urls: Vec<Url>, deadline: Duration) -> Environment {
         gas_percent: 100,
         rebroadcast: Duration::from_secs(30),
         hold: Duration::from_secs(600),
+        reconcile_blocks: 12,
     }
 }
 

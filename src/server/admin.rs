@@ -1,4 +1,6 @@
-//! The listener for operators: /metrics, /status, /livez, /readyz and /readyz/NAME.
+//! The listener for operators: /metrics, /status, /livez, /readyz and /readyz/NAME; and the accounts, to look at and to stop.
+
+pub mod accounts;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use self::accounts::{OrderError, Path};
 use super::Socket;
 use super::accept::{Door, Handler};
 use super::generation::{Generation, Live};
@@ -47,6 +50,12 @@ pub trait Overview: Send + Sync + 'static {
 
     /// /readyz/NAME; `None` if no service has this name.
     fn service_readiness<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<Readiness>>;
+
+    /// /accounts.
+    fn accounts(&self) -> BoxFuture<'_, Result<serde_json::Value, OrderError>>;
+
+    /// Carries out what an operator wants of an account.
+    fn order(&self, wanted: accounts::Wanted) -> BoxFuture<'_, Result<serde_json::Value, OrderError>>;
 }
 
 /// What the admin listener shows.
@@ -117,6 +126,9 @@ impl Handler for AdminHandler {
             return reply::foreign_origin();
         }
         let path = request.uri().path();
+        if let Some(place) = Path::parse(path) {
+            return accounts::answer(place, request, gate, &context.overview).await;
+        }
         let service = path.strip_prefix("/readyz/");
         if service.is_none() && !matches!(path, "/metrics" | "/status" | "/livez" | "/readyz") {
             return reply::not_found();

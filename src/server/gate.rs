@@ -59,7 +59,8 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
-async fn read_token(path: &Path) -> Result<Secret, ServerError> {
+/// The one word in the file.
+pub(super) async fn read_token(path: &Path) -> Result<Secret, ServerError> {
     let text = tokio::fs::read_to_string(path).await.map_err(|source| ServerError::Read { what: "token", path: path.into(), source })?;
     let text = zeroize::Zeroizing::new(text);
     let token = text.trim();

@@ -1,6 +1,7 @@
 //! The listener: TLS, authentication, `Origin`, limits; HTTP/1.1 and WebSocket on one port, one path per service.
 
 pub mod admin;
+pub mod ask;
 pub mod probe;
 
 mod accept;

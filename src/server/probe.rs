@@ -49,7 +49,7 @@ pub async fn livez(config: &config::Admin) -> Result<(), ProbeError> {
         if config.tls.is_none() {
             return status(stream).await.map_err(lost);
         }
-        let stream = connector()?.connect(ServerName::IpAddress(address.ip().into()), stream).await.map_err(lost)?;
+        let stream = connector(None)?.connect(ServerName::IpAddress(address.ip().into()), stream).await.map_err(lost)?;
         status(stream).await.map_err(lost)
     });
     match asked.await {
@@ -61,7 +61,7 @@ pub async fn livez(config: &config::Admin) -> Result<(), ProbeError> {
 }
 
 /// Where a listener can be reached from its own machine.
-fn local(listen: SocketAddr) -> SocketAddr {
+pub(super) fn local(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -79,32 +79,39 @@ async fn status(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Res
     Ok(start == OK)
 }
 
-/// TLS to whoever listens there. The certificate is made for other names than a local address, and may have been renewed on disk since.
-/// Nothing secret is sent, and all that is believed is that something answers.
-fn connector() -> Result<TlsConnector, rustls::Error> {
+/// TLS to whoever listens there, or to nobody but who presents the expected certificate. It is made for other names than a local
+/// address. A probe expects none: it may have been renewed on disk since, nothing secret is sent, and all that is believed is that
+/// something answers.
+pub(super) fn connector(expected: Option<CertificateDer<'static>>) -> Result<TlsConnector, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let anybody = Arc::new(Anybody(provider.signature_verification_algorithms));
+    let verifier = Arc::new(Presented { expected, algorithms: provider.signature_verification_algorithms });
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(anybody)
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
 #[derive(Debug)]
-struct Anybody(WebPkiSupportedAlgorithms);
+struct Presented {
+    expected: Option<CertificateDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for Presented {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
+        presented: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        if self.expected.as_ref().is_none_or(|expected| expected == presented) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(rustls::Error::General("another certificate is presented than the configuration's: was it renewed without SIGHUP?".into()))
     }
 
     fn verify_tls12_signature(
@@ -113,7 +120,7 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -122,11 +129,11 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 

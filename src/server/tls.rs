@@ -33,7 +33,8 @@ async fn read(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Ser
     tokio::fs::read(path).await.map(Zeroizing::new).map_err(|source| ServerError::Read { what, path: path.into(), source })
 }
 
-async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ServerError> {
+/// The certificate with those that vouch for it, leaf first; one at least.
+pub(super) async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ServerError> {
     let wrong = |problem| ServerError::Content { what: "certificate", path: path.into(), problem };
     let bytes = read("certificate", path).await?;
     let chain: Vec<_> =

@@ -338,13 +338,32 @@ impl Chain {
         address: Address,
         question: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, TransactionError> {
+        self.operate(address, self.environment.node_deadline, question).await
+    }
+
+    /// The same with another patience.
+    pub(super) async fn operate<T>(
+        self: &Arc<Self>,
+        address: Address,
+        patience: Duration,
+        question: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, TransactionError> {
         let (reply, answer) = oneshot::channel();
-        let patience = self.environment.node_deadline;
         let asked = async {
             self.account(address).commands.send(question(reply)).await.map_err(|_| TransactionError::Internal)?;
             answer.await.map_err(|_| TransactionError::Internal)
         };
         tokio::time::timeout(patience, asked).await.unwrap_or(Err(TransactionError::Call(CallError::Deadline(patience))))
+    }
+
+    /// Addresses of the accounts that have a task.
+    pub(super) fn in_use(&self) -> Vec<Address> {
+        self.accounts.iter().map(|entry| *entry.key()).collect()
+    }
+
+    /// Whether the account has a task.
+    pub(super) fn is_in_use(&self, address: Address) -> bool {
+        self.accounts.contains_key(&address)
     }
 
     /// No new sends; waits until every request has its answer, no longer than `patience`. Answers whether all had.

@@ -12,13 +12,14 @@
 //!   none waits while a higher nonce is committed is it filled.
 
 pub mod figures;
+mod halt;
 mod loans;
 mod words;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-pub use self::words::{Action, Denial, SlotState, Ticket, Wish};
+pub use self::words::{Action, Denial, Halt, SlotState, Ticket, Wish};
 use crate::config::AccountBounds;
 
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +72,7 @@ pub struct Nonces {
     owed: VecDeque<Action>,
     committing: bool,
     on_hold: bool,
+    halt: Halt,
     delegated: bool,
     can_fill: bool,
     sends_after: Option<Instant>,
@@ -94,6 +96,7 @@ impl Nonces {
             owed: VecDeque::new(),
             committing: false,
             on_hold: false,
+            halt: Halt::Nothing,
             delegated: false,
             can_fill: true,
             sends_after: None,
@@ -474,7 +477,7 @@ impl Nonces {
     }
 
     fn send(&mut self, now: Instant) -> Option<Action> {
-        if self.sends_after.is_some_and(|until| until > now) {
+        if self.halt >= Halt::Sends || self.sends_after.is_some_and(|until| until > now) {
             return None;
         }
         self.sends_after = None;
@@ -494,7 +497,8 @@ impl Nonces {
 
     fn assign(&mut self) -> Option<Action> {
         // Whether a loan becomes a payload is not known here: what is above would be signed in vain if it does not.
-        if self.on_hold || self.reserved.len() >= self.bounds.sign_window || self.reserved.values().any(|slot| slot.lent) {
+        let is_halted = self.on_hold || self.halt >= Halt::Nonces;
+        if is_halted || self.reserved.len() >= self.bounds.sign_window || self.reserved.values().any(|slot| slot.lent) {
             return None;
         }
         if let Some(action) = self.lend().or_else(|| self.assign_open()) {
@@ -547,7 +551,7 @@ impl Nonces {
     }
 
     fn filler(&self) -> Option<Action> {
-        if self.on_hold || !self.can_fill || !self.waiting.is_empty() {
+        if self.on_hold || self.halt >= Halt::Nonces || !self.can_fill || !self.waiting.is_empty() {
             return None;
         }
         self.to_fill().map(Action::Fill)

@@ -5,6 +5,7 @@
 // Tests may panic, and so may what they share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod account_commands;
 mod authorisations;
 mod calls;
 mod chains;

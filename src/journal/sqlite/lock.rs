@@ -39,6 +39,21 @@ impl ProcessLock {
         writeln!(file, "{}", std::process::id()).map_err(cannot)?;
         Ok(Self { _file: file })
     }
+
+    /// Whether a process has it. It is tried for a moment, and only where a process has had it before.
+    pub(super) fn is_taken(path: &Path) -> Result<bool, JournalError> {
+        let lock = lock_path(path);
+        let file = match OpenOptions::new().read(true).open(&lock) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(JournalError::Unusable(format!("cannot open {}: {error}", lock.display()))),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(JournalError::Unusable(format!("cannot lock {}: {error}", lock.display()))),
+        }
+    }
 }
 
 /// `<path>.lock`.

@@ -102,6 +102,11 @@ impl SqliteJournal {
         Ok(Arc::new(Self { path, writer: None, pool, commits: watch::channel(0).1, fatal: CancellationToken::new() }))
     }
 
+    /// Whether a process uses the journal at `path`.
+    pub fn is_in_use(path: &Path) -> Result<bool, JournalError> {
+        ProcessLock::is_taken(&file::resolve(path)?)
+    }
+
     /// Cancelled when the journal has become unusable: the writer panicked, the file is damaged, or nobody can say whether a
     /// group of batches was written. Every later write answers [`JournalError::Closed`]; the process has to end with an error
     /// and recover at its next start.

@@ -22,11 +22,24 @@ impl Overview for Seen {
     fn service_readiness<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Option<Readiness>> {
         async move { if name == "first" { Some(self.readiness().await) } else { None } }.boxed()
     }
+
+    fn accounts(&self) -> BoxFuture<'_, Result<Value, OrderError>> {
+        async { Ok(serde_json::json!({ "accounts": [] })) }.boxed()
+    }
+
+    fn order(&self, wanted: Wanted) -> BoxFuture<'_, Result<Value, OrderError>> {
+        let done = match wanted.environment.as_str() {
+            "dev" => Ok(serde_json::json!({ "address": wanted.address, "order": format!("{:?}", wanted.order) })),
+            "silent" => Err(OrderError::Unavailable("the account gave no answer".into())),
+            other => Err(OrderError::NotFound(format!("no environment has the name or chain id {other}"))),
+        };
+        async { done }.boxed()
+    }
 }
 
-struct Admin {
+pub(super) struct Admin {
     live: Live,
-    address: std::net::SocketAddr,
+    pub(super) address: std::net::SocketAddr,
     ready: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
@@ -34,7 +47,7 @@ struct Admin {
 }
 
 impl Admin {
-    async fn start(tls: Option<config::Tls>, token_file: Option<std::path::PathBuf>) -> Self {
+    pub(super) async fn start(tls: Option<config::Tls>, token_file: Option<std::path::PathBuf>) -> Self {
         let ready = Arc::new(AtomicBool::new(false));
         let generation = Self::generation(tls, token_file, &ready).await;
         let metrics = Arc::clone(&generation.context.metrics);
@@ -61,7 +74,7 @@ impl Admin {
         (status(&head), head.to_ascii_lowercase(), body)
     }
 
-    async fn finish(self) {
+    pub(super) async fn finish(self) {
         self.stop.cancel();
         soon(self.task).await.unwrap();
     }

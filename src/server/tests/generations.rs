@@ -25,6 +25,14 @@ impl Overview for Blind {
     fn service_readiness<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Option<Readiness>> {
         async { None }.boxed()
     }
+
+    fn accounts(&self) -> BoxFuture<'_, Result<Value, OrderError>> {
+        async { Ok(Value::Null) }.boxed()
+    }
+
+    fn order(&self, _: Wanted) -> BoxFuture<'_, Result<Value, OrderError>> {
+        async { Ok(Value::Null) }.boxed()
+    }
 }
 
 /// What this configuration makes of these services.

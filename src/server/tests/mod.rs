@@ -1,5 +1,6 @@
 //! Tests over real sockets: a server in this process, a small module of methods, a scripted node.
 
+mod accounts;
 mod admin;
 mod batches;
 mod calls;
@@ -29,6 +30,7 @@ use tokio_tungstenite::tungstenite::http::Request;
 use tokio_util::sync::CancellationToken;
 
 use self::generations::{generation, served, whole};
+use super::admin::accounts::{OrderError, Wanted};
 use super::admin::{AdminContext, Overview, Readiness};
 use super::{Generation, Listener, Live, Served, ServerError, Socket};
 use crate::config;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, Bytes, U64, U256};
 
+use super::reconcile::counts;
 use super::{Owed, Pending, Task};
 use crate::journal::{Account, AttemptState, BlockRef};
 use crate::node::{CallError, Head};
@@ -13,6 +14,7 @@ use crate::telemetry::clock;
 use crate::transactions::account::submission::{Accepted, Payload, Submission};
 use crate::transactions::errors::TransactionError;
 use crate::transactions::nonces::SlotState;
+use crate::transactions::reconcile::Counts;
 
 /// What the nodes say about an account at one head.
 #[derive(Debug)]
@@ -23,10 +25,19 @@ pub(super) struct Probe {
     pub(super) latest: u64,
     pending: u64,
     settled: bool,
+    /// What each endpoint says, if that was asked.
+    pub(super) counts: Option<Vec<Option<Counts>>>,
     /// Whether the account's code is a delegation, if that was asked.
     is_delegated: Option<bool>,
     /// What the journal has of the payloads that slots of the account are lent to.
     pub(super) holders: HashMap<B256, (AttemptState, Option<BlockRef>)>,
+}
+
+/// What a probe asks beside balance and nonces.
+#[derive(Debug, Clone, Copy)]
+struct Wants {
+    code: bool,
+    counts: bool,
 }
 
 /// Time before a probe that failed, or that has to be confirmed, is made again.
@@ -35,13 +46,7 @@ const RETRY: Duration = Duration::from_millis(250);
 /// The code of an account that has authorised some begins with this (EIP-7702).
 const DELEGATION: [u8; 3] = [0xef, 0x01, 0x00];
 
-async fn probe(
-    chain: Arc<super::Chain>,
-    account: Account,
-    head: Arc<Head>,
-    holders: Vec<B256>,
-    wants_code: bool,
-) -> Result<Probe, CallError> {
+async fn probe(chain: Arc<super::Chain>, account: Account, head: Arc<Head>, holders: Vec<B256>, wants: Wants) -> Result<Probe, CallError> {
     let Account { chain_id, address } = account;
     let block = U64::from(head.number);
     let pool = &chain.pool;
@@ -54,7 +59,7 @@ async fn probe(
     let answers: Vec<u64> = pending.into_iter().flatten().map(|nonce| nonce.to()).collect();
     let pending = answers.iter().copied().max().unwrap_or(latest);
     let mut is_delegated = None;
-    if wants_code {
+    if wants.code {
         is_delegated = Some(pool.call::<Bytes>("eth_getCode", (address, block)).await?.starts_with(&DELEGATION));
     }
     let mut known = HashMap::new();
@@ -64,14 +69,14 @@ async fn probe(
             known.insert(hash, (stored.state, stored.block));
         }
     }
+    let counts = if wants.counts { Some(counts(pool, address).await) } else { None };
     let settled = answers.iter().all(|nonce| *nonce == latest);
-    Ok(Probe { head, balance: balance?, latest, pending, settled, is_delegated, holders: known })
+    Ok(Probe { head, balance: balance?, latest, pending, settled, counts, is_delegated, holders: known })
 }
 
 impl Task {
     pub(super) fn submit(&mut self, submission: Submission) {
         let ticket = self.next_ticket();
-        self.meter.request(submission.queued);
         if let Payload::Unsigned { key, .. } = &submission.payload {
             self.key = Some(Arc::clone(key));
         }
@@ -197,7 +202,8 @@ impl Task {
         self.probe_wanted = false;
         let mut holders: Vec<B256> = self.lent.values().map(|lent| lent.holder).collect();
         holders.dedup();
-        self.probe = Some(Box::pin(probe(Arc::clone(&self.chain), self.account, head, holders, self.code_wanted)));
+        let wants = Wants { code: self.code_wanted, counts: self.is_reconciling() };
+        self.probe = Some(Box::pin(probe(Arc::clone(&self.chain), self.account, head, holders, wants)));
         self.code_wanted = false;
     }
 
@@ -212,7 +218,7 @@ impl Task {
                 self.compare(&probe);
                 self.admit_borrowers();
                 for asker in std::mem::take(&mut self.askers) {
-                    let _gone = asker.send(self.nonces.next_free());
+                    let _gone = asker.send(self.next_nonce());
                 }
             }
             Err(error) => {
@@ -226,7 +232,10 @@ impl Task {
 
     /// Whose nonces are they? What the chain counts beyond ours was signed elsewhere.
     fn compare(&mut self, probe: &Probe) {
-        if probe.pending.max(probe.latest) > self.nonces.ceiling() {
+        self.chain_nonce = Some(probe.pending.max(probe.latest));
+        if self.is_reconciling() {
+            self.reconcile(probe);
+        } else if probe.pending.max(probe.latest) > self.nonces.ceiling() {
             if !self.nonces.is_on_hold() {
                 self.nonces.set_on_hold(true);
                 self.alarm("foreign_nonce", "the key is used outside of Sluice; new nonces wait until the chain has settled");

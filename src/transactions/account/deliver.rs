@@ -140,6 +140,7 @@ impl Task {
         }
         let rebroadcast = self.chain.environment.rebroadcast;
         let wall = clock::wall();
+        let reconciling = self.is_reconciling();
         let mut over = Vec::new();
         for (&nonce, hash) in &self.current {
             let Some(live) = self.attempts.get_mut(hash) else { continue };
@@ -149,7 +150,8 @@ impl Task {
                     live.resend_if_absent = true;
                     self.chain.tracker.look_up(*hash);
                 }
-                Some(SlotState::Held) if live.attempt.hold_until.is_some_and(|until| until <= wall) => over.push(*hash),
+                // Whether its client has sent it since is not known while the account reconciles.
+                Some(SlotState::Held) if !reconciling && live.attempt.hold_until.is_some_and(|until| until <= wall) => over.push(*hash),
                 _ => {}
             }
         }

@@ -5,7 +5,10 @@ mod admit;
 mod deliver;
 pub mod loans;
 mod open;
+pub mod operate;
 mod outbox;
+mod reconcile;
+mod resync;
 mod shown;
 mod sight;
 mod sign;
@@ -25,7 +28,9 @@ use tokio::sync::{mpsc, oneshot};
 use self::admit::Probe;
 use self::loans::{Lent, LoanOver, LoanRequest};
 pub(super) use self::open::first_nonce;
+use self::operate::{AccountState, Resumed, Resynced};
 use self::outbox::Outbox;
+use self::reconcile::Reconcile;
 use self::submission::{Accepted, Reply, SignedBytes, Submission};
 use super::balance::Balance;
 use super::broadcast::Delivery;
@@ -53,6 +58,21 @@ pub enum Command {
     Lend(LoanRequest),
     /// What the account has in hand.
     Figures(oneshot::Sender<Figures>),
+    /// The same and more, for operators.
+    State(oneshot::Sender<AccountState>),
+    /// A request that was in the queue before the account was opened again.
+    Resubmit(Box<Submission>),
+    /// An operator stops the account; answered once that is durable.
+    Pause {
+        /// Why, for people.
+        reason: String,
+        /// Told once it is durable.
+        reply: oneshot::Sender<Pauses>,
+    },
+    /// An operator lets it go on, whatever stopped it; answered once that is durable.
+    Resume(oneshot::Sender<Resumed>),
+    /// An operator wants it opened again from the journal and the chain; answered once it is.
+    Resync(oneshot::Sender<Resynced>),
 }
 
 /// What a balance is reserved for: a request, then the attempt that it became.
@@ -147,8 +167,14 @@ pub(super) struct Task {
     foreign: BTreeMap<u64, u64>,
     /// Who stopped the account, on record.
     pauses: Pauses,
-    /// The journal has another payload for a slot: stopped until a restart, which reads it again.
+    /// The journal has another payload for a slot: stopped until it is read again.
     slot_taken: bool,
+    /// While the account of a restored journal waits for the chain.
+    reconcile: Option<Reconcile>,
+    /// The highest nonce of the account that a node told at the newest head that was asked about.
+    chain_nonce: Option<u64>,
+    /// Who waits for the account to be opened again.
+    resyncs: Vec<oneshot::Sender<Resynced>>,
     key: Option<Arc<Key>>,
     fill_after: Option<Instant>,
     meter: AccountMeter,
@@ -168,65 +194,82 @@ pub(super) async fn run(
     mut commands: mpsc::Receiver<Command>,
     mut sightings: mpsc::UnboundedReceiver<Sighting>,
 ) {
-    let Some((mut task, early)) = open::open(Arc::clone(&chain), address, &mut commands).await else { return };
-    for command in early {
-        task.command(command);
-    }
-    let mut processed = chain.tracker.processed();
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        task.act();
-        // In this order, so that chance has no part in it. What brings new work comes last: everything above it is bounded by the work
-        // that was taken in, so nothing waits for ever.
-        tokio::select! {
-            biased;
-            () = chain.stop.cancelled() => return,
-            Some(sighting) = sightings.recv() => {
-                task.sighting(sighting);
-                while let Ok(sighting) = sightings.try_recv() {
-                    task.sighting(sighting);
-                }
-            }
-            Some(written) = OptionFuture::from(task.outbox.writing()) => task.outbox_finished(written),
-            Some(written) = OptionFuture::from(task.commit.as_mut()) => {
-                task.commit = None;
-                task.commit_finished(written);
-            }
-            Some(signed) = task.signs.next() => task.sign_finished(signed),
-            Some(answered) = task.sends.next() => task.answered(answered),
-            Some(over) = task.lending.next() => task.loan_over(over),
-            Some(probe) = OptionFuture::from(task.probe.as_mut()) => {
-                task.probe = None;
-                // Sightings up to the probe's block were sent before its head was announced: they are in the channel.
-                while let Ok(sighting) = sightings.try_recv() {
-                    task.sighting(sighting);
-                }
-                task.probe_finished(probe);
-            }
-            Ok(()) = processed.changed() => {
-                processed.mark_unchanged();
-                task.head_moved();
-            }
-            _ = tick.tick() => task.tick(clock::now()),
-            Some(command) = commands.recv() => {
-                task.command(command);
-                while let Ok(command) = commands.try_recv() {
-                    task.command(command);
-                }
-            }
+    let mut early = Vec::new();
+    let mut resyncs = resync::Resyncs::default();
+    while let Some((mut task, waiting)) = open::open(Arc::clone(&chain), address, &mut commands, early).await {
+        task.opened_again(resyncs);
+        for command in waiting {
+            task.command(command);
         }
+        if !task.work(&mut commands, &mut sightings).await {
+            return;
+        }
+        (early, resyncs) = task.leave();
     }
 }
 
 impl Task {
+    /// Works until the account is to be opened again with nothing of it under way (true), or its chain stops (false).
+    async fn work(&mut self, commands: &mut mpsc::Receiver<Command>, sightings: &mut mpsc::UnboundedReceiver<Sighting>) -> bool {
+        let mut processed = self.chain.tracker.processed();
+        let stop = self.chain.stop.clone();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.act();
+            if self.can_be_opened_again() {
+                return true;
+            }
+            // In this order, so that chance has no part in it. What brings new work comes last: everything above it is bounded by the
+            // work that was taken in, so nothing waits for ever.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return false,
+                Some(sighting) = sightings.recv() => {
+                    self.sighting(sighting);
+                    while let Ok(sighting) = sightings.try_recv() {
+                        self.sighting(sighting);
+                    }
+                }
+                Some(written) = OptionFuture::from(self.outbox.writing()) => self.outbox_finished(written),
+                Some(written) = OptionFuture::from(self.commit.as_mut()) => {
+                    self.commit = None;
+                    self.commit_finished(written);
+                }
+                Some(signed) = self.signs.next() => self.sign_finished(signed),
+                Some(answered) = self.sends.next() => self.answered(answered),
+                Some(over) = self.lending.next() => self.loan_over(over),
+                Some(probe) = OptionFuture::from(self.probe.as_mut()) => {
+                    self.probe = None;
+                    // Sightings up to the probe's block were sent before its head was announced: they are in the channel.
+                    while let Ok(sighting) = sightings.try_recv() {
+                        self.sighting(sighting);
+                    }
+                    self.probe_finished(probe);
+                }
+                Ok(()) = processed.changed() => {
+                    processed.mark_unchanged();
+                    self.head_moved();
+                }
+                _ = tick.tick() => self.tick(clock::now()),
+                Some(command) = commands.recv() => {
+                    self.command(command);
+                    while let Ok(command) = commands.try_recv() {
+                        self.command(command);
+                    }
+                }
+            }
+        }
+    }
+
     fn address(&self) -> Address {
         self.account.address
     }
 
     /// Whether anything is under way that the next head can change.
     fn is_active(&self) -> bool {
-        !self.intake.is_empty() || !self.nonces.is_idle() || !self.current.is_empty() || self.nonces.is_on_hold()
+        let waits = !self.intake.is_empty() || !self.nonces.is_idle() || self.nonces.is_on_hold();
+        waits || !self.current.is_empty() || self.is_reconciling()
     }
 
     /// A new head: an account at work reads its balance and nonces; one that idles does so before its next request.
@@ -241,7 +284,7 @@ impl Task {
     fn command(&mut self, command: Command) {
         match command {
             Command::NextNonce(reply) if self.balance.block().is_some() => {
-                let _gone = reply.send(self.nonces.next_free());
+                let _gone = reply.send(self.next_nonce());
             }
             Command::NextNonce(reply) => {
                 self.askers.retain(|asker| !asker.is_closed());
@@ -251,14 +294,25 @@ impl Task {
             Command::Figures(reply) => {
                 let _gone = reply.send(self.figures());
             }
-            Command::Submit(submission) => self.submit(*submission),
+            Command::Submit(submission) => {
+                self.meter.request(submission.queued);
+                self.submit(*submission);
+            }
+            Command::Resubmit(submission) => self.submit(*submission),
             Command::Lend(request) => self.ask_for_loan(request),
+            Command::State(reply) => {
+                let _gone = reply.send(self.state());
+            }
+            Command::Pause { reason, reply } => self.pause_by_operator(reason, reply),
+            Command::Resume(reply) => self.resume(reply),
+            Command::Resync(reply) => self.resync(reply),
         }
     }
 
     /// Why the account takes no requests, if so.
     fn stopped(&self) -> Option<TransactionError> {
-        let taken = self.slot_taken.then(|| "the journal has another payload for a slot: restart to reconcile".to_owned());
+        let taken =
+            self.slot_taken.then(|| "the journal has another payload for a slot: `sluice account resync` reads it again".to_owned());
         taken.or_else(|| self.pauses.words()).map(TransactionError::Paused)
     }
 
@@ -266,6 +320,7 @@ impl Task {
     fn pause(&mut self, by: PauseBy, reason: Option<String>) {
         self.pauses.set(by, reason.clone());
         self.outbox.push(Record::Pause { account: self.account, by, reason }, None);
+        self.set_halt();
     }
 
     fn next_ticket(&mut self) -> Ticket {
@@ -283,6 +338,7 @@ impl Task {
     /// Does everything that can be done now.
     fn act(&mut self) {
         let now = clock::now();
+        self.refuse_waiting();
         self.admit(now);
         while let Some(action) = self.nonces.poll(now) {
             match action {
@@ -345,6 +401,7 @@ impl Task {
             self.nonces.set_can_fill(true);
         }
         self.lift_pause();
+        self.expire_resyncs();
         self.show(now);
     }
 

@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 
 use super::loans::Lent;
 use super::outbox::Outbox;
+use super::reconcile::Reconcile;
 use super::sign::params;
 use super::{Command, Live, Owed, Task};
-use crate::journal::{Account, AttemptState, JournalError, Pauses, StoredAccount, StoredAttempt};
+use crate::journal::{Account, AttemptState, JournalError, StoredAccount, StoredAttempt};
 use crate::node::CallError;
 use crate::telemetry::clock;
 use crate::transactions::balance::Balance;
@@ -32,9 +33,13 @@ enum OpenError {
     Node(#[from] CallError),
 }
 
-/// Loads the account; requests that arrive meanwhile are kept and come back with it. `None` when the chain stops first.
-pub(super) async fn open(chain: Arc<Chain>, address: Address, commands: &mut mpsc::Receiver<Command>) -> Option<(Task, Vec<Command>)> {
-    let mut early = Vec::new();
+/// Loads the account; `early` and requests that arrive meanwhile are kept and come back with it. `None` when the chain stops first.
+pub(super) async fn open(
+    chain: Arc<Chain>,
+    address: Address,
+    commands: &mut mpsc::Receiver<Command>,
+    mut early: Vec<Command>,
+) -> Option<(Task, Vec<Command>)> {
     let loading = load(Arc::clone(&chain), address);
     tokio::pin!(loading);
     let mut tick = tokio::time::interval(RETRY);
@@ -52,21 +57,27 @@ pub(super) async fn open(chain: Arc<Chain>, address: Address, commands: &mut mps
 fn expire(early: &mut Vec<Command>, deadline: Duration) {
     let now = clock::now();
     let due = |command: &Command| match command {
-        Command::Submit(submission) => !submission.acknowledged && submission.arrived + deadline <= now,
+        Command::Submit(submission) | Command::Resubmit(submission) => !submission.acknowledged && submission.arrived + deadline <= now,
         Command::NextNonce(reply) => reply.is_closed(),
         Command::Lend(request) => request.arrived + deadline <= now,
         Command::Figures(reply) => reply.is_closed(),
+        // Nobody knows any more that it was asked for.
+        Command::State(reply) => reply.is_closed(),
+        Command::Pause { reply, .. } => reply.is_closed(),
+        Command::Resume(reply) => reply.is_closed(),
+        Command::Resync(reply) => reply.is_closed(),
     };
     for command in early.extract_if(.., |command| due(command)) {
         let late = TransactionError::QueueDeadline(deadline);
         match command {
-            Command::Submit(submission) => {
+            Command::Submit(submission) | Command::Resubmit(submission) => {
                 if let Some(reply) = submission.reply {
                     let _gone = reply.sender.send(Err(late));
                 }
             }
             Command::Lend(request) => request.refuse(late),
-            Command::NextNonce(_) | Command::Figures(_) => {}
+            Command::NextNonce(_) | Command::Figures(_) | Command::State(_) => {}
+            Command::Pause { .. } | Command::Resume(_) | Command::Resync(_) => {}
         }
     }
 }
@@ -90,10 +101,12 @@ async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Task, OpenErro
     let stored = chain.journal.account(account).await?;
     let unfinished = chain.journal.unfinished(account).await?;
     let (stored, floor) = match stored {
-        Some(stored) => (stored, None),
-        None => {
+        // A row that has no slots and no floor says only who stopped the account.
+        Some(stored) if stored.next_nonce > 0 => (stored, None),
+        row => {
             let next_nonce = first_nonce(chain, address).await?;
-            (StoredAccount { account, next_nonce, pauses: Pauses::default() }, Some(next_nonce))
+            let pauses = row.map(|stored| stored.pauses).unwrap_or_default();
+            (StoredAccount { account, next_nonce, pauses }, Some(next_nonce))
         }
     };
     Ok(Task::new(Arc::clone(chain), stored, floor, unfinished))
@@ -206,8 +219,11 @@ impl Task {
             lent,
             settled_at: None,
             foreign: BTreeMap::new(),
+            reconcile: Reconcile::of(&stored.pauses, chain.environment.reconcile_blocks),
             pauses: stored.pauses,
             slot_taken: false,
+            chain_nonce: None,
+            resyncs: Vec::new(),
             key: (chain.key_of)(account.address),
             fill_after: None,
             meter: chain.metrics.account(stored.account.address),
@@ -216,6 +232,7 @@ impl Task {
         for stored in unfinished {
             task.restore(stored);
         }
+        task.set_halt();
         task
     }
 

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
 
 use super::Task;
+use super::operate::Operated;
 use crate::journal::{Attempt, AttemptState, BlockRef, Journal, JournalError, Record};
 use crate::telemetry::clock;
 use crate::transactions::errors::TransactionError;
@@ -22,6 +23,8 @@ pub(super) enum After {
     HoldOver { hash: B256 },
     /// Bytes that a client held are sent from here now.
     Released { hash: B256 },
+    /// An operator waits for it.
+    Operated(Operated),
 }
 
 pub(super) type Written = (Vec<Record>, Vec<After>, Result<Vec<i64>, JournalError>);
@@ -42,6 +45,20 @@ impl Outbox {
     pub(super) fn push(&mut self, record: Record, after: Option<After>) {
         self.records.push(record);
         self.after.extend(after);
+    }
+
+    /// Done with the records that wait; comes back if none does.
+    pub(super) fn push_after(&mut self, after: After) -> Option<After> {
+        if self.records.is_empty() {
+            return Some(after);
+        }
+        self.after.push(after);
+        None
+    }
+
+    /// Whether everything is durable.
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.writing.is_none()
     }
 
     pub(super) fn writing(&mut self) -> Option<&mut BoxFuture<'static, Written>> {
@@ -102,6 +119,7 @@ impl Task {
             match step {
                 After::Refused { hash, error } => self.open_slot(hash, Some(error)),
                 After::HoldOver { hash } => self.open_slot(hash, None),
+                After::Operated(operated) => operated.tell(),
                 After::Released { hash } => {
                     if let Some(live) = self.attempts.get_mut(&hash) {
                         live.state = AttemptState::Committed;

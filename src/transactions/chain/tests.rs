@@ -29,6 +29,7 @@ async fn chain(folder: &std::path::Path, key_of: KeyOf) -> Arc<Chain> {
         gas_percent: 100,
         rebroadcast: Duration::from_secs(30),
         hold: Duration::from_secs(600),
+        reconcile_blocks: 12,
     };
     let stop = CancellationToken::new();
     Chain::start(Parts {

@@ -30,6 +30,18 @@ pub enum Denial {
     },
 }
 
+/// What does not go on although it could.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Halt {
+    /// Everything goes on.
+    #[default]
+    Nothing,
+    /// No nonce is handed out and no filler is made; what has a nonce goes its way.
+    Nonces,
+    /// Nor are any bytes sent.
+    Sends,
+}
+
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
