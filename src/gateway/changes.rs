@@ -86,7 +86,20 @@ fn named<T>(
 }
 
 fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)> {
-    let Environment { name: _, chain_id, nodes, account, answer_after, confirmations, node_deadline, gas_percent, rebroadcast, hold } = old;
+    let Environment {
+        name: _,
+        chain_id,
+        nodes,
+        account,
+        answer_after,
+        broadcast,
+        confirmations,
+        finalized_fallback,
+        node_deadline,
+        gas_percent,
+        rebroadcast,
+        hold,
+    } = old;
     let AccountBounds { queue, queue_deadline, sign_window, sign_ahead, broadcast_window } = account;
     vec![
         ("chain_id", *chain_id != new.chain_id),
@@ -97,6 +110,8 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
         ("account.sign_ahead", *sign_ahead != new.account.sign_ahead),
         ("account.broadcast_window", *broadcast_window != new.account.broadcast_window),
         ("answer_after", *answer_after != new.answer_after),
+        ("broadcast", *broadcast != new.broadcast),
+        ("finalized_fallback", *finalized_fallback != new.finalized_fallback),
         ("confirmations", *confirmations != new.confirmations),
         ("node_deadline", *node_deadline != new.node_deadline),
         ("gas_percent", *gas_percent != new.gas_percent),

@@ -32,6 +32,7 @@ use super::chain::Chain;
 use super::errors::TransactionError;
 use super::meters::Laps;
 use super::nonces::figures::Figures;
+use super::outboxes::Outboxes;
 use super::nonces::{Action, Denial, Nonces, Ticket, Wish};
 use super::tracking::{Owner, Sighting};
 use crate::journal::{Account, Attempt, AttemptState, BlockRef, JournalError, PauseBy, Pauses, Record};
@@ -122,6 +123,7 @@ pub(super) struct Task {
     commit: Option<BoxFuture<'static, Written>>,
     sends: FuturesUnordered<BoxFuture<'static, Answered>>,
     outbox: Outbox,
+    outboxes: Outboxes,
     probe: Option<BoxFuture<'static, Result<Probe, CallError>>>,
     probe_wanted: bool,
     probe_after: Option<Instant>,
@@ -191,7 +193,7 @@ pub(super) async fn run(
                 task.commit_finished(written);
             }
             Some(signed) = task.signs.next() => task.sign_finished(signed),
-            Some(answered) = task.sends.next() => task.answered(answered),
+            Some(answered) = task.sends.next() => task.answered(answered, clock::now()),
             Some(over) = task.lending.next() => task.loan_over(over),
             Some(probe) = OptionFuture::from(task.probe.as_mut()) => {
                 task.probe = None;
@@ -278,16 +280,21 @@ impl Task {
     fn act(&mut self) {
         let now = clock::now();
         self.admit(now);
-        while let Some(action) = self.nonces.poll(now) {
-            match action {
-                Action::Sign { ticket, nonce, replaces } => self.start_sign(ticket, nonce, replaces, now),
-                Action::Commit(tickets) => self.start_commit(tickets, now),
-                Action::Send(nonce) => self.send(nonce, now),
-                Action::Fill(nonce) => self.start_fill(nonce, now),
-                Action::Deny(ticket, denial) => self.deny(ticket, denial),
-                Action::Void(ticket) => self.void(&[ticket]),
-                Action::Lend(ticket) => self.lend(ticket),
+        loop {
+            while let Some(action) = self.nonces.poll(now) {
+                match action {
+                    Action::Sign { ticket, nonce, replaces } => self.start_sign(ticket, nonce, replaces, now),
+                    Action::Commit(tickets) => self.start_commit(tickets, now),
+                    Action::Send(nonce) => self.send(nonce, now),
+                    Action::Fill(nonce) => self.start_fill(nonce, now),
+                    Action::Deny(ticket, denial) => self.deny(ticket, denial),
+                    Action::Void(ticket) => self.void(&[ticket]),
+                    Action::Lend(ticket) => self.lend(ticket),
+                }
             }
+            // After every send of this moment: what goes to an endpoint as one batch.
+            let Some(step) = self.outboxes.poll(now) else { break };
+            self.step(step, now);
         }
         self.outbox.write(&self.chain.journal, now);
         self.start_probe(now);
