@@ -6,8 +6,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::errors::Fault;
-use super::kinds::{Count, Parsed, Time};
-use super::model::{AccountBounds, Environment, Node};
+use super::kinds::{Choice, Count, CountOr, Parsed, Time};
+use super::model::{AccountBounds, Broadcast, Confirmations, Environment, Node};
 use super::reader::Table;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -34,6 +34,9 @@ const NODE_URL: Parsed<Url> = Parsed {
     },
 };
 
+const BROADCAST: Choice<Broadcast> =
+    Choice(&[("pipelined", Broadcast::Pipelined), ("batched", Broadcast::Batched), ("sequential", Broadcast::Sequential)]);
+
 /// Reads one; `chains` holds the chain ids before it and their environments.
 pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut BTreeMap<u64, String>) -> Option<Environment> {
     let chain_id = table.required("chain_id", Count(1..=MAX_CHAIN_ID));
@@ -48,7 +51,9 @@ pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut 
     });
     let account = table.section("account", account);
     let answer_after = table.or("answer_after", Time(Duration::ZERO..=10 * MINUTE), "2s");
-    let confirmations = table.or("confirmations", Count(1..=100_000), "12");
+    let broadcast = table.or("broadcast", BROADCAST, "pipelined");
+    let confirmations = table.or("confirmations", CountOr(1..=100_000, "finalized"), "12");
+    let finalized_fallback = table.or("finalized_fallback", Count(1..=100_000), "64");
     let node_deadline = table.or("node_deadline", Time(10 * MILLISECOND..=10 * MINUTE), "10s");
     let sync_timeout = table.or("sync_timeout", Time(10 * MILLISECOND..=HOUR), "20s");
     let sync_timeout_max = table.or("sync_timeout_max", Time(10 * MILLISECOND..=HOUR), "5m");
@@ -75,7 +80,9 @@ pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut 
         nodes: nodes?,
         account: account?,
         answer_after: answer_after?,
-        confirmations: confirmations?,
+        broadcast: broadcast?,
+        confirmations: confirmations?.map_or(Confirmations::Finalized, Confirmations::Blocks),
+        finalized_fallback: finalized_fallback?,
         node_deadline: node_deadline?,
         sync_timeout: sync_timeout?,
         sync_timeout_max: sync_timeout_max?,

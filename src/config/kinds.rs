@@ -117,6 +117,46 @@ impl<T: TryFrom<i128> + PartialOrd + Display> Kind for Count<T> {
     }
 }
 
+/// A whole number within bounds, or one word that stands for something else.
+pub(super) struct CountOr(pub(super) RangeInclusive<u64>, pub(super) &'static str);
+
+impl Kind for CountOr {
+    /// `None` is the word.
+    type Value = Option<u64>;
+
+    fn expected(&self) -> String {
+        format!("a whole number from {} to {}, or \"{}\"", self.0.start(), self.0.end(), self.1)
+    }
+
+    fn read(&self, context: &Context<'_>, spot: &Spot, item: Item) -> Option<Option<u64>> {
+        match item.value.settled(&item.origin) {
+            Value::Text(text) if text == self.1 => Some(None),
+            Value::Integer(number) => {
+                let value = u64::try_from(number).ok().filter(|value| self.0.contains(value));
+                if value.is_none() {
+                    context.fail(spot, Fault::Value, format!("must be {}, not {number}", self.expected()));
+                }
+                value.map(Some)
+            }
+            Value::Text(_) => {
+                context.fail(spot, Fault::Value, format!("must be {}", self.expected()));
+                None
+            }
+            other => wrong_type(self, context, spot, &other),
+        }
+    }
+
+    #[cfg(test)]
+    fn word(&self) -> String {
+        "integer or text".to_owned()
+    }
+
+    #[cfg(test)]
+    fn bounds(&self) -> String {
+        format!("{} to {}, or \"{}\"", self.0.start(), self.0.end(), self.1)
+    }
+}
+
 /// A duration within bounds, always with its unit.
 pub(super) struct Time(pub(super) RangeInclusive<Duration>);
 

@@ -128,8 +128,12 @@ pub struct Environment {
     pub account: AccountBounds,
     /// How long `eth_sendTransaction` waits for a node's answer after the commit before it answers with the hash (2 s).
     pub answer_after: Duration,
-    /// Blocks, the including one counted, after which an inclusion is confirmed (12).
-    pub confirmations: u64,
+    /// How requests of one account go to an endpoint.
+    pub broadcast: Broadcast,
+    /// When an inclusion is confirmed (12 blocks).
+    pub confirmations: Confirmations,
+    /// Blocks that count instead of the `finalized` block where the nodes have none (64).
+    pub finalized_fallback: u64,
     /// Deadline of one request to a node (10 s).
     pub node_deadline: Duration,
     /// How long a call waits for a receipt or a state, if its client does not say (20 s).
@@ -144,6 +148,37 @@ pub struct Environment {
     pub hold: Duration,
     /// Blocks in a row for which every endpoint says the same of an account's nonces, before one of a restored journal sends (12).
     pub reconcile_blocks: u64,
+}
+
+impl Environment {
+    /// Blocks, the including one counted, after which an inclusion is confirmed where no finalized block says so.
+    pub fn depth(&self) -> u64 {
+        match self.confirmations {
+            Confirmations::Blocks(blocks) => blocks,
+            Confirmations::Finalized => self.finalized_fallback,
+        }
+    }
+}
+
+/// How the transactions of one account go to an endpoint; docs/nodes.md says which nodes need what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Broadcast {
+    /// Each as a request of its own, at once.
+    #[default]
+    Pipelined,
+    /// What waits as one JSON-RPC batch, the next when that is answered.
+    Batched,
+    /// The next one when the endpoint has taken the one before.
+    Sequential,
+}
+
+/// When an inclusion is confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmations {
+    /// So many blocks deep, the including one counted.
+    Blocks(u64),
+    /// At or below the block that the nodes call `finalized`.
+    Finalized,
 }
 
 /// One endpoint of an environment. Its debug output is the label: the URL may hold credentials.

@@ -11,8 +11,18 @@ use tokio::sync::watch;
 
 use super::{Account, AttemptState, BlockRef, JournalError, Kind, Pauses, Purpose, TransactionId};
 
-/// The detail of an inclusion whose execution failed.
+/// How the detail of an inclusion begins whose execution failed.
 pub const REVERTED: &str = "reverted";
+
+/// The detail of an inclusion whose execution failed, with the reason where it is known.
+pub fn reverted(reason: Option<&str>) -> String {
+    reason.map_or_else(|| REVERTED.to_owned(), |reason| format!("{REVERTED}: {reason}"))
+}
+
+/// Whether the detail of an inclusion says that its execution failed.
+pub fn is_reverted(detail: &str) -> bool {
+    detail.strip_prefix(REVERTED).is_some_and(|rest| rest.is_empty() || rest.starts_with(": "))
+}
 
 /// The longest receipt that is put on record, in bytes. An inclusion whose receipt is longer is on record without it.
 pub const MAX_RECEIPT: usize = 1 << 20;
@@ -47,7 +57,7 @@ pub struct StoredEvent {
     pub state: AttemptState,
     /// The block of the inclusion; of an orphaned attempt the one that it was in, where that was told.
     pub block: Option<BlockRef>,
-    /// Why, for people; [`REVERTED`] for an inclusion whose execution failed.
+    /// Why, for people; [`reverted`] for an inclusion whose execution failed.
     pub detail: Option<String>,
     /// The receipt of exactly this inclusion, byte for byte as the node gave it.
     pub receipt: Option<Arc<RawValue>>,

@@ -225,10 +225,8 @@ impl Connection {
 
 /// Answers a command while there is no connection.
 fn refuse(endpoint: &Endpoint, command: Command) {
-    if let Command::Call(call) = command {
-        let fault = endpoint.status.borrow().fault();
-        call.reply.fail(fault, &endpoint.outcomes);
-    }
+    let fault = endpoint.status.borrow().fault();
+    command.refuse(&fault, &endpoint.outcomes);
 }
 
 /// Writes what is there, then flushes once.
@@ -249,10 +247,10 @@ impl Writer {
             self.unflushed = true;
             if std::mem::take(&mut self.ping) {
                 self.sink.start_send_unpin(Message::Ping(Bytes::new()))?;
-            } else if let Some((id, text)) = session.output() {
+            } else if let Some((written, text)) = session.output() {
                 match self.sink.start_send_unpin(Message::Text(text)) {
-                    Err(Error::WriteBufferFull(_)) => session.not_written(id),
-                    written => written?,
+                    Err(Error::WriteBufferFull(_)) => session.not_written(&written),
+                    sent => sent?,
                 }
             }
         }

@@ -134,10 +134,23 @@ pub(super) struct Call {
 /// What the task is asked to do.
 pub(super) enum Command {
     Call(Call),
+    /// These as one JSON-RPC batch.
+    Batch(Vec<Call>),
     /// A stream was dropped: unsubscribe those that nobody reads.
     Prune,
     /// End every stream, so that its reader subscribes again.
     Renew,
+}
+
+impl Command {
+    /// Nothing of it was sent, for this reason.
+    pub(super) fn refuse(self, error: &CallError, outcomes: &Outcomes) {
+        match self {
+            Self::Call(call) => call.reply.fail(error.clone(), outcomes),
+            Self::Batch(calls) => calls.into_iter().for_each(|call| call.reply.fail(error.clone(), outcomes)),
+            Self::Prune | Self::Renew => {}
+        }
+    }
 }
 
 /// How an endpoint is.
@@ -235,6 +248,21 @@ impl Endpoint {
         Answer(answer)
     }
 
+    /// Puts the requests into the queue as one JSON-RPC batch, at once; a single one goes as a plain call.
+    pub(super) fn call_batch(&self, requests: Vec<Request>) -> Vec<Answer> {
+        let queued = Instant::now();
+        let (calls, answers): (Vec<_>, Vec<_>) = requests
+            .into_iter()
+            .map(|request| {
+                let (caller, answer) = oneshot::channel();
+                let reply = Reply::Value(Caller::new(caller, queued, self.seconds.clone()));
+                (Call { request, queued, reply }, Answer(answer))
+            })
+            .unzip();
+        self.give(Command::Batch(calls));
+        answers
+    }
+
     /// Subscribes on this connection; the stream ends with it.
     pub(super) async fn subscribe(self: &Arc<Self>, request: Request) -> Result<EndpointStream, CallError> {
         let (caller, answer) = oneshot::channel();
@@ -249,15 +277,16 @@ impl Endpoint {
     }
 
     fn enqueue(&self, request: Request, queued: Instant, reply: Reply) {
-        let call = Call { request, queued, reply };
-        let (command, error) = match self.commands.try_send(Command::Call(call)) {
+        self.give(Command::Call(Call { request, queued, reply }));
+    }
+
+    fn give(&self, command: Command) {
+        let (command, error) = match self.commands.try_send(command) {
             Ok(()) => return,
             Err(mpsc::error::TrySendError::Full(command)) => (command, CallError::Full),
             Err(mpsc::error::TrySendError::Closed(command)) => (command, CallError::Unavailable),
         };
-        if let Command::Call(call) = command {
-            call.reply.fail(error, &self.outcomes);
-        }
+        command.refuse(&error, &self.outcomes);
     }
 
     /// Notes why it is not up, for operators.

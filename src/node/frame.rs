@@ -36,9 +36,26 @@ impl Request {
     }
 }
 
+/// A JSON-RPC batch of these requests, as one text.
+pub(super) fn batch<'a>(requests: impl Iterator<Item = &'a Request>) -> Utf8Bytes {
+    let mut text = String::from("[");
+    for request in requests {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(request.text.as_str());
+    }
+    text.push(']');
+    text.into()
+}
+
 /// What one text frame says; everything is borrowed from the frame.
 #[derive(Debug)]
 pub(super) enum Incoming<'a> {
+    /// The answer to a batch: each item is a frame of its own.
+    Batch(Vec<&'a RawValue>),
+    /// An error that names no request: what a node says to a batch that it did not take.
+    Unnamed(NodeError),
     /// The answer to the request with this id.
     Answer { id: u64, outcome: Outcome<'a> },
     /// One item of a subscription. The id is its JSON text: nodes use strings, and a few use numbers.
@@ -101,10 +118,19 @@ struct WireError<'a> {
 
 /// Reads one frame; `None` is a frame that is neither an answer to us nor a notification. Never fatal.
 pub(super) fn parse(text: &str) -> Option<Incoming<'_>> {
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(text).ok().filter(|items: &Vec<_>| !items.is_empty()).map(Incoming::Batch);
+    }
     let wire: Wire<'_> = serde_json::from_str(text).ok()?;
     if let Some(id) = wire.id {
         let id = id.get().parse().ok()?;
         return Some(Incoming::Answer { id, outcome: outcome(wire.result, wire.error) });
+    }
+    if let (None, Some(error)) = (wire.params, wire.error) {
+        return match outcome(None, Some(error)) {
+            Outcome::Error(error) => Some(Incoming::Unnamed(error)),
+            Outcome::Result(_) | Outcome::Malformed(_) => None,
+        };
     }
     let notification: WireNotification<'_> = serde_json::from_str(wire.params?.get()).ok()?;
     Some(Incoming::Notification { subscription: notification.subscription.get(), item: notification.result })
@@ -168,6 +194,25 @@ mod tests {
         let Some(Incoming::Notification { subscription, item }) = parse(text) else { panic!("no notification") };
         assert_eq!((subscription, item.get()), ("\"0x1f\"", "[1]"));
         assert!(matches!(parse(r#"{"params":{"subscription":9,"result":1}}"#), Some(Incoming::Notification { subscription: "9", .. })));
+    }
+
+    #[test]
+    fn a_batch_is_one_text_and_its_answer_is_read_item_by_item() {
+        let requests = [Request::new(1, "a", None), Request::new(2, "b", None)];
+        let text = batch(requests.iter());
+        assert_eq!(text.as_str(), format!("[{},{}]", requests[0].text, requests[1].text));
+        let Some(Incoming::Batch(items)) = parse(r#" [{"id":2,"result":1}, {"id":1,"error":{"code":-1,"message":"m"}}]"#) else {
+            panic!("no batch")
+        };
+        assert!(matches!(parse(items[0].get()), Some(Incoming::Answer { id: 2, outcome: Outcome::Result(_) })));
+        assert!(matches!(parse(items[1].get()), Some(Incoming::Answer { id: 1, outcome: Outcome::Error(_) })));
+    }
+
+    #[test]
+    fn an_error_for_no_request_is_told_apart() {
+        for text in [r#"{"id":null,"error":{"code":-32600,"message":"batch too large"}}"#, r#"{"error":{"code":-32600,"message":"x"}}"#] {
+            assert!(matches!(parse(text), Some(Incoming::Unnamed(NodeError { code: -32600, .. }))), "{text}");
+        }
     }
 
     #[test]

@@ -168,6 +168,19 @@ impl Pool {
         self.inner.board.endpoints.iter().map(|endpoint| SendTicket(endpoint.call(request.clone()))).collect()
     }
 
+    /// How many endpoints are configured.
+    pub fn size(&self) -> usize {
+        self.inner.board.endpoints.len()
+    }
+
+    /// `eth_sendRawTransaction` to one endpoint (by its place in the configuration), never repeated: several payloads as one
+    /// JSON-RPC batch, in this order. Tickets are in the order of the payloads; without such an endpoint there is none.
+    pub fn send_raw_to(&self, endpoint: usize, payloads: &[Arc<RawValue>]) -> Vec<SendTicket> {
+        let Some(endpoint) = self.inner.board.endpoints.get(endpoint) else { return Vec::new() };
+        let requests = payloads.iter().map(|params| self.request("eth_sendRawTransaction", Some(params))).collect();
+        endpoint.call_batch(requests).into_iter().map(SendTicket).collect()
+    }
+
     /// `eth_subscribe` with these params on the best endpoint; what the node answers to it, if an error, is the error.
     pub async fn subscribe(&self, params: &RawValue) -> Result<Subscription, CallError> {
         let subscribe = |endpoint: Arc<Endpoint>, request| async move { endpoint.subscribe(request).await };

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::CallError;
 use super::endpoint::{Call, Command, Opened, Outcomes, Reply};
-use super::frame::{Ids, Incoming, Outcome, Request, parse};
+use super::frame::{Ids, Incoming, Outcome, Request, batch, parse};
 use super::outlet::{Outlet, outlet};
 
 /// Calls taken from the queue and not yet written.
@@ -21,15 +21,49 @@ pub(super) const IN_FLIGHT: usize = 16_384;
 /// Notifications kept while the answer that tells whose they are is not there yet.
 pub(super) const EARLY: usize = 256;
 
+/// What goes out as one frame.
+enum Outgoing {
+    One(Call),
+    /// A JSON-RPC batch, never empty.
+    Batch(Vec<Call>),
+}
+
+impl Outgoing {
+    fn queued(&self) -> Option<Instant> {
+        match self {
+            Self::One(call) => Some(call.queued),
+            Self::Batch(calls) => calls.first().map(|call| call.queued),
+        }
+    }
+
+    /// Nothing of it was sent, for this reason.
+    fn fail(self, error: &CallError, outcomes: &Outcomes) {
+        match self {
+            Self::One(call) => Command::Call(call),
+            Self::Batch(calls) => Command::Batch(calls),
+        }
+        .refuse(error, outcomes);
+    }
+}
+
+/// The requests of one frame that was written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    One(u64),
+    Batch(Vec<u64>),
+}
+
 /// Pending calls and live subscriptions of one connection.
 pub(super) struct Session {
     deadline: Duration,
     ids: Ids,
     outcomes: Outcomes,
-    backlog: VecDeque<Call>,
+    backlog: VecDeque<Outgoing>,
     pending: HashMap<u64, Reply>,
     /// Pending ids in the order of their deadlines; answered ones are skipped.
     expiry: VecDeque<(Instant, u64)>,
+    /// The ids of each batch that is not answered: what its answer leaves out will have none.
+    batches: Vec<Vec<u64>>,
     /// By the JSON text of the node's subscription id.
     outlets: BTreeMap<Box<str>, Outlet>,
     /// Subscribe requests that are not answered.
@@ -47,6 +81,7 @@ impl Session {
             backlog: VecDeque::new(),
             pending: HashMap::new(),
             expiry: VecDeque::new(),
+            batches: Vec::new(),
             outlets: BTreeMap::new(),
             opening: 0,
             early: VecDeque::new(),
@@ -67,30 +102,62 @@ impl Session {
     /// Takes a command.
     pub(super) fn command(&mut self, command: Command) {
         match command {
-            Command::Call(call) => self.backlog.push_back(call),
+            Command::Call(call) => self.backlog.push_back(Outgoing::One(call)),
+            Command::Batch(mut calls) => match (calls.len(), calls.pop()) {
+                (1, Some(call)) => self.backlog.push_back(Outgoing::One(call)),
+                (_, Some(call)) => {
+                    calls.push(call);
+                    self.backlog.push_back(Outgoing::Batch(calls));
+                }
+                (_, None) => {}
+            },
             Command::Prune => self.close_outlets(Outlet::is_closed),
             Command::Renew => self.close_outlets(|_| true),
         }
     }
 
-    /// The next request to write; from here on it counts as sent.
-    pub(super) fn output(&mut self) -> Option<(u64, Utf8Bytes)> {
+    /// The next frame to write; from here on its requests count as sent.
+    pub(super) fn output(&mut self) -> Option<(Written, Utf8Bytes)> {
         if !self.has_output() {
             return None;
         }
-        let Call { request, queued, reply } = self.backlog.pop_front()?;
+        match self.backlog.pop_front()? {
+            Outgoing::One(call) => {
+                let text = call.request.text.clone();
+                Some((Written::One(self.sent(call)), text))
+            }
+            Outgoing::Batch(calls) => {
+                let text = batch(calls.iter().map(|call| &call.request));
+                let ids: Vec<u64> = calls.into_iter().map(|call| self.sent(call)).collect();
+                self.batches.push(ids.clone());
+                Some((Written::Batch(ids), text))
+            }
+        }
+    }
+
+    fn sent(&mut self, Call { request, queued, reply }: Call) -> u64 {
         if matches!(reply, Reply::Stream(_)) {
             self.opening += 1;
         }
         self.pending.insert(request.id, reply);
         self.expiry.push_back((queued + self.deadline, request.id));
-        Some((request.id, request.text))
+        request.id
     }
 
-    /// The socket did not take this request: nothing of it was sent.
-    pub(super) fn not_written(&mut self, id: u64) {
+    /// The socket did not take this frame: nothing of it was sent.
+    pub(super) fn not_written(&mut self, written: &Written) {
+        match written {
+            Written::One(id) => self.fail(*id, &CallError::Full),
+            Written::Batch(ids) => {
+                ids.iter().for_each(|id| self.fail(*id, &CallError::Full));
+                self.batches.retain(|batch| batch != ids);
+            }
+        }
+    }
+
+    fn fail(&mut self, id: u64, error: &CallError) {
         if let Some(reply) = self.take(id) {
-            reply.fail(CallError::Full, &self.outcomes);
+            reply.fail(error.clone(), &self.outcomes);
         }
     }
 
@@ -99,8 +166,39 @@ impl Session {
         match parse(text) {
             Some(Incoming::Answer { id, outcome }) => self.answer(id, outcome),
             Some(Incoming::Notification { subscription, item }) => self.notification(subscription, item),
+            Some(Incoming::Batch(items)) => self.batch_answered(&items),
+            Some(Incoming::Unnamed(error)) => {
+                // Whose it is, is known only if there is one batch. Whether a node used a part of it is not.
+                let [ids] = self.batches.as_slice() else { return false };
+                let ids = ids.clone();
+                self.batches.clear();
+                let error = CallError::Malformed(format!("to the whole batch: {}: {}", error.code, error.message));
+                ids.into_iter().for_each(|id| self.fail(id, &error));
+                true
+            }
             None => false,
         }
+    }
+
+    /// Routes the items of a batch's answer; those that it leaves out have no answer to come.
+    fn batch_answered(&mut self, items: &[&RawValue]) -> bool {
+        let mut known = true;
+        let mut answered = Vec::with_capacity(items.len());
+        for item in items {
+            match parse(item.get()) {
+                Some(Incoming::Answer { id, outcome }) => {
+                    known &= self.answer(id, outcome);
+                    answered.push(id);
+                }
+                _ => known = false,
+            }
+        }
+        let whose = self.batches.iter().position(|batch| batch.iter().any(|id| answered.contains(id)));
+        if let Some(ids) = whose.map(|at| self.batches.swap_remove(at)) {
+            let error = CallError::Malformed("the answer to the batch leaves this request out".to_owned());
+            ids.into_iter().for_each(|id| self.fail(id, &error));
+        }
+        known
     }
 
     fn answer(&mut self, id: u64, outcome: Outcome<'_>) -> bool {
@@ -174,7 +272,7 @@ impl Session {
     fn unsubscribe(&mut self, subscription: &str) {
         let Ok(params) = RawValue::from_string(format!("[{subscription}]")) else { return };
         let request = Request::new(self.ids.next(), "eth_unsubscribe", Some(&params));
-        self.backlog.push_back(Call { request, queued: Instant::now(), reply: Reply::Nobody });
+        self.backlog.push_back(Outgoing::One(Call { request, queued: Instant::now(), reply: Reply::Nobody }));
     }
 
     fn take(&mut self, id: u64) -> Option<Reply> {
@@ -205,17 +303,19 @@ impl Session {
                 None => {}
             }
         }
-        while self.backlog.front().is_some_and(|call| call.queued + self.deadline <= now) {
-            if let Some(call) = self.backlog.pop_front() {
-                call.reply.fail(CallError::Unavailable, &self.outcomes);
+        while self.backlog.front().and_then(Outgoing::queued).is_some_and(|queued| queued + self.deadline <= now) {
+            if let Some(outgoing) = self.backlog.pop_front() {
+                outgoing.fail(&CallError::Unavailable, &self.outcomes);
             }
         }
+        let pending = &self.pending;
+        self.batches.retain(|batch| batch.iter().any(|id| pending.contains_key(id)));
     }
 
     /// When [`Self::expire`] is worth calling.
     pub(super) fn due(&self) -> Option<Instant> {
         let written = self.expiry.front().map(|(due, _)| *due);
-        let waiting = self.backlog.front().map(|call| call.queued + self.deadline);
+        let waiting = self.backlog.front().and_then(Outgoing::queued).map(|queued| queued + self.deadline);
         match (written, waiting) {
             (Some(written), Some(waiting)) => Some(written.min(waiting)),
             (written, waiting) => written.or(waiting),
@@ -229,8 +329,8 @@ impl Session {
         for (_, reply) in pending {
             reply.fail(CallError::Lost, &self.outcomes);
         }
-        for call in self.backlog {
-            call.reply.fail(CallError::Unavailable, &self.outcomes);
+        for outgoing in self.backlog {
+            outgoing.fail(&CallError::Unavailable, &self.outcomes);
         }
     }
 }

@@ -13,7 +13,7 @@ use url::Url;
 use super::Pool;
 use super::clocks::Timing;
 use super::socket::Dial;
-use crate::config::{AccountBounds, Environment, Node};
+use crate::config::{AccountBounds, Broadcast, Confirmations, Environment, Node};
 use crate::telemetry::metrics::Metrics;
 use backend::Backend;
 
@@ -52,7 +52,9 @@ pub(crate) fn environment(urls: Vec<Url>, deadline: Duration) -> Environment {
         nodes: urls.into_iter().map(|url| Node { url }).collect(),
         account: AccountBounds::default(),
         answer_after: Duration::from_secs(2),
-        confirmations: 12,
+        broadcast: Broadcast::Pipelined,
+        confirmations: Confirmations::Blocks(12),
+        finalized_fallback: 64,
         node_deadline: deadline,
         sync_timeout: Duration::from_secs(20),
         sync_timeout_max: Duration::from_secs(300),

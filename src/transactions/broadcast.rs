@@ -30,10 +30,34 @@ pub enum Verdict {
     Held(String),
 }
 
+/// How one endpoint stands to the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Standing {
+    /// It is to get them.
+    Waiting,
+    /// It does not get them for now.
+    Withheld,
+    /// It was given them.
+    Given,
+    /// It answered, or it is known that it will not.
+    Answered(Outcome),
+}
+
+impl Standing {
+    /// Whether a node may have bytes of which it is not known that it has them.
+    fn is_doubt(&self) -> bool {
+        match self {
+            Self::Waiting | Self::Withheld => false,
+            Self::Given => true,
+            Self::Answered(outcome) => !matches!(outcome, Outcome::NotSent | Outcome::Refused { .. }),
+        }
+    }
+}
+
 /// The answers to one attempt's sends.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    round: Vec<Option<Outcome>>,
+    round: Vec<Standing>,
     taken: bool,
     doubtful: bool,
 }
@@ -44,12 +68,27 @@ impl Delivery {
         Self { round: Vec::new(), taken: false, doubtful }
     }
 
-    /// The bytes go to this many endpoints now.
+    /// The bytes are to go to this many endpoints.
     pub fn begin(&mut self, endpoints: usize) {
-        if self.round.iter().any(Option::is_none) {
-            self.doubtful = true;
+        self.doubtful |= self.round.iter().any(Standing::is_doubt);
+        self.round = vec![Standing::Waiting; endpoints];
+    }
+
+    /// One endpoint is given the bytes now.
+    pub fn give(&mut self, endpoint: usize) {
+        if let Some(standing) = self.round.get_mut(endpoint) {
+            self.doubtful |= standing.is_doubt();
+            *standing = Standing::Given;
         }
-        self.round = vec![None; endpoints];
+    }
+
+    /// One endpoint does not get the bytes for now: what the others answered counts without it.
+    pub fn withhold(&mut self, endpoint: usize) -> Verdict {
+        match self.round.get_mut(endpoint) {
+            Some(standing @ Standing::Waiting) => *standing = Standing::Withheld,
+            _ => return Verdict::Wait,
+        }
+        self.verdict()
     }
 
     /// Whether an endpoint ever took the bytes.
@@ -61,19 +100,26 @@ impl Delivery {
     /// earlier send ended in doubt.
     pub fn record(&mut self, endpoint: usize, outcome: Outcome) -> Verdict {
         let taken = outcome.is_taken();
-        if let Some(slot) = self.round.get_mut(endpoint) {
-            *slot = Some(outcome);
+        if let Some(standing) = self.round.get_mut(endpoint) {
+            *standing = Standing::Answered(outcome);
         }
         if taken && !self.taken {
             self.taken = true;
             return Verdict::Taken;
         }
-        if self.taken || self.round.iter().any(Option::is_none) {
+        self.verdict()
+    }
+
+    fn verdict(&mut self) -> Verdict {
+        let is_open = |standing: &Standing| matches!(standing, Standing::Waiting | Standing::Given);
+        if self.taken || self.round.iter().any(is_open) {
             return Verdict::Wait;
         }
-        let answers: Vec<&Outcome> = self.round.iter().flatten().collect();
+        let answered = |standing| if let &Standing::Answered(ref outcome) = standing { Some(outcome) } else { None };
+        let answers: Vec<&Outcome> = self.round.iter().filter_map(answered).collect();
         if answers.iter().all(|answer| **answer == Outcome::NotSent) {
-            return Verdict::NotSent;
+            // Bytes that are withheld somewhere wait in that outbox.
+            return if answers.len() == self.round.len() { Verdict::NotSent } else { Verdict::Wait };
         }
         let sent = || answers.iter().filter(|answer| ***answer != Outcome::NotSent);
         if sent().all(|answer| matches!(answer, Outcome::Refused { .. }))
@@ -92,7 +138,7 @@ impl Delivery {
             Verdict::Occupied
         } else {
             let why = answers.iter().find_map(|answer| match answer {
-                Outcome::Unknown(why) => Some(why.clone()),
+                Outcome::Unknown(why) | Outcome::Unrecognised { message: why, .. } => Some(why.clone()),
                 Outcome::Refused { message, .. } => Some(message.clone()),
                 _ => None,
             });
@@ -112,6 +158,7 @@ mod tests {
     fn verdicts(doubtful: bool, answers: &[Outcome]) -> Vec<Verdict> {
         let mut delivery = Delivery::new(doubtful);
         delivery.begin(answers.len());
+        (0..answers.len()).for_each(|endpoint| delivery.give(endpoint));
         answers.iter().cloned().enumerate().map(|(endpoint, answer)| delivery.record(endpoint, answer)).collect()
     }
 
@@ -134,19 +181,51 @@ mod tests {
     fn a_doubt_is_never_forgotten() {
         let mut delivery = Delivery::new(false);
         delivery.begin(1);
+        delivery.give(0);
         assert!(matches!(delivery.record(0, Outcome::Unknown("reset".into())), Verdict::Held(_)));
         delivery.begin(1);
+        delivery.give(0);
         assert!(matches!(delivery.record(0, refused()), Verdict::RefusedInDoubt(_)));
     }
 
     #[test]
     fn a_round_that_was_never_answered_is_a_doubt() {
         let mut delivery = Delivery::new(false);
-        delivery.begin(2);
-        delivery.record(0, refused());
-        delivery.begin(2);
-        delivery.record(0, refused());
+        for _ in 0..2 {
+            delivery.begin(2);
+            delivery.give(0);
+            delivery.give(1);
+            delivery.record(0, refused());
+        }
         assert!(matches!(delivery.record(1, refused()), Verdict::RefusedInDoubt(_)));
+    }
+
+    #[test]
+    fn an_answer_that_a_later_one_of_the_same_endpoint_hides_is_a_doubt_still() {
+        let mut delivery = Delivery::new(false);
+        delivery.begin(2);
+        delivery.give(0);
+        delivery.record(0, Outcome::Unknown("reset".into()));
+        delivery.give(0);
+        delivery.record(0, refused());
+        delivery.give(1);
+        assert!(matches!(delivery.record(1, refused()), Verdict::RefusedInDoubt(_)));
+    }
+
+    #[test]
+    fn who_never_got_the_bytes_has_no_say() {
+        let mut delivery = Delivery::new(false);
+        delivery.begin(2);
+        delivery.give(0);
+        assert_eq!(delivery.record(0, refused()), Verdict::Wait, "the other one may take them");
+        assert!(matches!(delivery.withhold(1), Verdict::Refused { .. }));
+        // Nobody has answered, and nobody is asked: they wait.
+        let mut delivery = Delivery::new(false);
+        delivery.begin(2);
+        assert_eq!((delivery.withhold(0), delivery.withhold(1)), (Verdict::Wait, Verdict::Wait));
+        delivery.give(0);
+        assert_eq!(delivery.record(0, Outcome::NotSent), Verdict::Wait, "they wait at the other endpoint");
+        assert_eq!(delivery.withhold(0), Verdict::Wait, "an answer is no wait");
     }
 
     #[test]

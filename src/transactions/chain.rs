@@ -20,6 +20,7 @@ use super::idempotency::{Claim, Claims};
 use super::intents::Workers;
 use super::meters::{Meters, Stage};
 use super::nonces::figures::Figures;
+use super::outcome::unrecognised::Unrecognised;
 use super::tracking::{Audience, Receipt, Sighting, Tracker};
 use crate::config::Environment;
 use crate::journal::{ChainPin, Journal, Kind, TransactionId};
@@ -67,6 +68,7 @@ pub struct Chain {
     pub(super) metrics: Meters,
     pub(super) key_of: KeyOf,
     pub(super) stop: CancellationToken,
+    pub(super) unrecognised: Unrecognised,
     accounts: Arc<DashMap<Address, Handle>>,
     claims: Claims,
     pub(super) intents: Workers,
@@ -164,7 +166,10 @@ impl Chain {
         let Parts { environment, pool, journal, scheduler, key_of, receipts, metrics, stop } = parts;
         let accounts = Arc::new(DashMap::new());
         let crowd = Arc::new(Crowd { accounts: Arc::clone(&accounts), receipts });
-        let tracker = Tracker::start(pool.clone(), environment.confirmations, crowd, stop.clone());
+        let tracker = {
+            let Environment { confirmations, finalized_fallback, .. } = environment;
+            Tracker::start(pool.clone(), confirmations, finalized_fallback, crowd, stop.clone())
+        };
         let (open, opened) = watch::channel(false);
         let chain = Arc::new(Self {
             fees: Feed::start(pool.clone(), stop.clone()),
@@ -176,6 +181,7 @@ impl Chain {
             tracker,
             key_of,
             stop: stop.clone(),
+            unrecognised: Unrecognised::default(),
             accounts,
             claims: Claims::default(),
             intents: Workers::default(),

@@ -73,6 +73,7 @@ struct Submissions {
     occupied: IntCounter,
     pool_full: IntCounter,
     unknown: IntCounter,
+    unrecognised: IntCounter,
     not_sent: IntCounter,
     refused: IntCounter,
 }
@@ -93,6 +94,7 @@ impl Meters {
                 occupied: submission("occupied"),
                 pool_full: submission("pool_full"),
                 unknown: submission("unknown"),
+                unrecognised: submission("unrecognised"),
                 not_sent: submission("not_sent"),
                 refused: submission("refused"),
             },
@@ -116,6 +118,7 @@ impl Meters {
             Outcome::Occupied => &counters.occupied,
             Outcome::PoolFull => &counters.pool_full,
             Outcome::Unknown(_) => &counters.unknown,
+            Outcome::Unrecognised { .. } => &counters.unrecognised,
             Outcome::NotSent => &counters.not_sent,
             Outcome::Refused { .. } => &counters.refused,
         }
@@ -210,6 +213,7 @@ mod tests {
             Outcome::Occupied,
             Outcome::PoolFull,
             Outcome::Unknown(String::new()),
+            Outcome::Unrecognised { code: 0, message: String::new() },
             Outcome::NotSent,
             Outcome::Refused { code: 0, message: String::new() },
         ];

@@ -1,5 +1,5 @@
 //! From a request to a final receipt. In the order in which a transaction passes: [`request`], [`authorisations`], [`prepare`] (with [`fees`]),
-//! [`idempotency`] and [`intents`] (what is paid once, and what is finished whatever happens), [`chain`] (the way in), [`account`] (the single writer) with [`balance`] and [`nonces`], [`broadcast`] and [`outcome`], [`tracking`].
+//! [`idempotency`] and [`intents`] (what is paid once, and what is finished whatever happens), [`chain`] (the way in), [`account`] (the single writer) with [`balance`] and [`nonces`], [`outboxes`], [`broadcast`] and [`outcome`], [`tracking`].
 //! Beside it what operators do to an account ([`operators`]), and when one of a restored journal goes on ([`reconcile`]).
 
 pub mod account;
@@ -14,6 +14,7 @@ pub mod intents;
 mod meters;
 pub mod nonces;
 pub mod operators;
+pub mod outboxes;
 pub mod outcome;
 pub mod prepare;
 pub mod reconcile;

@@ -2,14 +2,18 @@
 //! pool, missing parents are fetched by hash, orphaned blocks are unwound newest first. Of a block no more is fetched than
 //! its transaction hashes, and the receipts of those that are watched.
 
+mod finality;
 mod line;
+mod reason;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256, U64};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Deserialize;
@@ -17,7 +21,9 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::finality::{Finality, Finalized, News};
 use self::line::{Line, Link};
+use crate::config::Confirmations;
 use crate::journal::BlockRef;
 use crate::node::Pool;
 use crate::node::{CallError, Head};
@@ -45,6 +51,8 @@ pub enum Sighting {
         block: BlockRef,
         /// Whether execution succeeded (`status` of the receipt; absent before Byzantium counts as success).
         success: bool,
+        /// Why execution failed, where the nodes tell it.
+        reason: Option<String>,
         /// The receipt, byte for byte as the node gave it.
         receipt: Arc<RawValue>,
     },
@@ -106,15 +114,18 @@ pub trait Audience: Send + Sync + 'static {
 }
 
 impl Tracker {
-    /// Starts the task; it ends with `stop`.
-    pub fn start(pool: Pool, confirmations: u64, audience: Arc<dyn Audience>, stop: CancellationToken) -> Self {
+    /// Starts the task; it ends with `stop`. `fallback`: how many blocks count where the nodes have no finalized block.
+    pub fn start(pool: Pool, confirmations: Confirmations, fallback: u64, audience: Arc<dyn Audience>, stop: CancellationToken) -> Self {
+        let finality = Finality::new(confirmations, fallback);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (sender, processed) = watch::channel(None);
         let task = Task {
             pool,
-            confirmations,
             audience,
-            line: Line::new(usize::try_from(confirmations).unwrap_or(usize::MAX).saturating_add(256).min(8192)),
+            line: Line::new(usize::try_from(finality.depth()).unwrap_or(usize::MAX).saturating_add(256).min(8192)),
+            finality,
+            asking: None,
+            asked_at: None,
             watched: BTreeMap::new(),
             included: BTreeMap::new(),
             to_look_up: VecDeque::new(),
@@ -180,7 +191,11 @@ struct Watched {
 
 struct Task {
     pool: Pool,
-    confirmations: u64,
+    finality: Finality,
+    /// The question for the finalized block, with the head that it was asked at.
+    asking: Option<BoxFuture<'static, (u64, Result<Option<Tagged>, CallError>)>>,
+    /// The newest head that it was asked at.
+    asked_at: Option<u64>,
     audience: Arc<dyn Audience>,
     line: Line,
     watched: BTreeMap<B256, Watched>,
@@ -197,7 +212,14 @@ struct Task {
 }
 
 /// A hash and what the node has of its receipt.
-type LookedUp = (B256, Result<Option<(Arc<RawValue>, ReceiptFacts)>, CallError>);
+type LookedUp = (B256, Result<Option<Found>, CallError>);
+
+/// A receipt, what it says, and why execution failed if it did.
+struct Found {
+    json: Arc<RawValue>,
+    facts: ReceiptFacts,
+    reason: Option<String>,
+}
 
 /// A client's hashes whose look-ups are under way.
 struct Observation {
@@ -215,6 +237,13 @@ struct BlockBody {
     transactions: Vec<B256>,
 }
 
+/// A block that a node names by a word.
+#[derive(Deserialize)]
+struct Tagged {
+    number: U64,
+    hash: B256,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ReceiptFacts {
@@ -225,10 +254,18 @@ struct ReceiptFacts {
     status: Option<U64>,
 }
 
+impl ReceiptFacts {
+    fn succeeded(&self) -> bool {
+        self.status.is_none_or(|status| status == U64::from(1))
+    }
+}
+
 /// Time before a step that the node could not answer is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 /// Look-ups in flight.
 const LOOK_UPS: usize = 64;
+/// Time for the reasons of all failed executions of a block together, and for that of one that was looked up.
+const REASONS: Duration = Duration::from_secs(1);
 
 impl Task {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
@@ -251,6 +288,7 @@ impl Task {
             }
             self.start_look_ups();
             self.tell_found();
+            self.ask_for_finalized();
             let again = self.again_at.unwrap_or_else(clock::now);
             tokio::select! {
                 biased;
@@ -271,6 +309,10 @@ impl Task {
                     self.again_at = None;
                 }
                 Some(looked_up) = self.looking_up.next() => self.looked_up(looked_up),
+                Some((head, answer)) = OptionFuture::from(self.asking.as_mut()) => {
+                    self.asking = None;
+                    self.finalized(head, answer);
+                }
                 () = tokio::time::sleep_until(again.into()), if self.again_at.is_some() => self.again_at = None,
             }
         }
@@ -370,8 +412,7 @@ impl Task {
             // No inclusion is believed any more before it has been looked up: its block may be gone.
             self.included.clear();
             for (hash, entry) in &mut self.watched {
-                entry.included = None;
-                entry.doubted = true;
+                entry.doubted |= entry.included.take().is_some();
                 self.to_look_up.push_back(*hash);
             }
             path.truncate(1);
@@ -427,14 +468,15 @@ impl Task {
             return Ok(());
         }
         let mut receipts = Vec::with_capacity(ours.len());
+        let ours = ours.into_iter().map(|hash| (hash, self.is_owned(hash))).collect();
         for (hash, receipt) in receipts_of(self.pool.clone(), ours).await {
             match receipt? {
-                Some((json, facts)) if facts.block_hash == link.hash => receipts.push((hash, json, facts)),
+                Some(found) if found.facts.block_hash == link.hash => receipts.push((hash, found)),
                 // Not indexed yet, or moved to another block meanwhile: the block is read again.
                 _ => return Err(CallError::Malformed(format!("no receipt yet for {hash}"))),
             }
         }
-        let receipts: Vec<Receipt> = receipts.into_iter().filter_map(|(hash, json, facts)| self.include(hash, json, &facts)).collect();
+        let receipts: Vec<Receipt> = receipts.into_iter().filter_map(|(hash, found)| self.include(hash, found)).collect();
         if !receipts.is_empty() {
             self.audience.receipts(receipts);
         }
@@ -450,7 +492,8 @@ impl Task {
             let Some(hash) = self.to_look_up.pop_front() else { return };
             if self.watched.contains_key(&hash) {
                 let began = self.inclusions;
-                self.looking_up.push(receipt(self.pool.clone(), hash).map(move |receipt| (began, receipt)).boxed());
+                let reasons_until = self.is_owned(hash).then(|| tokio::time::Instant::now() + REASONS);
+                self.looking_up.push(receipt(self.pool.clone(), hash, reasons_until).map(move |receipt| (began, receipt)).boxed());
             } else {
                 self.observed(hash, None);
             }
@@ -459,7 +502,7 @@ impl Task {
 
     fn looked_up(&mut self, (began, (hash, receipt)): (u64, LookedUp)) {
         match receipt {
-            Ok(Some((json, facts))) => match self.note_inclusion(hash, json, &facts) {
+            Ok(Some(found)) => match self.note_inclusion(hash, found) {
                 Some(receipt) => {
                     self.observed(hash, Some(&receipt));
                     self.found.push(receipt);
@@ -522,26 +565,32 @@ impl Task {
     }
 
     /// A receipt that a look-up found. One from beyond the line waits for its head; one that contradicts it is asked for again.
-    fn note_inclusion(&mut self, hash: B256, json: Arc<RawValue>, facts: &ReceiptFacts) -> Option<Receipt> {
-        let number: u64 = facts.block_number.to();
+    fn note_inclusion(&mut self, hash: B256, found: Found) -> Option<Receipt> {
+        let number: u64 = found.facts.block_number.to();
         if let Some(front) = self.line.front()
             && number >= front
-            && !self.line.contains(number, facts.block_hash)
+            && !self.line.contains(number, found.facts.block_hash)
         {
             return None;
         }
-        let receipt = self.include(hash, json, facts);
+        let receipt = self.include(hash, found);
         if let Some(tip) = self.line.tip() {
             self.confirm(tip);
         }
         receipt
     }
 
-    fn include(&mut self, hash: B256, json: Arc<RawValue>, facts: &ReceiptFacts) -> Option<Receipt> {
+    fn is_owned(&self, hash: B256) -> bool {
+        self.watched.get(&hash).is_some_and(|entry| entry.owner.is_some())
+    }
+
+    fn include(&mut self, hash: B256, Found { json, facts, reason }: Found) -> Option<Receipt> {
         let block = BlockRef { number: facts.block_number.to(), hash: facts.block_hash };
         let entry = self.watched.get_mut(&hash)?;
         let owner = entry.owner.clone();
         entry.doubted = false;
+        // It may be final by what was told for this head already.
+        self.asked_at = None;
         self.inclusions += 1;
         entry.inclusion = self.inclusions;
         if let Some(before) = entry.included.replace(block)
@@ -554,15 +603,56 @@ impl Task {
             hashes.push(hash);
         }
         if let Some(owner) = &owner {
-            let success = facts.status.is_none_or(|status| status == U64::from(1));
-            self.audience.sighting(owner.address, Sighting::Included { hash, block, success, receipt: Arc::clone(&json) });
+            let success = facts.succeeded();
+            self.audience.sighting(owner.address, Sighting::Included { hash, block, success, reason, receipt: Arc::clone(&json) });
         }
         Some(Receipt { hash, owner, block, index: facts.transaction_index.to(), json })
     }
 
+    /// Asks for the finalized block, once per head, while an inclusion waits for it. It is asked beside the heads, which wait for nothing.
+    fn ask_for_finalized(&mut self) {
+        let Some(head) = self.line.tip() else { return };
+        if !self.finality.asks() || self.asking.is_some() || self.included.is_empty() || self.asked_at == Some(head) {
+            return;
+        }
+        self.asked_at = Some(head);
+        let pool = self.pool.clone();
+        let ask = async move { (head, pool.call::<Option<Tagged>>("eth_getBlockByNumber", ("finalized", false)).await) };
+        self.asking = Some(ask.boxed());
+    }
+
+    fn finalized(&mut self, head: u64, answer: Result<Option<Tagged>, CallError>) {
+        let finalized = match answer {
+            Ok(Some(Tagged { number, hash })) => {
+                let number = number.to();
+                // Another chain's, or of blocks that are not read yet: nothing is final by it.
+                if self.line.front().is_some_and(|front| number >= front) && !self.line.contains(number, hash) {
+                    return;
+                }
+                Finalized::Block { number, hash }
+            }
+            Ok(None) | Err(CallError::Node(_) | CallError::Malformed(_)) => Finalized::None,
+            // Nobody was reached: asked again at the next head.
+            Err(_) => return,
+        };
+        let blocks = self.finality.depth();
+        match self.finality.told(head, finalized) {
+            Some(News::Missing) => tracing::warn!(blocks, "the nodes have no `finalized` block: finalized_fallback counts"),
+            Some(News::Stuck(since)) => {
+                tracing::warn!(blocks, since, "the nodes' `finalized` block does not move with the head: finalized_fallback counts");
+            }
+            Some(News::Found) => tracing::info!("the nodes' `finalized` block moves: it counts from here on"),
+            None => {}
+        }
+        if let Some(tip) = self.line.tip() {
+            self.confirm(tip);
+        }
+    }
+
     fn confirm(&mut self, head: u64) {
+        let Some(height) = self.finality.height(head) else { return };
         while let Some(entry) = self.included.first_entry() {
-            if entry.key().saturating_add(self.confirmations) > head.saturating_add(1) {
+            if *entry.key() > height {
                 return;
             }
             for hash in entry.remove() {
@@ -581,20 +671,29 @@ async fn block(pool: &Pool, hash: B256) -> Result<BlockBody, CallError> {
         .ok_or_else(|| CallError::Malformed(format!("the node does not have block {hash} that it announced")))
 }
 
-async fn receipts_of(pool: Pool, hashes: Vec<B256>) -> Vec<LookedUp> {
-    stream::iter(hashes).map(|hash| receipt(pool.clone(), hash)).buffered(LOOK_UPS).collect().await
+/// Each hash with whether the reason of a failure is wanted.
+async fn receipts_of(pool: Pool, hashes: Vec<(B256, bool)>) -> Vec<LookedUp> {
+    let until = tokio::time::Instant::now() + REASONS;
+    let read = |(hash, reasons): (B256, bool)| receipt(pool.clone(), hash, reasons.then_some(until));
+    stream::iter(hashes).map(read).buffered(LOOK_UPS).collect().await
 }
 
-async fn receipt(pool: Pool, hash: B256) -> LookedUp {
-    (hash, read_receipt(&pool, hash).await)
+async fn receipt(pool: Pool, hash: B256, reasons_until: Option<tokio::time::Instant>) -> LookedUp {
+    let mut found = read_receipt(&pool, hash).await;
+    if let (Ok(Some(found)), Some(until)) = (&mut found, reasons_until)
+        && !found.facts.succeeded()
+    {
+        found.reason = reason::reason(&pool, hash, found.facts.block_number.to(), until).await;
+    }
+    (hash, found)
 }
 
-async fn read_receipt(pool: &Pool, hash: B256) -> Result<Option<(Arc<RawValue>, ReceiptFacts)>, CallError> {
+async fn read_receipt(pool: &Pool, hash: B256) -> Result<Option<Found>, CallError> {
     let params = serde_json::value::to_raw_value(&(hash,)).map_err(|error| CallError::Malformed(error.to_string()))?;
     let json = pool.call_raw("eth_getTransactionReceipt", Some(&params)).await?;
     if json.get() == "null" {
         return Ok(None);
     }
     let facts = serde_json::from_str(json.get()).map_err(|error| CallError::Malformed(error.to_string()))?;
-    Ok(Some((json, facts)))
+    Ok(Some(Found { json, facts, reason: None }))
 }

@@ -20,7 +20,8 @@ fn the_least_file_has_the_documented_defaults() {
     let environment = &config.environments[0];
     assert_eq!(environment.account, AccountBounds::default());
     assert_eq!(environment.answer_after, Duration::from_secs(2));
-    assert_eq!(environment.confirmations, 12);
+    assert_eq!((environment.confirmations, environment.finalized_fallback), (Confirmations::Blocks(12), 64));
+    assert_eq!(environment.broadcast, Broadcast::Pipelined);
     assert_eq!(environment.node_deadline, Duration::from_secs(10));
     assert_eq!(environment.gas_percent, 100);
     assert_eq!(environment.rebroadcast, Duration::from_secs(30));
@@ -162,6 +163,9 @@ fn each_mistake_has_its_error() {
         (chain, "chain_id = 9223372036854775772", "environment.dev.chain_id", Fault::Value),
         (chain, "chain_id = 1.5", "environment.dev.chain_id", Fault::Type),
         (chain, "chain_id = 1\nconfirmations = 0", "environment.dev.confirmations", Fault::Value),
+        (chain, "chain_id = 1\nconfirmations = \"final\"", "environment.dev.confirmations", Fault::Value),
+        (chain, "chain_id = 1\nconfirmations = true", "environment.dev.confirmations", Fault::Type),
+        (chain, "chain_id = 1\nbroadcast = \"parallel\"", "environment.dev.broadcast", Fault::Value),
         (chain, "chain_id = 1\ngas_percent = 99", "environment.dev.gas_percent", Fault::Value),
         (chain, "chain_id = 1\nanswer_after = 2", "environment.dev.answer_after", Fault::Type),
         (chain, "chain_id = 1\nanswer_after = \"2\"", "environment.dev.answer_after", Fault::Type),

@@ -57,7 +57,7 @@ fn requests_leave_in_order_and_count_as_sent_only_then() {
     let mut first = call(&mut session, 1, now);
     let mut second = call(&mut session, 2, now);
     let (id, text) = session.output().unwrap();
-    assert_eq!((id, text.as_str()), (1, r#"{"jsonrpc":"2.0","id":1,"method":"eth_x","params":[]}"#));
+    assert_eq!((id, text.as_str()), (Written::One(1), r#"{"jsonrpc":"2.0","id":1,"method":"eth_x","params":[]}"#));
     session.end();
     assert!(matches!(first.try_recv().unwrap(), Err(CallError::Lost)));
     assert!(matches!(second.try_recv().unwrap(), Err(CallError::Unavailable)));
@@ -106,7 +106,7 @@ fn what_waits_and_what_is_in_flight_is_bounded() {
     assert!(!session.has_output() && session.output().is_none());
     assert_eq!(session.room(), BACKLOG - 1);
     assert!(session.frame(r#"{"id":5,"result":1}"#));
-    assert_eq!(session.output().unwrap().0, 1_000_000);
+    assert_eq!(session.output().unwrap().0, Written::One(1_000_000));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn what_the_socket_did_not_take_was_not_sent() {
     let mut session = session();
     let mut answer = call(&mut session, 1, Instant::now());
     let (id, _) = session.output().unwrap();
-    session.not_written(id);
+    session.not_written(&id);
     assert!(matches!(answer.try_recv().unwrap(), Err(CallError::Full)));
 }
 
@@ -191,4 +191,83 @@ fn a_number_is_a_subscription_id_too() {
     let mut stream = opened.try_recv().unwrap().unwrap();
     session.frame(r#"{"params":{"subscription":77,"result":[1, 2]}}"#);
     assert_eq!(read(&mut stream), ["[1, 2]"]);
+}
+
+fn call_batch(session: &mut Session, ids: &[u64], queued: Instant) -> Vec<oneshot::Receiver<Answered>> {
+    let (calls, answers): (Vec<_>, Vec<_>) = ids
+        .iter()
+        .map(|id| {
+            let (caller, answer) = oneshot::channel();
+            let seconds = Histogram::with_opts(HistogramOpts::new("seconds", "Of this test.")).unwrap();
+            let reply = Reply::Value(Caller::new(caller, queued, seconds));
+            (Call { request: Request::new(*id, "eth_x", None), queued, reply }, answer)
+        })
+        .unzip();
+    session.command(Command::Batch(calls));
+    answers
+}
+
+#[test]
+fn a_batch_is_one_frame_and_each_item_gets_its_own_answer() {
+    let mut session = session();
+    let mut answers = call_batch(&mut session, &[1, 2, 3], Instant::now());
+    let frames = written(&mut session);
+    assert_eq!(frames.len(), 1);
+    assert!(frames[0].starts_with(r#"[{"jsonrpc":"2.0","id":1,"#) && frames[0].ends_with("]"), "{}", frames[0]);
+    assert!(session.frame(r#"[{"id":3,"result":"c"},{"id":1,"error":{"code":-1,"message":"a"}},{"id":2,"result":"b"}]"#));
+    assert!(matches!(answers[0].try_recv().unwrap(), Err(CallError::Node(error)) if error.message == "a"));
+    assert_eq!(answers[1].try_recv().unwrap().unwrap().get(), r#""b""#);
+    assert_eq!(answers[2].try_recv().unwrap().unwrap().get(), r#""c""#);
+    assert!(session.batches.is_empty());
+}
+
+#[test]
+fn what_the_answer_to_a_batch_leaves_out_is_unknown_and_other_batches_wait_on() {
+    let mut session = session();
+    let now = Instant::now();
+    let mut first = call_batch(&mut session, &[1, 2], now);
+    let mut second = call_batch(&mut session, &[3, 4], now);
+    written(&mut session);
+    assert!(session.frame(r#"[{"id":2,"result":1}]"#));
+    assert!(matches!(first[0].try_recv().unwrap(), Err(CallError::Malformed(_))));
+    assert!(first[1].try_recv().unwrap().is_ok());
+    assert!(second[0].try_recv().is_err() && second[1].try_recv().is_err());
+    session.expire(now + DEADLINE);
+    assert!(matches!(second[0].try_recv().unwrap(), Err(CallError::Deadline(_))));
+    assert!(session.batches.is_empty());
+}
+
+/// Never as a refusal of its items, whatever its words are: a node may have taken a part of them.
+#[test]
+fn an_error_to_a_whole_batch_answers_every_item_as_unknown() {
+    let mut session = session();
+    let mut answers = call_batch(&mut session, &[1, 2], Instant::now());
+    written(&mut session);
+    assert!(session.frame(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"intrinsic gas too low"}}"#));
+    for answer in &mut answers {
+        assert!(matches!(answer.try_recv().unwrap(), Err(CallError::Malformed(words)) if words.contains("intrinsic")));
+    }
+    // Of two batches nobody knows which is meant.
+    let mut answers = call_batch(&mut session, &[3, 4], Instant::now());
+    answers.extend(call_batch(&mut session, &[5, 6], Instant::now()));
+    written(&mut session);
+    assert!(!session.frame(r#"{"id":null,"error":{"code":-32600,"message":"batch too large"}}"#));
+    assert!(answers.iter_mut().all(|answer| answer.try_recv().is_err()));
+}
+
+#[test]
+fn a_batch_of_one_is_a_plain_request_and_an_unwritten_batch_was_not_sent() {
+    let mut session = session();
+    let _one = call_batch(&mut session, &[1], Instant::now());
+    let (id, text) = session.output().unwrap();
+    assert_eq!((id, text.as_str()), (Written::One(1), r#"{"jsonrpc":"2.0","id":1,"method":"eth_x","params":[]}"#));
+    let mut two = call_batch(&mut session, &[2, 3], Instant::now());
+    let (written, _) = session.output().unwrap();
+    session.not_written(&written);
+    assert!(two.iter_mut().all(|answer| matches!(answer.try_recv().unwrap(), Err(CallError::Full))));
+    assert!(session.batches.is_empty());
+    let mut lost = call_batch(&mut session, &[4, 5], Instant::now());
+    session.output().unwrap();
+    session.end();
+    assert!(lost.iter_mut().all(|answer| matches!(answer.try_recv().unwrap(), Err(CallError::Lost))));
 }

@@ -6,7 +6,7 @@ use alloy_primitives::{Address, B256, U64};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::journal::history::{REVERTED, StoredEvent};
+use crate::journal::history::{StoredEvent, is_reverted};
 use crate::journal::{Account, AttemptState, BlockRef};
 
 /// A slot.
@@ -76,7 +76,7 @@ impl<'a> EventView<'a> {
             slot: event.nonce.map(|nonce| SlotView::new(event.account, nonce)),
             state: event.state.as_str(),
             block: event.block.map(BlockView::from),
-            reverted: included.then(|| event.detail.as_deref() == Some(REVERTED)),
+            reverted: included.then(|| event.detail.as_deref().is_some_and(is_reverted)),
             receipt: None,
             detail: event.detail.as_deref(),
             time: time(event.at),

@@ -262,7 +262,7 @@ impl Task {
 
     /// What the chain used for somebody else's payload is final when it is deep enough: ours can never be mined.
     fn settle_foreign(&mut self, head: u64) {
-        let confirmations = self.chain.environment.confirmations;
+        let confirmations = self.chain.environment.depth();
         self.foreign.retain(|nonce, _| self.nonces.slot(*nonce) == Some(SlotState::Foreign));
         let deep: Vec<u64> =
             self.foreign.iter().filter(|(_, found)| found.saturating_add(confirmations) <= head).map(|(nonce, _)| *nonce).collect();
@@ -291,6 +291,7 @@ impl Task {
             let absent = hashes.iter().all(|hash| self.attempts.get(hash).is_some_and(|live| live.absent));
             if absent {
                 self.nonces.set_slot(nonce, SlotState::Foreign);
+                self.outboxes.settled(nonce);
                 self.foreign.insert(nonce, head);
                 for hash in &hashes {
                     self.balance.release(Owed::Attempt(*hash));

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use alloy_primitives::B256;
 use futures_util::FutureExt as _;
+use serde_json::value::RawValue;
 
 use super::outbox::After;
 use super::{Answered, Live, RESEND, Task};
@@ -13,7 +15,8 @@ use crate::transactions::broadcast::Verdict;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::meters::Stage;
 use crate::transactions::nonces::SlotState;
-use crate::transactions::outcome::classify;
+use crate::transactions::outboxes::Step;
+use crate::transactions::outcome::{Outcome, classify};
 
 /// Time before an account that is paused by a refused filler tries another one: somebody may have added funds.
 const FILL_PAUSED: Duration = Duration::from_secs(30);
@@ -22,25 +25,81 @@ impl Task {
     pub(super) fn send(&mut self, nonce: u64, now: Instant) {
         let Some(hash) = self.current.get(&nonce).copied() else { return };
         let Some(live) = self.attempts.get_mut(&hash) else { return };
-        let tickets = self.chain.pool.send_raw(Arc::clone(&live.params));
-        live.delivery.begin(tickets.len());
+        live.delivery.begin(self.chain.pool.size());
         live.sent_at = Some(now);
         live.absent = false;
+        self.outboxes.push(nonce, hash, live.params.get().len());
+    }
+
+    /// Does what the outboxes say.
+    pub(super) fn step(&mut self, step: Step, now: Instant) {
+        match step {
+            Step::Everywhere(hash) => {
+                let Some(params) = self.given(hash, None, now) else { return };
+                for (endpoint, ticket) in self.chain.pool.send_raw(params).into_iter().enumerate() {
+                    self.sends.push(ticket.map(move |answer| (hash, endpoint, answer)).boxed());
+                }
+            }
+            Step::To { endpoint, hashes } => {
+                let mut payloads = Vec::with_capacity(hashes.len());
+                let mut given = Vec::with_capacity(hashes.len());
+                for hash in hashes {
+                    match self.given(hash, Some(endpoint), now) {
+                        Some(params) => {
+                            payloads.push(params);
+                            given.push(hash);
+                        }
+                        // Its slot is final: no answer will come.
+                        None => self.outboxes.answered(endpoint, hash, &Outcome::NotSent, now),
+                    }
+                }
+                for (hash, ticket) in given.into_iter().zip(self.chain.pool.send_raw_to(endpoint, &payloads)) {
+                    self.sends.push(ticket.map(move |answer| (hash, endpoint, answer)).boxed());
+                }
+            }
+            Step::Withheld { endpoint, hash } => {
+                if let Some(live) = self.attempts.get_mut(&hash) {
+                    let verdict = live.delivery.withhold(endpoint);
+                    self.judge(hash, verdict);
+                }
+            }
+        }
+    }
+
+    /// The bytes go to one endpoint, or to all, now. Answers the parameters of the request.
+    fn given(&mut self, hash: B256, endpoint: Option<usize>, now: Instant) -> Option<Arc<RawValue>> {
+        let live = self.attempts.get_mut(&hash)?;
+        match endpoint {
+            Some(endpoint) => live.delivery.give(endpoint),
+            None => (0..self.chain.pool.size()).for_each(|endpoint| live.delivery.give(endpoint)),
+        }
+        live.sent_at = Some(now);
         if let (None, Some(laps)) = (live.first_sent, &mut live.laps) {
             laps.end(Stage::Window, now, &self.chain.metrics);
             live.first_sent = Some(now);
         }
-        for (endpoint, ticket) in tickets.into_iter().enumerate() {
-            self.sends.push(ticket.map(move |answer| (hash, endpoint, answer)).boxed());
+        Some(Arc::clone(&live.params))
+    }
+
+    pub(super) fn answered(&mut self, (hash, endpoint, answer): Answered, now: Instant) {
+        let outcome = classify(&answer, hash);
+        self.chain.metrics.submission(&outcome);
+        if let Outcome::Unrecognised { code, message } = &outcome
+            && let Some(text) = self.chain.unrecognised.first(message)
+        {
+            let environment = &self.chain.environment.name;
+            tracing::warn!(%environment, endpoint, code, text, "a node's answer to a send is not in the table: the slot is held");
+        }
+        self.outboxes.answered(endpoint, hash, &outcome, now);
+        if let Some(live) = self.attempts.get_mut(&hash) {
+            let verdict = live.delivery.record(endpoint, outcome);
+            self.judge(hash, verdict);
         }
     }
 
-    pub(super) fn answered(&mut self, (hash, endpoint, answer): Answered) {
-        let outcome = classify(&answer, hash);
-        self.chain.metrics.submission(&outcome);
+    fn judge(&mut self, hash: B256, verdict: Verdict) {
         let Some(live) = self.attempts.get_mut(&hash) else { return };
         let (attempt, state) = (Arc::clone(&live.attempt), live.state);
-        let verdict = live.delivery.record(endpoint, outcome);
         let waits = self.nonces.slot(attempt.nonce) == Some(SlotState::Sent);
         match verdict {
             Verdict::Wait => {}
@@ -89,6 +148,7 @@ impl Task {
         let hash = attempt.hash;
         tracing::warn!(%hash, account = %self.address(), nonce = attempt.nonce, message, "refused by every endpoint");
         self.nonces.set_slot(attempt.nonce, SlotState::Reopened);
+        self.outboxes.refused(attempt.nonce);
         if attempt.kind == Kind::Filler {
             let reason = format!("a filler for nonce {} was refused: {message}", attempt.nonce);
             self.alarm("filler_refused", &reason);
@@ -164,7 +224,7 @@ impl Task {
     }
 
     /// Sends the same bytes again, if the slot still waits for them.
-    pub(super) fn resend(&mut self, hash: alloy_primitives::B256) {
+    pub(super) fn resend(&mut self, hash: B256) {
         if let Some(live) = self.attempts.get_mut(&hash) {
             let nonce = live.attempt.nonce;
             live.resend_if_absent = false;

@@ -188,7 +188,8 @@ impl Task {
                     self.probe_wanted = true;
                 }
                 self.nonces.set_slot(nonce, SlotState::Mined);
-                if used_at.saturating_add(self.chain.environment.confirmations) <= head {
+                self.outboxes.settled(nonce);
+                if used_at.saturating_add(self.chain.environment.depth()) <= head {
                     let mined = holder.is_none_or(|(state, _)| matches!(state, AttemptState::Included | AttemptState::Confirmed));
                     if !mined {
                         self.alarm(

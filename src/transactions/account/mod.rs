@@ -39,6 +39,7 @@ use super::errors::TransactionError;
 use super::meters::Laps;
 use super::nonces::figures::Figures;
 use super::nonces::{Action, Denial, Nonces, Ticket, Wish};
+use super::outboxes::Outboxes;
 use super::tracking::{Owner, Sighting};
 use crate::journal::{Account, Attempt, AttemptState, BlockRef, JournalError, PauseBy, Pauses, Record};
 use crate::node::CallError;
@@ -143,6 +144,7 @@ pub(super) struct Task {
     commit: Option<BoxFuture<'static, Written>>,
     sends: FuturesUnordered<BoxFuture<'static, Answered>>,
     outbox: Outbox,
+    outboxes: Outboxes,
     probe: Option<BoxFuture<'static, Result<Probe, CallError>>>,
     probe_wanted: bool,
     probe_after: Option<Instant>,
@@ -237,7 +239,7 @@ impl Task {
                     self.commit_finished(written);
                 }
                 Some(signed) = self.signs.next() => self.sign_finished(signed),
-                Some(answered) = self.sends.next() => self.answered(answered),
+                Some(answered) = self.sends.next() => self.answered(answered, clock::now()),
                 Some(over) = self.lending.next() => self.loan_over(over),
                 Some(probe) = OptionFuture::from(self.probe.as_mut()) => {
                     self.probe = None;
@@ -340,16 +342,21 @@ impl Task {
         let now = clock::now();
         self.refuse_waiting();
         self.admit(now);
-        while let Some(action) = self.nonces.poll(now) {
-            match action {
-                Action::Sign { ticket, nonce, replaces } => self.start_sign(ticket, nonce, replaces, now),
-                Action::Commit(tickets) => self.start_commit(tickets, now),
-                Action::Send(nonce) => self.send(nonce, now),
-                Action::Fill(nonce) => self.start_fill(nonce, now),
-                Action::Deny(ticket, denial) => self.deny(ticket, denial),
-                Action::Void(ticket) => self.void(&[ticket]),
-                Action::Lend(ticket) => self.lend(ticket),
+        loop {
+            while let Some(action) = self.nonces.poll(now) {
+                match action {
+                    Action::Sign { ticket, nonce, replaces } => self.start_sign(ticket, nonce, replaces, now),
+                    Action::Commit(tickets) => self.start_commit(tickets, now),
+                    Action::Send(nonce) => self.send(nonce, now),
+                    Action::Fill(nonce) => self.start_fill(nonce, now),
+                    Action::Deny(ticket, denial) => self.deny(ticket, denial),
+                    Action::Void(ticket) => self.void(&[ticket]),
+                    Action::Lend(ticket) => self.lend(ticket),
+                }
             }
+            // After every send of this moment: what goes to an endpoint as one batch.
+            let Some(step) = self.outboxes.poll(now) else { break };
+            self.step(step, now);
         }
         self.outbox.write(&self.chain.journal, now);
         self.start_probe(now);

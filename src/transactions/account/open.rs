@@ -21,6 +21,7 @@ use crate::transactions::broadcast::Delivery;
 use crate::transactions::chain::Chain;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::nonces::{Nonces, SlotState};
+use crate::transactions::outboxes::Outboxes;
 
 /// Time before a start that did not work is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -205,6 +206,7 @@ impl Task {
             commit: None,
             sends: FuturesUnordered::new(),
             outbox: Outbox::default(),
+            outboxes: Outboxes::new(chain.environment.broadcast, chain.pool.size()),
             probe: None,
             probe_wanted: true,
             probe_after: None,

@@ -6,7 +6,7 @@ use alloy_primitives::B256;
 use serde_json::value::RawValue;
 
 use super::{Owed, Task};
-use crate::journal::history::REVERTED;
+use crate::journal::history::reverted;
 use crate::journal::{Attempt, AttemptState, BlockRef};
 use crate::transactions::nonces::SlotState;
 use crate::transactions::tracking::Sighting;
@@ -14,17 +14,21 @@ use crate::transactions::tracking::Sighting;
 impl Task {
     pub(super) fn sighting(&mut self, sighting: Sighting) {
         match sighting {
-            Sighting::Included { hash, block, success, receipt } => self.included(hash, block, success, receipt),
+            Sighting::Included { hash, block, success, reason, receipt } => {
+                let detail = (!success).then(|| reverted(reason.as_deref()));
+                self.included(hash, block, detail, receipt);
+            }
             Sighting::Orphaned { hash } => self.orphaned(hash),
             Sighting::Confirmed { hash, block } => self.confirmed(hash, block),
             Sighting::Absent { hash } => self.absent(hash),
         }
     }
 
-    fn included(&mut self, hash: B256, block: BlockRef, success: bool, receipt: Arc<RawValue>) {
+    fn included(&mut self, hash: B256, block: BlockRef, detail: Option<String>, receipt: Arc<RawValue>) {
         let Some(live) = self.attempts.get_mut(&hash) else { return };
         live.absent = false;
         live.resend_if_absent = false;
+        self.outboxes.settled(live.attempt.nonce);
         if live.state == AttemptState::Included && live.block == Some(block) {
             // Known from the journal: only this process's balance and slot have to learn it.
             self.nonces.set_slot(live.attempt.nonce, SlotState::Mined);
@@ -37,7 +41,6 @@ impl Task {
         let attempt = Arc::clone(&live.attempt);
         self.nonces.set_slot(attempt.nonce, SlotState::Mined);
         self.balance.included(Owed::Attempt(hash), block.number);
-        let detail = (!success).then(|| REVERTED.to_owned());
         if attempt.authorisations.iter().any(|(authority, _)| *authority == self.account) {
             // Until its code is read nothing more goes out than nodes keep of an account that has some.
             self.nonces.set_delegated(true);
@@ -81,6 +84,7 @@ impl Task {
     /// The slot is final: nothing of it is watched, owed or waited for any more. Answers its attempts.
     pub(super) fn take_slot(&mut self, nonce: u64) -> Vec<Arc<Attempt>> {
         self.nonces.finish(nonce);
+        self.outboxes.settled(nonce);
         let hashes: Vec<B256> = self.attempts.iter().filter(|(_, live)| live.attempt.nonce == nonce).map(|(hash, _)| *hash).collect();
         self.current.retain(|slot, hash| *slot != nonce && !hashes.contains(hash));
         let mut attempts = Vec::with_capacity(hashes.len());

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use alloy_primitives::{B256, Bytes, U256};
 
 use super::*;
-use crate::config::{AccountBounds, Node};
+use crate::config::{AccountBounds, Broadcast, Confirmations, Node};
 use crate::journal::sqlite::SqliteJournal;
 use crate::journal::{Account, Record};
 
@@ -22,7 +22,9 @@ async fn chain(folder: &std::path::Path, key_of: KeyOf) -> Arc<Chain> {
         nodes: vec![Node { url: "ws://127.0.0.1:9".parse().unwrap() }],
         account: AccountBounds { queue_deadline: Duration::from_millis(300), ..AccountBounds::default() },
         answer_after: Duration::from_secs(2),
-        confirmations: 12,
+        broadcast: Broadcast::Pipelined,
+        confirmations: Confirmations::Blocks(12),
+        finalized_fallback: 64,
         node_deadline: Duration::from_secs(1),
         sync_timeout: Duration::from_secs(20),
         sync_timeout_max: Duration::from_secs(300),
