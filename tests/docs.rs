@@ -9,12 +9,13 @@ use std::process::Command;
 use sluice_gateway::config;
 use sluice_gateway::rpc::errors::Reason;
 
-const PAGES: [&str; 13] = [
+const PAGES: [&str; 14] = [
     "README.md",
     "docs/architecture.md",
     "docs/clients.md",
     "docs/configuration.md",
     "docs/errors.md",
+    "docs/fees.md",
     "docs/journal.md",
     "docs/metrics.md",
     "docs/operations.md",

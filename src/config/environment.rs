@@ -7,7 +7,7 @@ use url::Url;
 
 use super::errors::Fault;
 use super::kinds::{Choice, Count, CountOr, Parsed, Time};
-use super::model::{AccountBounds, Broadcast, Confirmations, Environment, Node};
+use super::model::{AccountBounds, Broadcast, Bump, Confirmations, Environment, FeeMode, Node, Superseded};
 use super::reader::Table;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -36,6 +36,8 @@ const NODE_URL: Parsed<Url> = Parsed {
 
 const BROADCAST: Choice<Broadcast> =
     Choice(&[("pipelined", Broadcast::Pipelined), ("batched", Broadcast::Batched), ("sequential", Broadcast::Sequential)]);
+const FEES: Choice<FeeMode> = Choice(&[("eip1559", FeeMode::Eip1559), ("legacy", FeeMode::Legacy), ("free", FeeMode::Free)]);
+const SUPERSEDED: Choice<Superseded> = Choice(&[("mined", Superseded::Mined), ("own", Superseded::Own)]);
 
 /// Reads one; `chains` holds the chain ids before it and their environments.
 pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut BTreeMap<u64, String>) -> Option<Environment> {
@@ -66,6 +68,9 @@ pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut 
     let rebroadcast = table.or("rebroadcast", Time(SECOND..=DAY), "30s");
     let reconcile_blocks = table.or("reconcile_blocks", Count(1..=100_000), "12");
     let hold = table.or("hold", Time(SECOND..=30 * DAY), "10m");
+    let fees = table.or("fees", FEES, "eip1559");
+    let bump = table.section("bump", bump);
+    let superseded = table.or("superseded", SUPERSEDED, "mined");
     if let Some(chain_id) = chain_id {
         if let Some(other) = chains.get(&chain_id) {
             let message = format!("is the chain id of environment `{other}` already: one chain is one environment, with all its nodes");
@@ -90,7 +95,17 @@ pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut 
         rebroadcast: rebroadcast?,
         hold: hold?,
         reconcile_blocks: reconcile_blocks?,
+        fees: fees?,
+        bump: bump?,
+        superseded: superseded?,
     })
+}
+
+fn bump(table: &mut Table<'_, '_>) -> Option<Bump> {
+    let after = table.or("after", Time(SECOND..=DAY), "60s");
+    let blocks = table.or("blocks", Count(1..=10_000), "3");
+    let times = table.or("times", Count(0..=100), "5");
+    Some(Bump { after: after?, blocks: blocks?, times: times? })
 }
 
 fn account(table: &mut Table<'_, '_>) -> Option<AccountBounds> {

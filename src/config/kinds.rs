@@ -242,6 +242,58 @@ impl<T> Kind for Parsed<T> {
     }
 }
 
+/// An amount: whole wei, or a number with its unit.
+pub(super) struct Wei;
+
+/// Units of ether, by the digits that they have behind the point.
+const UNITS: [(&str, usize); 3] = [("wei", 0), ("gwei", 9), ("ether", 18)];
+
+/// Wei of `"100 gwei"`, `"0.5 ether"` or `"21000"`.
+fn wei(text: &str) -> Option<u128> {
+    let text = text.trim();
+    let digits_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits_end);
+    let unit = unit.trim();
+    let (_, decimals) = UNITS.into_iter().find(|(name, _)| *name == unit || (unit.is_empty() && *name == "wei"))?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || fraction.len() > decimals || (number.contains('.') && fraction.is_empty()) {
+        return None;
+    }
+    // More than 39 digits are beyond 128 bits, and fail to parse.
+    format!("{whole}{fraction:0<decimals$}").parse().ok()
+}
+
+impl Kind for Wei {
+    type Value = u128;
+
+    fn expected(&self) -> String {
+        "an amount of at least 1 wei: whole wei, or a number with its unit, such as \"100 gwei\" or \"0.5 ether\"".to_owned()
+    }
+
+    fn read(&self, context: &Context<'_>, spot: &Spot, item: Item) -> Option<u128> {
+        let amount = match item.value {
+            Value::Text(text) | Value::Raw(text) => wei(&text),
+            Value::Integer(number) => u128::try_from(number).ok(),
+            other => return wrong_type(self, context, spot, &other),
+        };
+        let amount = amount.filter(|amount| *amount > 0);
+        if amount.is_none() {
+            context.fail(spot, Fault::Value, format!("must be {}", self.expected()));
+        }
+        amount
+    }
+
+    #[cfg(test)]
+    fn word(&self) -> String {
+        "amount".to_owned()
+    }
+
+    #[cfg(test)]
+    fn bounds(&self) -> String {
+        "1 wei or more".to_owned()
+    }
+}
+
 /// One of a few words.
 pub(super) struct Choice<T: 'static>(pub(super) &'static [(&'static str, T)]);
 
@@ -417,3 +469,26 @@ pub(super) const NONEMPTY: Parsed<String> = Parsed {
     expected: "a text that is not empty",
     parse: |text| if text.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) },
 };
+
+#[cfg(test)]
+mod tests {
+    use super::wei;
+
+    #[test]
+    fn amounts_have_units_and_no_more_digits_than_wei() {
+        let gwei = 1_000_000_000;
+        for (text, amount) in [
+            ("21000", 21_000),
+            ("7 wei", 7),
+            ("100 gwei", 100 * gwei),
+            ("1.5gwei", gwei * 3 / 2),
+            ("0.5 ether", gwei * gwei / 2),
+            ("0.000000000000000001 ether", 1),
+        ] {
+            assert_eq!(wei(text), Some(amount), "{text}");
+        }
+        for text in ["", "gwei", "1 finney", "1.5", "1. gwei", ".5 gwei", "1.0000000001 gwei", "-1", "1 2", "0x1", "1e3", &"9".repeat(40)] {
+            assert_eq!(wei(text), None, "{text}");
+        }
+    }
+}

@@ -148,6 +148,49 @@ pub struct Environment {
     pub hold: Duration,
     /// Blocks in a row for which every endpoint says the same of an account's nonces, before one of a restored journal sends (12).
     pub reconcile_blocks: u64,
+    /// How transactions pay for gas.
+    pub fees: FeeMode,
+    /// When a payload that is not mined is replaced by one that pays more.
+    pub bump: Bump,
+    /// What is answered for a hash that was superseded.
+    pub superseded: Superseded,
+}
+
+/// How the transactions of an environment pay for gas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeeMode {
+    /// maxFeePerGas and maxPriorityFeePerGas (types 2 and 4) where the client does not ask for one price, and the chain has a base fee.
+    Eip1559,
+    /// One price, `gasPrice` (types 0 and 1), always.
+    Legacy,
+    /// The price is 0 unless the client gives one, and is never raised.
+    Free,
+}
+
+/// When the lowest payload of an account that is not mined is replaced by one that pays more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bump {
+    /// Time since its newest payload was sent first (60 s).
+    pub after: Duration,
+    /// New heads since then (3).
+    pub blocks: u64,
+    /// Replacements of one slot, at most; 0: none is made (5).
+    pub times: u32,
+}
+
+impl Default for Bump {
+    fn default() -> Self {
+        Self { after: Duration::from_secs(60), blocks: 3, times: 5 }
+    }
+}
+
+/// What receipt and transaction are answered for a hash that another attempt of the same transaction superseded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Superseded {
+    /// Those of the attempt that was mined, its own hash inside.
+    Mined,
+    /// What the node has of the hash itself: nothing.
+    Own,
 }
 
 impl Environment {
@@ -301,8 +344,19 @@ pub struct Service {
     pub sign_transaction_result: SignTransactionResult,
     /// Namespaces that pass through to the node beside `eth_`, `net_` and `web3_`, without the underscore.
     pub pass_through: Vec<String>,
+    /// What its transactions may pay at most.
+    pub ceilings: FeeCeilings,
     /// Its limits: its own where it has any, else those of `[server]`.
     pub limits: ServiceLimits,
+}
+
+/// What one transaction of a service may pay at most, in wei; none is no ceiling.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FeeCeilings {
+    /// `max_fee_per_gas`: for one unit of gas.
+    pub per_gas: Option<u128>,
+    /// `max_total_fee`: for all its gas, that is gas limit × highest price. The value that it transfers does not count.
+    pub total: Option<u128>,
 }
 
 /// Limits of one service.

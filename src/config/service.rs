@@ -3,9 +3,9 @@
 use alloy_primitives::Address;
 
 use super::errors::Fault;
-use super::kinds::{Choice, ListOf, NONEMPTY, Parsed, Tags};
+use super::kinds::{Choice, ListOf, NONEMPTY, Parsed, Tags, Wei};
 use super::listeners;
-use super::model::{KeySelection, Service, ServiceLimits, SignTransactionResult};
+use super::model::{FeeCeilings, KeySelection, Service, ServiceLimits, SignTransactionResult};
 use super::reader::{Table, advice};
 
 /// The names of tables that variables can address: what is between two double underscores.
@@ -80,6 +80,7 @@ pub(super) fn service(table: &mut Table<'_, '_>, name: String, known: &Known, li
     let keys = if table.has("keys") { table.optional_section("keys", keys) } else { Some(KeySelection::All) };
     let sign_transaction_result = table.or("sign_transaction_result", RESULTS, "object");
     let pass_through = table.or("pass_through", ListOf { element: NAMESPACE, filled: false }, "[]");
+    let ceilings = FeeCeilings { per_gas: table.optional("max_fee_per_gas", Wei), total: table.optional("max_total_fee", Wei) };
     // A server that cannot be read has been reported; the table is looked at all the same.
     let limits = table.section("limits", |table| listeners::limits(table, limits.unwrap_or(NO_LIMITS)));
     if let Some(environment) = environment.as_ref().filter(|name| !known.environments.contains(name)) {
@@ -105,6 +106,7 @@ pub(super) fn service(table: &mut Table<'_, '_>, name: String, known: &Known, li
         keys: keys?,
         sign_transaction_result: sign_transaction_result?,
         pass_through: pass_through?,
+        ceilings,
         limits: limits?,
     })
 }

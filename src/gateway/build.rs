@@ -53,8 +53,15 @@ impl Foundation {
         let lifecycle = Lifecycle::new(journal.clone());
         let mut environments = HashMap::new();
         for environment in &config.environments {
-            let parts =
-                ChainParts { journal: journal.clone(), directory: &directory, scheduler: &scheduler, metrics: &metrics, stop: &stop };
+            let of = config.services.iter().filter(|service| service.environment == environment.name);
+            let parts = ChainParts {
+                ceilings: of.map(|service| (Arc::from(service.name.as_str()), service.ceilings)).collect(),
+                journal: journal.clone(),
+                directory: &directory,
+                scheduler: &scheduler,
+                metrics: &metrics,
+                stop: &stop,
+            };
             environments.insert(environment.name.clone(), open_chain(environment, parts, &lifecycle).await?);
         }
         Ok(Self {
@@ -86,6 +93,9 @@ impl Reading {
     /// Lets the keys hold, and answers the generation that is to follow at once.
     pub(super) fn enter(self) -> Generation {
         self.keys.apply();
+        for service in &self.services {
+            service.chain.set_ceilings(&service.name, service.ceilings);
+        }
         for service in self.services.iter().filter(|service| service.keys.addresses().is_empty()) {
             tracing::warn!(service = %service.name, "the service has no key that can sign");
         }
@@ -144,6 +154,7 @@ fn sign_limits(config: &Config) -> HashMap<String, SignLimits> {
 }
 
 struct ChainParts<'a> {
+    ceilings: HashMap<Arc<str>, config::FeeCeilings>,
     journal: Arc<dyn Journal>,
     directory: &'a Arc<Directory>,
     scheduler: &'a Scheduler,
@@ -152,12 +163,13 @@ struct ChainParts<'a> {
 }
 
 async fn open_chain(environment: &config::Environment, parts: ChainParts<'_>, lifecycle: &Arc<Lifecycle>) -> Result<Streams, StartError> {
-    let ChainParts { journal, directory, scheduler, metrics, stop } = parts;
+    let ChainParts { ceilings, journal, directory, scheduler, metrics, stop } = parts;
     let pinned = journal.chain(environment.chain_id).await?.map(|pin| pin.genesis);
     let pool = Pool::start(environment, pinned, Arc::clone(metrics), stop.child_token());
     let (receipts, seen) = mpsc::unbounded_channel();
     let keys = Arc::clone(directory);
     let chain = Chain::start(Parts {
+        ceilings,
         environment: environment.clone(),
         pool: pool.clone(),
         journal,

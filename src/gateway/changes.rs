@@ -1,7 +1,7 @@
 //! What of a configuration that was read anew can be had while the gateway runs, and what needs a restart. A pure comparison; each
 //! table is taken apart whole, so that a new setting does not compile before it is decided about.
 
-use crate::config::{AccountBounds, Admin, Config, Configuration, Environment, Journal, Provider, Server, Service};
+use crate::config::{AccountBounds, Admin, Bump, Config, Configuration, Environment, Journal, Provider, Server, Service};
 
 /// Compares what runs with what was read. The first answer can be put in force as a whole: it has the running value wherever a
 /// restart is needed. The second names the key paths that need one.
@@ -102,7 +102,11 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
         rebroadcast,
         hold,
         reconcile_blocks,
+        fees,
+        bump,
+        superseded,
     } = old;
+    let Bump { after, blocks, times } = bump;
     let AccountBounds { queue, queue_deadline, sign_window, sign_ahead, broadcast_window } = account;
     vec![
         ("chain_id", *chain_id != new.chain_id),
@@ -123,6 +127,11 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
         ("rebroadcast", *rebroadcast != new.rebroadcast),
         ("hold", *hold != new.hold),
         ("reconcile_blocks", *reconcile_blocks != new.reconcile_blocks),
+        ("fees", *fees != new.fees),
+        ("bump.after", *after != new.bump.after),
+        ("bump.blocks", *blocks != new.bump.blocks),
+        ("bump.times", *times != new.bump.times),
+        ("superseded", *superseded != new.superseded),
     ]
 }
 

@@ -51,6 +51,8 @@ pub struct StoredEvent {
     pub transaction: TransactionId,
     /// Which attempt; `None` while the transaction has none.
     pub hash: Option<B256>,
+    /// What the attempt pays for; `Request` without an attempt.
+    pub purpose: Purpose,
     /// Which slot; `None` without an attempt.
     pub nonce: Option<u64>,
     /// The state that was reached.
@@ -106,6 +108,60 @@ pub struct StoredTransaction {
     pub block: Option<BlockRef>,
 }
 
+impl StoredTransaction {
+    /// What is shown as its state.
+    pub fn shown(&self) -> Shown {
+        match (self.purpose, self.state) {
+            (Purpose::Cancel, AttemptState::Included | AttemptState::Confirmed) => Shown::Cancelled,
+            (_, state) => Shown::Attempt(state),
+        }
+    }
+}
+
+/// The state of a transaction as clients see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// That of the attempt that speaks for it.
+    Attempt(AttemptState),
+    /// Its cancel is in a block: nothing that it asked for is mined.
+    Cancelled,
+}
+
+impl Shown {
+    /// The word in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Attempt(state) => state.as_str(),
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads the word back.
+    pub fn parse(word: &str) -> Option<Self> {
+        if word == Self::Cancelled.as_str() { Some(Self::Cancelled) } else { AttemptState::parse(word).map(Self::Attempt) }
+    }
+
+    /// Every word.
+    pub fn words() -> Vec<&'static str> {
+        AttemptState::ALL.map(AttemptState::as_str).into_iter().chain([Self::Cancelled.as_str()]).collect()
+    }
+}
+
+/// One attempt of a transaction, as its life lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTry {
+    /// Its hash.
+    pub hash: B256,
+    /// What it pays for.
+    pub purpose: Purpose,
+    /// Its state.
+    pub state: AttemptState,
+    /// The block of its inclusion, while it is included or confirmed.
+    pub block: Option<BlockRef>,
+    /// The payload of the slot that it replaced, also one of another transaction.
+    pub replaces: Option<B256>,
+}
+
 /// Everything that is on record of one transaction.
 #[derive(Debug, Clone)]
 pub struct Life {
@@ -113,6 +169,8 @@ pub struct Life {
     pub transaction: StoredTransaction,
     /// The client's request as JSON; `{}` where there was none.
     pub request: String,
+    /// Its newest attempts, oldest first, 100 at most.
+    pub attempts: Vec<StoredTry>,
     /// Its newest events, oldest first, 100 at most, without their receipts.
     pub events: Vec<StoredEvent>,
     /// The receipt of the block that it is in, where it is in one and the receipt is on record.
@@ -134,7 +192,7 @@ pub struct ListQuery {
     /// Of this account alone.
     pub from: Option<Address>,
     /// In this state alone.
-    pub state: Option<AttemptState>,
+    pub state: Option<Shown>,
     /// Oldest first; newest first otherwise.
     pub ascending: bool,
     /// Behind this one, in that order.
@@ -203,6 +261,10 @@ pub trait History: Send + Sync + std::fmt::Debug + 'static {
 
     /// One transaction of the scope.
     fn life(&self, scope: Scope, name: Name) -> Answer<Option<Life>>;
+
+    /// The hash of the attempt that is in a block in place of the attempt with this hash: one of the same transaction that pays for what it
+    /// asked for, too. Whosever it is: what a node has of a hash is open to all.
+    fn mined_instead(&self, chain_id: u64, hash: B256) -> Answer<Option<B256>>;
 
     /// Transactions of the scope.
     fn list(&self, scope: Scope, query: ListQuery) -> Answer<ListPage>;

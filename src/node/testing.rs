@@ -13,7 +13,7 @@ use url::Url;
 use super::Pool;
 use super::clocks::Timing;
 use super::socket::Dial;
-use crate::config::{AccountBounds, Broadcast, Confirmations, Environment, Node};
+use crate::config::{AccountBounds, Broadcast, Bump, Confirmations, Environment, FeeMode, Node, Superseded};
 use crate::telemetry::metrics::Metrics;
 use backend::Backend;
 
@@ -62,6 +62,9 @@ pub(crate) fn environment(urls: Vec<Url>, deadline: Duration) -> Environment {
         rebroadcast: Duration::from_secs(30),
         hold: Duration::from_secs(600),
         reconcile_blocks: 12,
+        fees: FeeMode::Eip1559,
+        bump: Bump::default(),
+        superseded: Superseded::Mined,
     }
 }
 

@@ -45,6 +45,12 @@ pub enum Reason {
     InsufficientFunds,
     /// The transaction breaks a rule of the chain (type, fees, gas).
     InvalidTransaction,
+    /// The price is above a ceiling of the service.
+    FeeCeiling,
+    /// What is to be replaced is mined already.
+    AlreadyMined,
+    /// What is to be replaced cannot be.
+    NotReplaceable,
     /// Every endpoint that got the signed bytes refused them for good; they are never sent again. Or an acknowledged transaction
     /// was ended, or a cancel of it is final.
     Refused,
@@ -76,7 +82,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the page.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::InvalidRequest,
         Self::InvalidParams,
         Self::MethodNotFound,
@@ -95,6 +101,9 @@ impl Reason {
         Self::NonceTooLow,
         Self::InsufficientFunds,
         Self::InvalidTransaction,
+        Self::FeeCeiling,
+        Self::AlreadyMined,
+        Self::NotReplaceable,
         Self::Refused,
         Self::IdempotencyConflict,
         Self::Timeout,

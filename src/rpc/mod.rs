@@ -15,6 +15,7 @@ pub mod order;
 pub mod pass_through;
 pub mod rate;
 pub mod refusals;
+mod replace;
 mod send;
 mod send_raw;
 pub mod service;
@@ -22,6 +23,7 @@ mod sluice;
 mod sluice_send;
 mod sluice_subscribe;
 mod subscribe;
+mod superseded;
 mod sync;
 mod waiting;
 
@@ -38,8 +40,10 @@ pub fn module(service: Arc<Service>) -> Result<RpcModule<Service>, RegisterMetho
     eth::register(&mut module)?;
     messages::register(&mut module)?;
     subscribe::register(&mut module)?;
+    superseded::register(&mut module)?;
     sluice::register(&mut module)?;
     sluice_send::register(&mut module)?;
+    replace::register(&mut module)?;
     sluice_subscribe::register(&mut module)?;
     openrpc::register(&mut module)?;
     Ok(module)

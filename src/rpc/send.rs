@@ -93,8 +93,8 @@ impl Call {
         let prepared = chain.unless_draining(async {
             chain.ready().await?;
             match self.kind {
-                Kind::SignOnly => prepare_as_given(request, &authorisations, chain_id),
-                _ => prepare(request, &authorisations, chain.environment(), chain.pool(), chain.fees()).await,
+                Kind::SignOnly => prepare_as_given(request, &authorisations, chain_id, service.ceilings),
+                _ => prepare(request, &authorisations, chain.environment(), chain.pool(), chain.fees(), service.ceilings).await,
             }
         });
         let prepared = prepared.await;

@@ -20,12 +20,16 @@ use super::pass_through::call_error;
 use super::refusals::refusal;
 use super::send::submit;
 use super::service::{Service, principal, turn, waited, waited_all};
+use crate::config::FeeCeilings;
 use crate::journal::Kind;
 use crate::node::CallError;
 use crate::transactions::account::loans::Borrowed;
 use crate::transactions::authorisations::Authorisations;
+use crate::transactions::ceilings::hold;
 use crate::transactions::chain::{Accepted, NewRequest, Payload, SignedBytes};
 use crate::transactions::errors::TransactionError;
+use crate::transactions::fees::Price;
+use crate::transactions::request::Fees;
 
 /// Whose bytes they were.
 #[derive(Debug)]
@@ -63,6 +67,7 @@ pub(super) async fn send_raw(params: &Params<'_>, service: &Arc<Service>, extens
     let turn = turn(extensions, from);
     let chain_id = service.chain.environment().chain_id;
     check_raw(&envelope, chain_id).map_err(refusal)?;
+    check_ceilings(&envelope, service.ceilings).map_err(refusal)?;
     service.chain.ready().await.map_err(refusal)?;
     let waited = waited(extensions);
     waited.since(arrived);
@@ -106,6 +111,16 @@ async fn forward(service: &Service, bytes: &Bytes) -> Answer<B256> {
         }
     }
     Err(call_error(&worst))
+}
+
+/// The price of bytes that are signed is as it is.
+fn check_ceilings(envelope: &TxEnvelope, ceilings: FeeCeilings) -> Result<(), TransactionError> {
+    let price = match envelope.gas_price() {
+        Some(price) => Price::Legacy(price),
+        None => Price::Dynamic { cap: envelope.max_fee_per_gas(), tip: envelope.max_priority_fee_per_gas().unwrap_or_default() },
+    };
+    let given = Fees::Dynamic { cap: Some(price.highest()), tip: None };
+    hold(price, given, envelope.gas_limit(), None, ceilings).map(|_| ())
 }
 
 fn check_raw(envelope: &TxEnvelope, chain_id: u64) -> Result<(), TransactionError> {

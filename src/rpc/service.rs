@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::order::{BatchOrder, Turn};
 use super::pass_through::{PassThrough, in_namespaces};
 use super::refusals::refusal;
-use crate::config::{self, SignTransactionResult};
+use crate::config::{self, FeeCeilings, SignTransactionResult};
 use crate::journal::history::Scope;
 use crate::node::CallError;
 use crate::policy::Principal;
@@ -37,6 +37,8 @@ pub struct Service {
     pub keys: ServiceKeys,
     /// Shape of the answer of `eth_signTransaction`.
     pub sign_transaction_result: SignTransactionResult,
+    /// What its transactions may pay.
+    pub ceilings: FeeCeilings,
     /// What its environment's nodes announce.
     pub hub: Hub,
     /// Receipts of its environment.
@@ -73,6 +75,7 @@ impl Service {
             chain,
             keys,
             sign_transaction_result: config.sign_transaction_result,
+            ceilings: config.ceilings,
             hub,
             receipts,
             lifecycle,

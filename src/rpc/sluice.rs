@@ -21,8 +21,8 @@ use super::eth::raw;
 use super::refusals::invalid_argument;
 use super::service::{Service, connection, waited_all};
 use super::sluice_subscribe::{Selection, open_error};
-use crate::journal::history::{ListQuery, Name};
-use crate::journal::{AttemptState, TransactionId};
+use crate::journal::TransactionId;
+use crate::journal::history::{Life, ListQuery, Name, Shown};
 use crate::subscriptions::lifecycle::cursor::{Cursor, Seal};
 use crate::subscriptions::lifecycle::{OpenError, ReadError};
 
@@ -83,18 +83,26 @@ fn name(text: &str) -> Option<Name> {
     }
 }
 
-async fn transaction(params: &Params<'_>, service: &Service, extensions: &Extensions) -> Answer {
-    let text: String = Arguments::up_to(params, 1)?.required(0)?;
-    let name = name(&text).ok_or_else(|| invalid_argument(0, "neither a transaction id nor a transaction hash"))?;
+/// The transaction of this name, of the caller's own.
+pub(super) async fn find(service: &Service, extensions: &Extensions, name: Name) -> Result<Life, ErrorObjectOwned> {
     let found = service
         .lifecycle
         .read(connection(extensions), |history| history.life(service.scope(extensions), name))
         .await
         .map_err(|error| unread(&error))?;
-    match found {
-        Some(life) => raw(&LifeView::new(&life)),
-        None => Err(RpcError::new(RESOURCE_NOT_FOUND, Reason::NotFound, format!("no transaction {text} of this service")).into()),
-    }
+    found.ok_or_else(|| {
+        let text = match name {
+            Name::Id(id) => id.to_string(),
+            Name::Hash(hash) => hash.to_string(),
+        };
+        RpcError::new(RESOURCE_NOT_FOUND, Reason::NotFound, format!("no transaction {text} of this service")).into()
+    })
+}
+
+async fn transaction(params: &Params<'_>, service: &Service, extensions: &Extensions) -> Answer {
+    let text: String = Arguments::up_to(params, 1)?.required(0)?;
+    let name = name(&text).ok_or_else(|| invalid_argument(0, "neither a transaction id nor a transaction hash"))?;
+    raw(&LifeView::new(&find(service, extensions, name).await?))
 }
 
 #[derive(Deserialize, Default)]
@@ -123,7 +131,7 @@ async fn list(params: &Params<'_>, service: &Service, extensions: &Extensions) -
     let limit = options.limit.map_or(Ok(PAGE), limit)?;
     let ascending = options.order == Order::Oldest;
     let scope = service.scope(extensions);
-    let selection = json!({ "from": from, "state": state.map(AttemptState::as_str), "ascending": ascending });
+    let selection = json!({ "from": from, "state": state.map(Shown::as_str), "ascending": ascending });
     let seal = Seal::of_list(&scope, &selection);
     let after = options.after.as_deref().map(|text| read_after(text, seal)).transpose()?;
     let query = ListQuery { from, state, ascending, after, limit };
@@ -133,9 +141,9 @@ async fn list(params: &Params<'_>, service: &Service, extensions: &Extensions) -
     raw(&ListView::new(&page.transactions, next))
 }
 
-fn state(word: &str) -> Result<AttemptState, ErrorObjectOwned> {
-    AttemptState::parse(word).ok_or_else(|| {
-        let words = AttemptState::ALL.map(AttemptState::as_str).join(", ");
+fn state(word: &str) -> Result<Shown, ErrorObjectOwned> {
+    Shown::parse(word).ok_or_else(|| {
+        let words = Shown::words().join(", ");
         invalid_argument(0, format_args!("state is one of {words}"))
     })
 }
@@ -183,6 +191,7 @@ async fn cursor(params: &Params<'_>, service: &Service, extensions: &Extensions)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::AttemptState;
 
     #[test]
     fn a_transaction_is_named_by_id_or_hash() {
@@ -203,7 +212,8 @@ mod tests {
         for bad in [0, 501, u64::MAX] {
             assert_eq!(limit(U64::from(bad)).unwrap_err().message(), "invalid argument 0: limit is from 1 to 500");
         }
-        assert_eq!(state("broadcast").unwrap(), AttemptState::Broadcast);
+        assert_eq!(state("broadcast").unwrap(), Shown::Attempt(AttemptState::Broadcast));
+        assert_eq!(state("cancelled").unwrap(), Shown::Cancelled);
         let told = state("mined").unwrap_err();
         assert!(told.message().starts_with("invalid argument 0: state is one of queued, committed, held, "), "{}", told.message());
     }

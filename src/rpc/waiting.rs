@@ -68,7 +68,7 @@ fn reached(life: &Life, target: Target) -> Option<Result<(), RpcError>> {
 }
 
 fn on_record(life: &Life) -> OnRecord {
-    OnRecord { id: life.transaction.id.to_string(), state: life.transaction.state.as_str() }
+    OnRecord { id: life.transaction.id.to_string(), state: life.transaction.shown().as_str() }
 }
 
 /// Why the state was not reached.
@@ -87,7 +87,7 @@ impl Missed {
             Self::Late(life) => {
                 let words = format!("the state was not reached in {timeout:?}; the transaction goes on");
                 let hash = life.as_ref().and_then(|life| life.transaction.attempt).map(|(hash, _)| hash);
-                let state = life.map_or(AttemptState::Queued, |life| life.transaction.state).as_str();
+                let state = life.map_or(AttemptState::Queued.as_str(), |life| life.transaction.shown().as_str());
                 let transaction = Some(OnRecord { id: id.to_string(), state });
                 RpcError { hash, transaction, ..RpcError::new(TIMEOUT, Reason::Timeout, words) }.into()
             }

@@ -66,6 +66,26 @@ impl<K: Copy + Eq + Hash> Balance<K> {
         self.reserved = self.reserved.saturating_add(cost);
     }
 
+    /// Reserves `cost` under `key`, if that is more than it has: what may be mined in its place costs more.
+    pub fn raise(&mut self, key: K, cost: U256) {
+        match self.entries.get(&key).copied() {
+            Some(entry) if entry.cost >= cost => {}
+            Some(entry) => {
+                let more = Entry { cost, ..entry };
+                if self.counts(entry) {
+                    self.reserved = self.reserved.saturating_sub(entry.cost).saturating_add(cost);
+                }
+                self.entries.insert(key, more);
+            }
+            None => self.reserve(key, cost),
+        }
+    }
+
+    /// What is reserved under `key`.
+    pub fn owed(&self, key: K) -> U256 {
+        self.entries.get(&key).map(|entry| entry.cost).unwrap_or_default()
+    }
+
     /// Moves a reservation to another key (a request that became a slot).
     pub fn rename(&mut self, from: K, to: K) {
         if let Some(entry) = self.entries.remove(&from) {
@@ -165,6 +185,22 @@ mod tests {
         balance.reserve(1, wei(60));
         balance.included(1, 11);
         assert_eq!(balance.check(wei(100)), Some(Ok(())));
+    }
+
+    #[test]
+    fn a_replacement_that_costs_more_raises_what_is_reserved_and_one_that_costs_less_does_not() {
+        let mut balance = Balance::<u64>::default();
+        balance.read(10, wei(100));
+        balance.reserve(1, wei(40));
+        balance.raise(1, wei(60));
+        balance.raise(1, wei(20));
+        assert_eq!((balance.owed(1), balance.check(wei(40))), (wei(60), Some(Ok(()))));
+        assert!(balance.check(wei(41)).is_some_and(|fits| fits.is_err()));
+        balance.included(1, 10);
+        balance.raise(1, wei(70));
+        assert_eq!(balance.check(wei(100)), Some(Ok(())), "included below the balance that was read");
+        balance.raise(2, wei(5));
+        assert_eq!((balance.owed(2), balance.owed(3)), (wei(5), wei(0)));
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! One environment at work: its accounts, its tracker, its fees, and the way in for requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 use dashmap::DashMap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::account::loans::{Borrowed, LoanRequest};
+use super::account::replace::{ReplaceRequest, Replacement};
 use super::account::{self, Command, submission};
 use super::errors::TransactionError;
 use super::fees::Feed;
@@ -21,9 +22,10 @@ use super::intents::Workers;
 use super::meters::{Meters, Stage};
 use super::nonces::figures::Figures;
 use super::outcome::unrecognised::Unrecognised;
+use super::request::Fees;
 use super::tracking::{Audience, Receipt, Sighting, Tracker};
-use crate::config::Environment;
-use crate::journal::{ChainPin, Journal, Kind, TransactionId};
+use crate::config::{Environment, FeeCeilings};
+use crate::journal::{ChainPin, Journal, Kind, Purpose, TransactionId};
 use crate::node::CallError;
 use crate::node::Pool;
 use crate::signing::Key;
@@ -41,6 +43,8 @@ pub type KeyOf = Arc<dyn Fn(Address) -> Option<Arc<Key>> + Send + Sync>;
 pub struct Parts {
     /// The environment's configuration.
     pub environment: Environment,
+    /// What the transactions of each service may pay.
+    pub ceilings: HashMap<Arc<str>, FeeCeilings>,
     /// Its nodes.
     pub pool: Pool,
     /// The durable store.
@@ -69,6 +73,8 @@ pub struct Chain {
     pub(super) key_of: KeyOf,
     pub(super) stop: CancellationToken,
     pub(super) unrecognised: Unrecognised,
+    /// What the transactions of each service may pay.
+    ceilings: RwLock<HashMap<Arc<str>, FeeCeilings>>,
     accounts: Arc<DashMap<Address, Handle>>,
     claims: Claims,
     pub(super) intents: Workers,
@@ -132,6 +138,21 @@ pub struct NewRequest {
     pub arrived: Instant,
 }
 
+/// A client's wish to replace what its transaction has on record.
+#[derive(Debug)]
+pub struct ReplaceWish {
+    /// Which transaction.
+    pub id: TransactionId,
+    /// `SpeedUp` or `Cancel`.
+    pub what: Replacement,
+    /// What it wants to pay.
+    pub fees: Fees,
+    /// The key of the account.
+    pub key: Arc<Key>,
+    /// When it arrived.
+    pub arrived: Instant,
+}
+
 /// A request in an account's queue. Dropping it before its Sign is issued takes it back.
 #[derive(Debug)]
 pub struct Submitted {
@@ -163,7 +184,7 @@ impl Chain {
     /// Starts the environment: pins the chain, then opens every account that has unfinished slots. Nothing is sent before the
     /// chain is known to be the pinned one.
     pub fn start(parts: Parts) -> Arc<Self> {
-        let Parts { environment, pool, journal, scheduler, key_of, receipts, metrics, stop } = parts;
+        let Parts { ceilings, environment, pool, journal, scheduler, key_of, receipts, metrics, stop } = parts;
         let accounts = Arc::new(DashMap::new());
         let crowd = Arc::new(Crowd { accounts: Arc::clone(&accounts), receipts });
         let tracker = {
@@ -182,6 +203,7 @@ impl Chain {
             key_of,
             stop: stop.clone(),
             unrecognised: Unrecognised::default(),
+            ceilings: RwLock::new(ceilings),
             accounts,
             claims: Claims::default(),
             intents: Workers::default(),
@@ -284,6 +306,7 @@ impl Chain {
         let submission = submission::Submission {
             id: new.acknowledged.unwrap_or_default(),
             kind: new.kind,
+            purpose: Purpose::Request,
             service: new.service,
             principal: new.principal,
             request: new.request,
@@ -303,6 +326,45 @@ impl Chain {
             Err(mpsc::error::TrySendError::Full(_)) => Err(TransactionError::QueueFull),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(TransactionError::Internal),
         }
+    }
+
+    /// Puts a wish to replace what a transaction of this account has on record into the account's queue. The answer's first part is set to
+    /// the hash that is replaced.
+    pub fn replace(self: &Arc<Self>, from: Address, wish: ReplaceWish) -> Result<(Arc<OnceLock<B256>>, Submitted), TransactionError> {
+        if self.draining.is_cancelled() {
+            return Err(TransactionError::ShuttingDown);
+        }
+        let ReplaceWish { id, what, fees, key, arrived } = wish;
+        let (sender, answer) = oneshot::channel();
+        let committed = Arc::new(OnceLock::new());
+        let waited = Waited::new(clock::now());
+        let reply = submission::Reply {
+            sender,
+            committed: Arc::clone(&committed),
+            waited: waited.clone(),
+            token: Some(self.requests.token()),
+            claim: None,
+        };
+        let replaced = Arc::new(OnceLock::new());
+        let request = ReplaceRequest { id, what, fees, key, arrived, replaced: Arc::clone(&replaced), reply };
+        match self.account(from).commands.try_send(Command::Replace(Box::new(request))) {
+            Ok(()) => Ok((replaced, Submitted { answer, committed, waited })),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(TransactionError::QueueFull),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(TransactionError::Internal),
+        }
+    }
+
+    /// What the transactions of this service may pay from now on.
+    pub fn set_ceilings(&self, service: &Arc<str>, ceilings: FeeCeilings) {
+        self.ceilings.write().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(service), ceilings);
+    }
+
+    /// What the transactions of this service may pay, if it was ever configured; fillers, which no service asked for, have no ceiling.
+    pub(super) fn ceilings(&self, service: &str) -> Option<FeeCeilings> {
+        if service.is_empty() {
+            return Some(FeeCeilings::default());
+        }
+        self.ceilings.read().unwrap_or_else(PoisonError::into_inner).get(service).copied()
     }
 
     /// Reserves nonces of other managed accounts for the authorisations of one payload (EIP-7702). Waits, until the queue deadline

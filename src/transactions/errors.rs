@@ -75,6 +75,18 @@ pub enum TransactionError {
         /// Their hash.
         hash: B256,
     },
+    /// What is to be replaced is in a block, or its nonce is used up otherwise.
+    #[error("the transaction is mined already")]
+    AlreadyMined {
+        /// Hash of the attempt that was mined, where it is known.
+        hash: Option<B256>,
+    },
+    /// What is to be replaced cannot be.
+    #[error("{0}")]
+    NotReplaceable(String),
+    /// The price is above a ceiling of the service.
+    #[error("{0}")]
+    FeeCeiling(String),
     /// An authorisation by another managed account cannot have its nonce (EIP-7702).
     #[error("authorisation by {authority}: {error}")]
     Authorisation {
@@ -144,11 +156,14 @@ impl TransactionError {
             | Self::NotQueued
             | Self::AlreadyKnown { .. }
             | Self::NonceHeld { .. }
-            | Self::NonceTooLow { .. } => ErrorClass::Reconcile,
+            | Self::NonceTooLow { .. }
+            | Self::AlreadyMined { .. } => ErrorClass::Reconcile,
             Self::UnknownAccount
             | Self::Invalid(_)
             | Self::Unsupported(_)
             | Self::InsufficientFunds { .. }
+            | Self::NotReplaceable(_)
+            | Self::FeeCeiling(_)
             | Self::Refused { .. }
             | Self::Node(_) => ErrorClass::Reject,
         }

@@ -1,22 +1,25 @@
-//! What a transaction pays per gas. The node's tip and price are read once per head, ahead of the requests that need them.
+//! What a transaction pays per gas. What the chain asks for is read once per head, ahead of the requests that need it: from the fees
+//! of the newest blocks, or from the node's own suggestions where it has no history of them.
 
 use std::time::Duration;
 
-use alloy_primitives::U256;
+use alloy_primitives::{U64, U256};
+use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::errors::TransactionError;
 use super::request::{Fees, check_cap};
+use crate::config::FeeMode;
 use crate::node::CallError;
 use crate::node::Pool;
 
 /// What the chain asks for at one head, in wei per gas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suggestion {
-    /// The head's base fee; absent on a chain without EIP-1559.
+    /// The base fee of the next block; absent on a chain without EIP-1559.
     pub base_fee: Option<u128>,
-    /// The node's tip (`eth_maxPriorityFeePerGas`).
+    /// What the newest blocks' transactions tipped, or the node's own suggestion (`eth_maxPriorityFeePerGas`).
     pub tip: u128,
     /// The node's price (`eth_gasPrice`).
     pub price: u128,
@@ -46,9 +49,25 @@ impl Price {
     }
 }
 
-/// geth's defaults: tip from the node, cap = tip + 2 × base fee; one price where the chain or the client has no other.
-pub fn decide(asked: Fees, now: Suggestion) -> Result<Price, TransactionError> {
+/// geth's defaults: a tip, cap = tip + 2 × base fee; one price where the chain, the client or the environment has no other. On a free
+/// chain the default is 0, and what is given is taken as it is.
+pub fn decide(asked: Fees, now: Suggestion, mode: FeeMode) -> Result<Price, TransactionError> {
     let invalid = |words: &str| TransactionError::Invalid(words.into());
+    match (mode, asked) {
+        (FeeMode::Legacy, Fees::Dynamic { cap: None, tip: None }) => return Ok(Price::Legacy(now.price)),
+        (FeeMode::Legacy, Fees::Dynamic { .. }) => {
+            return Err(invalid("this environment has one price (fees = \"legacy\"): gasPrice, not maxFeePerGas and maxPriorityFeePerGas"));
+        }
+        (FeeMode::Free, Fees::Price(price)) => return Ok(Price::Legacy(price)),
+        (FeeMode::Free, Fees::AnyPrice) => return Ok(Price::Legacy(0)),
+        (FeeMode::Free, Fees::Dynamic { cap: None, tip: None }) if now.base_fee.is_none() => return Ok(Price::Legacy(0)),
+        (FeeMode::Free, Fees::Dynamic { cap, tip }) if now.base_fee.is_some() => {
+            let (cap, tip) = (cap.or(tip).unwrap_or(0), tip.unwrap_or(0));
+            check_cap(cap, tip)?;
+            return Ok(Price::Dynamic { cap, tip });
+        }
+        _ => {}
+    }
     match (asked, now.base_fee) {
         (Fees::Price(0), Some(base)) if base > 0 => Err(invalid("gasPrice must be non-zero after london fork")),
         (Fees::Price(price), _) => Ok(Price::Legacy(price)),
@@ -117,9 +136,56 @@ async fn follow(pool: Pool, sender: watch::Sender<Option<Suggestion>>) {
     }
 }
 
+/// Blocks of the history that is read.
+const BLOCKS: U64 = U64::from_limbs([5]);
+/// Of each block, the tip that half of its gas paid no more than.
+const PERCENTILE: [f64; 1] = [50.0];
+
+/// What `eth_feeHistory` tells of the newest blocks.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct History {
+    /// Of each block, and of the next one.
+    #[serde(default)]
+    base_fee_per_gas: Vec<U256>,
+    #[serde(default)]
+    gas_used_ratio: Vec<f64>,
+    #[serde(default)]
+    reward: Option<Vec<Vec<U256>>>,
+}
+
+impl History {
+    /// The base fee of the next block, if the chain has one.
+    fn next_base_fee(&self) -> Option<u128> {
+        self.base_fee_per_gas.last().and_then(|fee| quantity(*fee).ok())
+    }
+
+    /// The median of what the blocks with transactions tipped; none if all are empty.
+    fn tip(&self) -> Option<u128> {
+        let blocks = self.gas_used_ratio.iter().zip(self.reward.iter().flatten());
+        let tips = blocks.filter(|(used, _)| **used > 0.0).filter_map(|(_, rewards)| quantity(*rewards.first()?).ok());
+        let mut tips: Vec<u128> = tips.collect();
+        tips.sort_unstable();
+        tips.get(tips.len() / 2).copied()
+    }
+}
+
 async fn read(pool: &Pool, base_fee: Option<u128>) -> Result<Suggestion, CallError> {
     let none: [(); 0] = [];
+    let history = match base_fee {
+        None => None,
+        Some(_) => match pool.call::<History>("eth_feeHistory", (BLOCKS, "latest", PERCENTILE)).await {
+            Ok(history) => Some(history),
+            // Nodes without the method.
+            Err(CallError::Node(_) | CallError::Malformed(_)) => None,
+            Err(error) => return Err(error),
+        },
+    };
+    let base_fee = base_fee.map(|head| history.as_ref().and_then(History::next_base_fee).unwrap_or(head));
     let price = quantity(pool.call::<U256>("eth_gasPrice", none).await?)?;
+    if let Some(tip) = history.as_ref().and_then(History::tip) {
+        return Ok(Suggestion { base_fee, tip, price });
+    }
     let tip = match pool.call::<U256>("eth_maxPriorityFeePerGas", none).await {
         Ok(tip) => quantity(tip)?,
         // Nodes without the method (and chains without base fee): what the price leaves above the base fee.
@@ -136,6 +202,10 @@ fn quantity(value: U256) -> Result<u128, CallError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn decide(asked: Fees, now: Suggestion) -> Result<Price, TransactionError> {
+        super::decide(asked, now, FeeMode::Eip1559)
+    }
 
     const LONDON: Suggestion = Suggestion { base_fee: Some(100), tip: 7, price: 107 };
     const LEGACY: Suggestion = Suggestion { base_fee: None, tip: 0, price: 50 };
@@ -169,5 +239,41 @@ mod tests {
         let error = decide(Fees::Dynamic { cap: Some(1), tip: None }, LEGACY).unwrap_err();
         assert_eq!(error.to_string(), "maxFeePerGas and maxPriorityFeePerGas are not valid before London is active");
         assert_eq!(decide(Fees::AnyPrice, LEGACY).unwrap(), Price::Legacy(50));
+    }
+
+    #[test]
+    fn a_legacy_environment_has_one_price() {
+        let decide = |asked| super::decide(asked, LONDON, FeeMode::Legacy).map_err(|error| error.to_string());
+        assert_eq!(decide(Fees::Dynamic { cap: None, tip: None }), Ok(Price::Legacy(107)));
+        assert_eq!(decide(Fees::AnyPrice), Ok(Price::Legacy(107)));
+        assert_eq!(decide(Fees::Price(3)), Ok(Price::Legacy(3)));
+        assert!(decide(Fees::Dynamic { cap: Some(300), tip: None }).unwrap_err().contains("gasPrice, not maxFeePerGas"));
+    }
+
+    #[test]
+    fn a_free_environment_pays_what_is_given_and_otherwise_nothing() {
+        let decide = |asked, now| super::decide(asked, now, FeeMode::Free).map_err(|error| error.to_string());
+        assert_eq!(decide(Fees::Dynamic { cap: None, tip: None }, LONDON), Ok(Price::Dynamic { cap: 0, tip: 0 }));
+        assert_eq!(decide(Fees::Dynamic { cap: None, tip: None }, LEGACY), Ok(Price::Legacy(0)));
+        assert_eq!(decide(Fees::AnyPrice, LONDON), Ok(Price::Legacy(0)));
+        assert_eq!(decide(Fees::Price(0), LONDON), Ok(Price::Legacy(0)));
+        assert_eq!(decide(Fees::Price(9), LONDON), Ok(Price::Legacy(9)));
+        assert_eq!(decide(Fees::Dynamic { cap: Some(9), tip: None }, LONDON), Ok(Price::Dynamic { cap: 9, tip: 0 }));
+        assert_eq!(decide(Fees::Dynamic { cap: None, tip: Some(2) }, LONDON), Ok(Price::Dynamic { cap: 2, tip: 2 }));
+        assert!(decide(Fees::Dynamic { cap: Some(1), tip: Some(2) }, LONDON).is_err());
+    }
+
+    #[test]
+    fn a_history_tells_the_next_base_fee_and_the_median_tip_of_blocks_that_are_not_empty() {
+        let read = |text: &str| serde_json::from_str::<History>(text).unwrap();
+        let history = read(
+            r#"{"oldestBlock":"0x1","baseFeePerGas":["0x64","0x63","0x62","0x61"],"gasUsedRatio":[0.5,0,0.25],
+                "reward":[["0x9"],["0x0"],["0x7"]]}"#,
+        );
+        assert_eq!((history.next_base_fee(), history.tip()), (Some(0x61), Some(9)));
+        let empty = read(r#"{"oldestBlock":"0x1","baseFeePerGas":["0x64","0x63"],"gasUsedRatio":[0],"reward":[["0x0"]]}"#);
+        assert_eq!((empty.next_base_fee(), empty.tip()), (Some(0x63), None));
+        let bare = read(r#"{"oldestBlock":"0x1","gasUsedRatio":[0.5],"reward":null}"#);
+        assert_eq!((bare.next_base_fee(), bare.tip()), (None, None));
     }
 }

@@ -229,7 +229,9 @@ async fn payload(chain: &Arc<Chain>, intent: &Intent) -> Result<Payload, Transac
     let prepared = chain.unless_draining(async {
         chain.ready().await?;
         usable(&key)?;
-        prepare(request, &Authorisations::default(), &chain.environment, &chain.pool, &chain.fees).await
+        // A service that is not configured any more has no ceilings: what it acknowledged is finished.
+        let ceilings = chain.ceilings(&intent.service).unwrap_or_default();
+        prepare(request, &Authorisations::default(), &chain.environment, &chain.pool, &chain.fees, ceilings).await
     });
     Ok(Payload::Unsigned { prepared: Box::new(prepared.await?), key: Arc::clone(&key) })
 }

@@ -6,14 +6,23 @@ use std::time::{Duration, Instant};
 use alloy_primitives::Address;
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
+use super::account::replace::Replacement;
 use super::outcome::Outcome;
 use crate::journal::AttemptState;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::accounts::{AccountMeter, Accounts};
 
 /// Conditions that somebody has to look at. Each begins at 0, so that the first one is an increase.
-pub(super) const ALARMS: [&str; 7] =
-    ["foreign_nonce", "slot_occupied", "refused_in_doubt", "filler_refused", "slot_taken", "account_restarted", "journal_behind"];
+pub(super) const ALARMS: [&str; 8] = [
+    "foreign_nonce",
+    "slot_occupied",
+    "refused_in_doubt",
+    "bump_stopped",
+    "filler_refused",
+    "slot_taken",
+    "account_restarted",
+    "journal_behind",
+];
 
 /// The stages on a transaction's way from its arrival to the first node that has it. Each begins where the one before it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +67,8 @@ pub(super) struct Meters {
     states: [IntCounter; AttemptState::ALL.len()],
     pub(super) alarms: IntCounterVec,
     fillers: IntCounter,
+    /// In the order of `Replacement::ALL`.
+    replacements: [IntCounter; Replacement::ALL.len()],
     resigned: IntCounter,
     /// In the order of `Stage::ALL`.
     stages: [Histogram; Stage::ALL.len()],
@@ -101,6 +112,7 @@ impl Meters {
             states: AttemptState::ALL.map(|state| family.states.with_label_values(&[environment, state.as_str()])),
             alarms: family.alarms.clone(),
             fillers: family.fillers.with_label_values(&[environment]),
+            replacements: Replacement::ALL.map(|what| family.replacements.with_label_values(&[environment, what.as_str()])),
             resigned: family.resigned.clone(),
             stages: Stage::ALL.map(|stage| family.stage_seconds.with_label_values(&[environment, stage.as_str()])),
             broadcast: family.broadcast_seconds.with_label_values(&[environment]),
@@ -138,6 +150,12 @@ impl Meters {
 
     pub(super) fn filler(&self) {
         self.fillers.inc();
+    }
+
+    pub(super) fn replacement(&self, what: Replacement) {
+        if let Some(counter) = self.replacements.get(what as usize) {
+            counter.inc();
+        }
     }
 
     pub(super) fn resigned(&self) {
@@ -220,6 +238,16 @@ mod tests {
         for outcome in outcomes {
             meters.submission(&outcome);
             assert_eq!(metrics.transactions.submissions.with_label_values(&["dev", outcome.label()]).get(), 1, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn replacements_are_counted_under_their_labels() {
+        let metrics = Metrics::new().unwrap();
+        let meters = Meters::new(&metrics, "dev");
+        for what in Replacement::ALL {
+            meters.replacement(what);
+            assert_eq!(metrics.transactions.replacements.with_label_values(&["dev", what.as_str()]).get(), 1, "{what:?}");
         }
     }
 

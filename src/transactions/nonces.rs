@@ -9,16 +9,20 @@
 //! - nonces for EIP-7702 authorisations in another account's payload (the next ones, or open slots) are lent once everything below them
 //!   is mined; nothing is handed out before that payload is on record, and nothing above is sent before it is mined;
 //! - a slot whose committed payload was refused for good is open: the next request takes it as a recorded replacement, and only if
-//!   none waits while a higher nonce is committed is it filled.
+//!   none waits while a higher nonce is committed is it filled;
+//! - a slot whose payload waits may be replaced, once at a time: the payload on record stays what it is until the replacement is
+//!   committed, and goes out at once then.
 
 pub mod figures;
 mod halt;
 mod loans;
+mod replace;
 mod words;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
+use self::replace::Replacing;
 pub use self::words::{Action, Denial, Halt, SlotState, Ticket, Wish};
 use crate::config::AccountBounds;
 
@@ -30,6 +34,8 @@ struct Waiting {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
+    /// Its Sign is to be asked for: a replacement alone.
+    Waiting,
     Signing,
     Signed,
     Committing,
@@ -66,6 +72,10 @@ pub struct Nonces {
     given: BTreeMap<u64, Given>,
     spans: BTreeMap<Ticket, u64>,
     reserved: BTreeMap<u64, Reserved>,
+    /// Replacements under way, by the slot whose payload waits meanwhile.
+    replacing: BTreeMap<u64, Replacing>,
+    /// Slots whose replacement goes out whatever the window says: it counts in there already.
+    at_once: BTreeSet<u64>,
     slots: BTreeMap<u64, SlotState>,
     /// How many nonces above a slot its payload uses up as well.
     ties: BTreeMap<u64, u64>,
@@ -91,6 +101,8 @@ impl Nonces {
             given: BTreeMap::new(),
             spans: BTreeMap::new(),
             reserved: BTreeMap::new(),
+            replacing: BTreeMap::new(),
+            at_once: BTreeSet::new(),
             slots: slots.into_iter().collect(),
             ties: BTreeMap::new(),
             owed: VecDeque::new(),
@@ -139,7 +151,7 @@ impl Nonces {
 
     /// Whether nothing waits, is signed or is committed at the moment.
     pub fn is_idle(&self) -> bool {
-        self.queued() == 0 && self.reserved.is_empty() && !self.committing
+        self.queued() == 0 && self.reserved.is_empty() && self.replacing.is_empty() && !self.committing
     }
 
     /// The state of a slot on record that is not final.
@@ -199,6 +211,9 @@ impl Nonces {
 
     /// The ticket's payload is signed and verified.
     pub fn signed(&mut self, ticket: Ticket) {
+        if let Some(replacing) = self.replacement(ticket).filter(|replacing| replacing.progress == Progress::Signing) {
+            replacing.progress = Progress::Signed;
+        }
         if let Some(slot) = self.reservation(ticket) {
             slot.progress = Progress::Signed;
         }
@@ -207,6 +222,9 @@ impl Nonces {
     /// The ticket's Sign failed for good: it gets no nonce. What was above it moves down. Answers the tickets whose Signs in
     /// flight are void now.
     pub fn sign_failed(&mut self, ticket: Ticket) -> Vec<Ticket> {
+        if self.replacement_over(ticket).is_some() {
+            return Vec::new();
+        }
         let Some(nonce) = self.nonce_of(ticket) else {
             self.cancel(ticket);
             return Vec::new();
@@ -258,6 +276,9 @@ impl Nonces {
     pub fn committed(&mut self, tickets: &[(Ticket, bool)]) {
         self.committing = false;
         for &(ticket, held) in tickets {
+            if self.replaced(ticket) {
+                continue;
+            }
             let Some(nonce) = self.nonce_of(ticket) else { continue };
             let Some(slot) = self.reserved.remove(&nonce) else { continue };
             if nonce < self.committed && self.slots.get(&nonce) != Some(&SlotState::Reopened) {
@@ -277,6 +298,9 @@ impl Nonces {
         self.committing = false;
         let mut lowest = None;
         for &ticket in tickets {
+            if self.replacement_over(ticket).is_some() {
+                continue;
+            }
             let Some(nonce) = self.nonce_of(ticket) else { continue };
             self.reserved.remove(&nonce);
             if nonce < self.committed {
@@ -308,6 +332,9 @@ impl Nonces {
         if used && before != state {
             self.window = (self.window + 1).min(self.limit());
             self.give_way(nonce);
+        }
+        if !Self::can_be_replaced(state) {
+            self.end_replacement(nonce, if used { Denial::Mined } else { Denial::Refused });
         }
         let Some(above) = self.ties.get(&nonce).copied() else { return };
         let tied = match state {
@@ -376,6 +403,7 @@ impl Nonces {
     /// The slot's payload is final.
     pub fn finish(&mut self, nonce: u64) {
         self.slots.remove(&nonce);
+        self.end_replacement(nonce, Denial::Mined);
         for above in 1..=self.ties.remove(&nonce).unwrap_or(0) {
             self.slots.remove(&(nonce + above));
         }
@@ -417,6 +445,7 @@ impl Nonces {
         self.owed
             .pop_front()
             .or_else(|| self.expire(now))
+            .or_else(|| self.sign_replacement())
             .or_else(|| self.commit())
             .or_else(|| self.send(now))
             .or_else(|| self.assign())
@@ -453,7 +482,7 @@ impl Nonces {
         if self.committing {
             return None;
         }
-        let mut tickets = Vec::new();
+        let mut tickets = self.commit_replacements();
         let mut end = self.committed;
         for (&nonce, slot) in &mut self.reserved {
             let replacement = nonce < self.committed;
@@ -481,6 +510,9 @@ impl Nonces {
             return None;
         }
         self.sends_after = None;
+        if let Some(action) = self.send_at_once() {
+            return Some(action);
+        }
         // What is below everything in flight goes out whatever the window says: nothing above it can be mined before it.
         let lowest_sent = self.slots.iter().find(|(_, state)| **state == SlotState::Sent).map(|(nonce, _)| *nonce);
         let is_full = self.in_flight() >= self.window;

@@ -6,10 +6,11 @@ use alloy_primitives::{Address, TxKind, U256};
 use serde::Serialize;
 
 use super::authorisations::Authorisations;
+use super::ceilings::hold;
 use super::errors::TransactionError;
 use super::fees::{Feed, Price, decide};
 use super::request::{Fees, Request};
-use crate::config::Environment;
+use crate::config::{Environment, FeeCeilings};
 use crate::node::CallError;
 use crate::node::Pool;
 
@@ -38,17 +39,25 @@ pub async fn prepare(
     environment: &Environment,
     pool: &Pool,
     fees: &Feed,
+    ceilings: FeeCeilings,
 ) -> Result<Prepared, TransactionError> {
-    let price = decide(request.fees, fees.newest(environment.node_deadline).await?)?;
+    let now = fees.newest(environment.node_deadline).await?;
+    let price = decide(request.fees, now, environment.fees)?;
     let gas = match request.gas {
         Some(gas) => gas,
         None => estimate(&request, price, environment, pool).await?,
     };
+    let price = hold(price, request.fees, gas, Some(now), ceilings)?;
     build(request, authorisations, price, gas, environment.chain_id)
 }
 
 /// As [`prepare`], for `eth_signTransaction`: everything must be given (geth's rule and words).
-pub fn prepare_as_given(request: Request, authorisations: &Authorisations, chain_id: u64) -> Result<Prepared, TransactionError> {
+pub fn prepare_as_given(
+    request: Request,
+    authorisations: &Authorisations,
+    chain_id: u64,
+    ceilings: FeeCeilings,
+) -> Result<Prepared, TransactionError> {
     let invalid = |words: &str| TransactionError::Invalid(words.into());
     let gas = request.gas.ok_or_else(|| invalid("gas not specified"))?;
     let price = match request.fees {
@@ -59,6 +68,7 @@ pub fn prepare_as_given(request: Request, authorisations: &Authorisations, chain
     if request.nonce.is_none() {
         return Err(invalid("nonce not specified"));
     }
+    let price = hold(price, request.fees, gas, None, ceilings)?;
     build(request, authorisations, price, gas, chain_id)
 }
 

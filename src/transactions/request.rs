@@ -202,7 +202,8 @@ impl Arguments {
         self.kind == Some(Quantity(U256::from(kind)))
     }
 
-    fn fees(&self) -> Result<Fees, TransactionError> {
+    /// How the client wants to pay, by geth's rules.
+    pub fn fees(&self) -> Result<Fees, TransactionError> {
         let dynamic = self.max_fee_per_gas.is_some() || self.max_priority_fee_per_gas.is_some();
         if self.gas_price.is_some() && dynamic {
             return Err(invalid("both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified"));

@@ -131,6 +131,11 @@ for (const [index, method] of document.methods.entries()) {
         });
         keeps(example.result.value, `/methods/${index}/result/schema`, `${what}, its own result`);
         const answer = await socket.call(name, values);
+        if (name === "sluice_speedUpTransaction" && "error" in answer) {
+            // A node that mines at once leaves nothing that waits: the transaction of the example is cancelled by now.
+            named(answer.error, method, what);
+            continue;
+        }
         assert.ok("result" in answer, `${what}: ${JSON.stringify(answer)}`);
         keeps(answer.result, `/methods/${index}/result/schema`, what);
         if (["eth_chainId", "net_version", "eth_sign", "personal_sign"].includes(name) || name.startsWith("eth_signT")) {

@@ -27,6 +27,7 @@ mod openrpc;
 mod proxies;
 mod reasons;
 mod reload;
+mod replacement;
 mod services;
 mod simulators;
 mod sluice_namespace;

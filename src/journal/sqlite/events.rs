@@ -7,16 +7,16 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::codec::{get_address, get_block, get_state, get_u64, time, unreadable};
+use super::codec::{get_address, get_block, get_purpose, get_state, get_u64, time, unreadable};
 use super::pool::ReadFault;
 use crate::journal::history::{Bounds, Scope, StoredEvent};
-use crate::journal::{Account, TransactionId};
+use crate::journal::{Account, Purpose, TransactionId};
 
 type Answer<T> = Result<T, ReadFault>;
 
 /// The columns of an event `e`, with the nonce of its attempt `a`; `{receipt}` stands for where its receipt comes from.
 const EVENT: &str = "SELECT e.position, e.chain_id, e.address, e.sequence, e.transaction_id, e.hash, e.state, e.block_number,
-    e.block_hash, e.detail, e.at, {receipt} AS receipt, a.nonce";
+    e.block_hash, e.detail, e.at, {receipt} AS receipt, a.nonce, a.purpose";
 
 fn columns(receipt: &str) -> String {
     EVENT.replace("{receipt}", receipt)
@@ -121,6 +121,7 @@ fn stored_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
         sequence: get_u64(row, "sequence")?,
         transaction: TransactionId(Uuid::from_bytes(row.get("transaction_id")?)),
         hash: row.get::<_, Option<[u8; 32]>>("hash")?.map(B256::from),
+        purpose: row.get::<_, Option<String>>("purpose")?.map_or(Ok(Purpose::Request), |_| get_purpose(row, "purpose"))?,
         nonce: row.get::<_, Option<i64>>("nonce")?.map(|_| get_u64(row, "nonce")).transpose()?,
         state: get_state(row, "state")?,
         block: get_block(row)?,

@@ -1,6 +1,6 @@
 //! [`History`] on SQLite: each read in one snapshot on a connection of its own.
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 use tokio::sync::watch;
 
 use super::{SqliteJournal, events, transactions};
@@ -30,6 +30,10 @@ impl History for SqliteJournal {
 
     fn life(&self, scope: Scope, name: Name) -> Answer<Option<Life>> {
         self.read(move |connection| transactions::life(connection, &scope, name))
+    }
+
+    fn mined_instead(&self, chain_id: u64, hash: B256) -> Answer<Option<B256>> {
+        self.read(move |connection| transactions::mined_instead(connection, chain_id, hash))
     }
 
     fn list(&self, scope: Scope, query: ListQuery) -> Answer<ListPage> {

@@ -55,6 +55,9 @@ pub(super) fn change(
     if state == AttemptState::Confirmed {
         replace_rivals(connection, account, known.nonce, hash)?;
     }
+    if state == AttemptState::Refused {
+        give_back(connection, account, known.nonce, hash)?;
+    }
     if state == AttemptState::Refused || state.is_final() {
         settle(connection, account, known.nonce)?;
     }
@@ -90,6 +93,19 @@ fn set(connection: &Connection, chain_id: i64, hash: B256, state: AttemptState, 
     connection
         .prepare_cached("UPDATE attempts SET state = ?3, block_number = ?4, block_hash = ?5 WHERE chain_id = ?1 AND hash = ?2")?
         .execute(params![chain_id, hash.as_slice(), state.as_str(), number, block.as_ref().map(|block| block.hash.as_slice())])?;
+    Ok(())
+}
+
+/// A replacement that was refused gives its slot back to what it replaced: the newest attempt that may still be mined, if there is one.
+fn give_back(connection: &Connection, account: Row, nonce: u64, refused: B256) -> Result<(), Fault> {
+    connection
+        .prepare_cached(
+            "UPDATE slots SET payload = a.hash FROM
+                 (SELECT hash FROM attempts WHERE chain_id = ?1 AND address = ?2 AND nonce = ?3
+                  AND state NOT IN ('refused', 'confirmed', 'replaced') ORDER BY position DESC LIMIT 1) a
+             WHERE slots.chain_id = ?1 AND slots.address = ?2 AND slots.nonce = ?3 AND slots.payload = ?4 AND slots.authorisation = 0",
+        )?
+        .execute(params![account.chain_id, account.address.as_slice(), slot_nonce(nonce)?, refused.as_slice()])?;
     Ok(())
 }
 

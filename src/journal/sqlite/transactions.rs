@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::codec::{get_address, get_block, get_hash, get_kind, get_pauses, get_purpose, get_state, get_u64, time};
 use super::events::{self, get_receipt, owner};
 use super::pool::ReadFault;
-use crate::journal::history::{AccountRecord, Life, ListPage, ListQuery, Name, OpenSlot, Scope, StoredTransaction};
+use crate::journal::history::{AccountRecord, Life, ListPage, ListQuery, Name, OpenSlot, Scope, StoredTransaction, StoredTry};
 use crate::journal::{Account, AttemptState, Purpose, TransactionId};
 
 type Answer<T> = Result<T, ReadFault>;
@@ -16,6 +16,8 @@ type Answer<T> = Result<T, ReadFault>;
 const LOOKED_AT: usize = 4096;
 /// Events of a transaction that are told with it.
 const EVENTS: usize = 100;
+/// Attempts of a transaction that are told with it.
+const ATTEMPTS: usize = 100;
 /// Open slots of an account that are told one by one.
 const OPEN_SLOTS: usize = 256;
 
@@ -55,7 +57,7 @@ pub(super) fn list(connection: &Connection, scope: &Scope, query: &ListQuery) ->
         let transaction = stored_transaction(row)?;
         count += 1;
         last = Some(transaction.id);
-        if row.get("own")? && query.state.is_none_or(|state| state == transaction.state) {
+        if row.get("own")? && query.state.is_none_or(|state| state == transaction.shown()) {
             page.transactions.push(transaction);
             if page.transactions.len() >= query.limit {
                 let more = count == LOOKED_AT || rows.next()?.is_some();
@@ -100,7 +102,45 @@ pub(super) fn life(connection: &Connection, scope: &Scope, name: Name) -> Answer
             .flatten(),
         _ => None,
     };
-    Ok(Some(Life { events: events::of_transaction(connection, id, EVENTS)?, transaction, request, receipt }))
+    let (attempts, events) = (attempts(connection, id)?, events::of_transaction(connection, id, EVENTS)?);
+    Ok(Some(Life { attempts, events, transaction, request, receipt }))
+}
+
+pub(super) fn attempts_sql() -> &'static str {
+    "SELECT hash, purpose, state, block_number, block_hash, replaces FROM attempts INDEXED BY attempts_by_transaction
+     WHERE transaction_id = ?1 ORDER BY position DESC LIMIT ?2"
+}
+
+/// The newest attempts of a transaction, oldest first.
+fn attempts(connection: &Connection, id: TransactionId) -> Answer<Vec<StoredTry>> {
+    let limit = i64::try_from(ATTEMPTS).unwrap_or(i64::MAX);
+    let mut attempts = connection
+        .prepare_cached(attempts_sql())?
+        .query_map(params![id.0.as_bytes(), limit], |row| {
+            Ok(StoredTry {
+                hash: get_hash(row, "hash")?,
+                purpose: get_purpose(row, "purpose")?,
+                state: get_state(row, "state")?,
+                block: get_block(row)?,
+                replaces: row.get::<_, Option<[u8; 32]>>("replaces")?.map(B256::from),
+            })
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    attempts.reverse();
+    Ok(attempts)
+}
+
+pub(super) fn mined_instead_sql() -> &'static str {
+    "SELECT b.hash FROM attempts a CROSS JOIN attempts b INDEXED BY attempts_by_transaction
+     WHERE a.chain_id = ?1 AND a.hash = ?2 AND a.purpose = 'request'
+       AND b.transaction_id = a.transaction_id AND b.hash <> a.hash AND b.purpose = 'request' AND b.state IN ('included', 'confirmed')
+     LIMIT 1"
+}
+
+pub(super) fn mined_instead(connection: &Connection, chain_id: u64, hash: B256) -> Answer<Option<B256>> {
+    let Ok(chain_id) = i64::try_from(chain_id) else { return Ok(None) };
+    let mut statement = connection.prepare_cached(mined_instead_sql())?;
+    Ok(statement.query_row(params![chain_id, hash.as_slice()], |row| get_hash(row, "hash")).optional()?)
 }
 
 /// The position before the first event of all these; the first id that is not the owner's otherwise.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::journal::Kind;
-use crate::journal::history::{AccountRecord, Life, OpenSlot, StoredTransaction};
+use crate::journal::history::{AccountRecord, Life, OpenSlot, StoredTransaction, StoredTry};
 use crate::subscriptions::lifecycle::view::{BlockView, EventView, SlotView, time};
 use crate::transactions::nonces::figures::Figures;
 
@@ -30,7 +30,7 @@ impl TransactionView {
         Self {
             id: stored.id.to_string(),
             kind: kind(stored.kind),
-            state: stored.state.as_str(),
+            state: stored.shown().as_str(),
             from: stored.account.address,
             hash: stored.attempt.map(|(hash, _)| hash),
             slot: stored.attempt.map(|(_, nonce)| SlotView::new(stored.account, nonce)),
@@ -60,6 +60,31 @@ impl ListView {
     }
 }
 
+/// One attempt of a transaction.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TryView {
+    hash: B256,
+    purpose: &'static str,
+    state: &'static str,
+    block: Option<BlockView>,
+    replaces: Option<B256>,
+    replaced_by: Option<B256>,
+}
+
+impl TryView {
+    fn new(attempt: &StoredTry, all: &[StoredTry]) -> Self {
+        Self {
+            hash: attempt.hash,
+            purpose: attempt.purpose.as_str(),
+            state: attempt.state.as_str(),
+            block: attempt.block.map(BlockView::from),
+            replaces: attempt.replaces,
+            replaced_by: all.iter().rfind(|other| other.replaces == Some(attempt.hash)).map(|other| other.hash),
+        }
+    }
+}
+
 /// Everything of one transaction.
 #[derive(Debug, Serialize)]
 pub(super) struct LifeView<'a> {
@@ -67,6 +92,7 @@ pub(super) struct LifeView<'a> {
     transaction: TransactionView,
     request: Option<Box<RawValue>>,
     receipt: Option<&'a RawValue>,
+    attempts: Vec<TryView>,
     events: Vec<EventView<'a>>,
 }
 
@@ -77,6 +103,7 @@ impl<'a> LifeView<'a> {
             // Bytes that were handed in signed have no request.
             request: RawValue::from_string(life.request.clone()).ok().filter(|request| request.get() != "{}"),
             receipt: life.receipt.as_deref(),
+            attempts: life.attempts.iter().map(|attempt| TryView::new(attempt, &life.attempts)).collect(),
             events: life.events.iter().map(EventView::listed).collect(),
         }
     }

@@ -24,6 +24,7 @@ fn scope() -> Scope {
 
 fn event(position: i64) -> StoredEvent {
     StoredEvent {
+        purpose: crate::journal::Purpose::Request,
         position,
         account: account(1),
         sequence: u64::try_from(position).unwrap(),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::journal::history::{StoredEvent, is_reverted};
-use crate::journal::{Account, AttemptState, BlockRef};
+use crate::journal::{Account, AttemptState, BlockRef, Purpose};
 
 /// A slot.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -48,6 +48,9 @@ pub struct EventView<'a> {
     hash: Option<B256>,
     slot: Option<SlotView>,
     state: &'static str,
+    /// Of a cancel alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purpose: Option<&'static str>,
     block: Option<BlockView>,
     /// Of an inclusion alone: whether execution failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,6 +78,7 @@ impl<'a> EventView<'a> {
             hash: event.hash,
             slot: event.nonce.map(|nonce| SlotView::new(event.account, nonce)),
             state: event.state.as_str(),
+            purpose: Some(event.purpose).filter(|purpose| *purpose == Purpose::Cancel).map(Purpose::as_str),
             block: event.block.map(BlockView::from),
             reverted: included.then(|| event.detail.as_deref().is_some_and(is_reverted)),
             receipt: None,

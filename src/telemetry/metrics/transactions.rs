@@ -17,6 +17,8 @@ pub struct TransactionMetrics {
     pub states: IntCounterVec,
     /// Fillers made, by `environment`.
     pub fillers: IntCounterVec,
+    /// Payloads on record in the place of others of the same transaction, by `environment` and `kind` (`bump`, `speed_up`, `cancel`).
+    pub replacements: IntCounterVec,
     /// Signs made a second time because a lower nonce of the account failed and the higher ones moved down.
     pub resigned: IntCounter,
     /// Alarms by `environment` and `kind` (`foreign_nonce`, `filler_refused`, …): somebody has to look.
@@ -36,6 +38,11 @@ impl TransactionMetrics {
             submissions: make.counters("sluice_submissions_total", "Outcomes of raw sends.", &["environment", "outcome"])?,
             states: make.counters("sluice_attempt_states_total", "Attempts that reached a state.", &["environment", "state"])?,
             fillers: make.counters("sluice_fillers_total", "Fillers made.", environment)?,
+            replacements: make.counters(
+                "sluice_replacements_total",
+                "Payloads on record in the place of others of the same transaction.",
+                &["environment", "kind"],
+            )?,
             resigned: make.counter("sluice_resigned_total", "Signs made again because a lower nonce failed.")?,
             alarms: make.counters("sluice_alarms_total", "Conditions that somebody has to look at.", &["environment", "kind"])?,
             stage_seconds: make.histograms(

@@ -216,6 +216,7 @@ impl Task {
                     self.nonces.set_delegated(is_delegated);
                 }
                 self.compare(&probe);
+                self.consider_bump(probe.latest, probe.head.number);
                 self.admit_borrowers();
                 for asker in std::mem::take(&mut self.askers) {
                     let _gone = asker.send(self.next_nonce());
@@ -293,8 +294,8 @@ impl Task {
                 self.nonces.set_slot(nonce, SlotState::Foreign);
                 self.outboxes.settled(nonce);
                 self.foreign.insert(nonce, head);
+                self.balance.release(Owed::Slot(nonce));
                 for hash in &hashes {
-                    self.balance.release(Owed::Attempt(*hash));
                     self.accept(*hash);
                 }
                 self.alarm("foreign_nonce", &format!("nonce {nonce} was used on the chain by a payload that is not ours"));

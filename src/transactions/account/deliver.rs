@@ -28,6 +28,10 @@ impl Task {
         live.delivery.begin(self.chain.pool.size());
         live.sent_at = Some(now);
         live.absent = false;
+        if live.waiting_since.is_none() {
+            let head = self.chain.tracker.processed().borrow().as_ref().map(|head| head.number);
+            live.waiting_since = head.map(|head| (now, head));
+        }
         self.outboxes.push(nonce, hash, live.params.get().len());
     }
 
@@ -120,7 +124,7 @@ impl Task {
                 self.look_up_slot(attempt.nonce);
             }
             Verdict::Occupied => {
-                self.alarm("slot_occupied", &format!("another payload holds nonce {} in the node's pool", attempt.nonce));
+                self.occupied(&attempt);
                 self.accept(hash);
             }
             Verdict::PoolFull => {
@@ -143,13 +147,16 @@ impl Task {
         }
     }
 
-    /// Every endpoint refused the bytes for good. That is journaled before anybody is told, and they are never sent again.
+    /// Every endpoint refused the bytes for good. That is journaled before anybody is told, and they are never sent again. What they
+    /// replaced is the slot's payload then, if that may still be mined.
     fn refused(&mut self, attempt: &Arc<crate::journal::Attempt>, code: i64, message: String) {
         let hash = attempt.hash;
         tracing::warn!(%hash, account = %self.address(), nonce = attempt.nonce, message, "refused by every endpoint");
-        self.nonces.set_slot(attempt.nonce, SlotState::Reopened);
-        self.outboxes.refused(attempt.nonce);
-        if attempt.kind == Kind::Filler {
+        if self.current.get(&attempt.nonce) == Some(&hash) {
+            self.nonces.set_slot(attempt.nonce, SlotState::Reopened);
+            self.outboxes.refused(attempt.nonce);
+        }
+        if attempt.kind == Kind::Filler && self.fallback(attempt.nonce, hash).is_none() && !self.nonces.commits_replacement(attempt.nonce) {
             let reason = format!("a filler for nonce {} was refused: {message}", attempt.nonce);
             self.alarm("filler_refused", &reason);
             self.pause(PauseBy::Filler, Some(reason));

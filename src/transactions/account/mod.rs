@@ -8,6 +8,7 @@ mod open;
 pub mod operate;
 mod outbox;
 mod reconcile;
+pub mod replace;
 mod resync;
 mod shown;
 mod sight;
@@ -31,6 +32,7 @@ pub(super) use self::open::first_nonce;
 use self::operate::{AccountState, Resumed, Resynced};
 use self::outbox::Outbox;
 use self::reconcile::Reconcile;
+use self::replace::{ReplaceRequest, Replacement};
 use self::submission::{Accepted, Reply, SignedBytes, Submission};
 use super::balance::Balance;
 use super::broadcast::Delivery;
@@ -57,6 +59,8 @@ pub enum Command {
     NextNonce(oneshot::Sender<u64>),
     /// Nonces for authorisations in another account's payload.
     Lend(LoanRequest),
+    /// Another payload in the place of one on record.
+    Replace(Box<ReplaceRequest>),
     /// What the account has in hand.
     Figures(oneshot::Sender<Figures>),
     /// The same and more, for operators.
@@ -76,11 +80,11 @@ pub enum Command {
     Resync(oneshot::Sender<Resynced>),
 }
 
-/// What a balance is reserved for: a request, then the attempt that it became.
+/// What a balance is reserved for: a request, then the slot that it took, of whose attempts one alone is mined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Owed {
     Request(Ticket),
-    Attempt(B256),
+    Slot(u64),
 }
 
 struct Pending {
@@ -89,6 +93,8 @@ struct Pending {
     /// Ends the Sign in flight when the nonce it was for is void.
     sign: Option<AbortHandle>,
     replaces: bool,
+    /// It is in the place of another attempt of the same transaction.
+    replacement: Option<Replacement>,
     nonce: u64,
     laps: Laps,
     /// The newest head when the balance was first too small: it is told as such only by a balance of that head or a later one.
@@ -98,12 +104,14 @@ struct Pending {
 impl Pending {
     fn new(submission: Submission) -> Self {
         let laps = Laps { arrived: submission.arrived, since: submission.queued };
-        Self { submission, signed: None, sign: None, replaces: false, nonce: 0, laps, short_at: None }
+        Self { submission, signed: None, sign: None, replaces: false, replacement: None, nonce: 0, laps, short_at: None }
     }
 }
 
 struct Live {
     attempt: Arc<Attempt>,
+    /// Its place among the attempts of the account, in order of commit.
+    order: u64,
     /// `["0x…"]`, made once.
     params: Arc<RawValue>,
     delivery: Delivery,
@@ -115,6 +123,10 @@ struct Live {
     laps: Option<Laps>,
     /// When its bytes were given to the nodes for the first time.
     first_sent: Option<Instant>,
+    /// When they were given to the nodes by this process for the first time since they waited, and the head at that time.
+    waiting_since: Option<(Instant, u64)>,
+    /// The nodes want more for it, beside another payload of its nonce.
+    occupied: bool,
     /// When the first node had them; taken by its first inclusion.
     broadcast_at: Option<Instant>,
     /// The same bytes go out again once the receipts know nothing of them.
@@ -138,6 +150,7 @@ pub(super) struct Task {
     /// Requests that wait for a balance, in order of arrival.
     intake: VecDeque<Ticket>,
     attempts: BTreeMap<B256, Live>,
+    last_order: u64,
     /// The payload on record of each slot that is not final.
     current: BTreeMap<u64, B256>,
     signs: FuturesUnordered<BoxFuture<'static, Signed>>,
@@ -167,6 +180,8 @@ pub(super) struct Task {
     settled_at: Option<u64>,
     /// Slots that the chain used for payloads that are not ours, and the head at which that was found.
     foreign: BTreeMap<u64, u64>,
+    /// The slot of which it was told that its price is not raised any more.
+    bumps_ended: Option<u64>,
     /// Who stopped the account, on record.
     pauses: Pauses,
     /// The journal has another payload for a slot: stopped until it is read again.
@@ -308,6 +323,7 @@ impl Task {
             Command::Pause { reason, reply } => self.pause_by_operator(reason, reply),
             Command::Resume(reply) => self.resume(reply),
             Command::Resync(reply) => self.resync(reply),
+            Command::Replace(request) => self.replace_asked(*request),
         }
     }
 
@@ -323,6 +339,11 @@ impl Task {
         self.pauses.set(by, reason.clone());
         self.outbox.push(Record::Pause { account: self.account, by, reason }, None);
         self.set_halt();
+    }
+
+    fn next_order(&mut self) -> u64 {
+        self.last_order += 1;
+        self.last_order
     }
 
     fn next_ticket(&mut self) -> Ticket {
@@ -388,6 +409,8 @@ impl Task {
             Denial::Gap => TransactionError::NonceGap { nonce },
             Denial::Held => TransactionError::NonceHeld { nonce },
             Denial::TooLow { next } => TransactionError::NonceTooLow { next, nonce },
+            Denial::Mined => TransactionError::AlreadyMined { hash: None },
+            Denial::Refused => TransactionError::NotReplaceable("the transaction was refused meanwhile".into()),
         };
         self.fail(ticket, error);
     }

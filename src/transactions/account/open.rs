@@ -61,6 +61,7 @@ fn expire(early: &mut Vec<Command>, deadline: Duration) {
         Command::Submit(submission) | Command::Resubmit(submission) => !submission.acknowledged && submission.arrived + deadline <= now,
         Command::NextNonce(reply) => reply.is_closed(),
         Command::Lend(request) => request.arrived + deadline <= now,
+        Command::Replace(request) => request.arrived + deadline <= now,
         Command::Figures(reply) => reply.is_closed(),
         // Nobody knows any more that it was asked for.
         Command::State(reply) => reply.is_closed(),
@@ -77,6 +78,9 @@ fn expire(early: &mut Vec<Command>, deadline: Duration) {
                 }
             }
             Command::Lend(request) => request.refuse(late),
+            Command::Replace(request) => {
+                let _gone = request.reply.sender.send(Err(late));
+            }
             Command::NextNonce(_) | Command::Figures(_) | Command::State(_) => {}
             Command::Pause { .. } | Command::Resume(_) | Command::Resync(_) => {}
         }
@@ -162,6 +166,9 @@ impl Task {
         let (unfinished, mut holders): (Vec<_>, Vec<_>) = unfinished.into_iter().partition(|stored| stored.attempt.account == account);
         let current = unfinished.iter().filter(|attempt| attempt.current && !attempt.state.is_final());
         let mut slots: BTreeMap<u64, SlotState> = current.map(|attempt| (attempt.attempt.nonce, slot_state(attempt))).collect();
+        // An older payload of the slot may be the one that a block has.
+        let mined = unfinished.iter().filter(|attempt| attempt.state == AttemptState::Included);
+        slots.extend(mined.map(|attempt| (attempt.attempt.nonce, SlotState::Mined)));
         let mut current = BTreeMap::new();
         let mut ties = Vec::new();
         let mut lent = BTreeMap::new();
@@ -201,6 +208,7 @@ impl Task {
             last_ticket: 0,
             intake: VecDeque::new(),
             attempts: BTreeMap::new(),
+            last_order: 0,
             current,
             signs: FuturesUnordered::new(),
             commit: None,
@@ -222,6 +230,7 @@ impl Task {
             settled_at: None,
             foreign: BTreeMap::new(),
             reconcile: Reconcile::of(&stored.pauses, chain.environment.reconcile_blocks),
+            bumps_ended: None,
             pauses: stored.pauses,
             slot_taken: false,
             chain_nonce: None,
@@ -247,12 +256,13 @@ impl Task {
         if stored.current {
             self.current.insert(attempt.nonce, attempt.hash);
         }
-        if stored.current && stored.state != AttemptState::Refused {
-            self.balance.reserve(Owed::Attempt(attempt.hash), attempt.cost);
+        if stored.state != AttemptState::Refused {
+            self.balance.raise(Owed::Slot(attempt.nonce), attempt.cost);
         }
         self.chain.tracker.watch(attempt.hash, Self::owner(&attempt), true);
         let waits = matches!(stored.state, AttemptState::Committed | AttemptState::Broadcast | AttemptState::Orphaned);
         let live = Live {
+            order: self.next_order(),
             params: params(&attempt.raw),
             delivery: Delivery::new(true),
             reply: None,
@@ -261,6 +271,8 @@ impl Task {
             sent_at: None,
             laps: None,
             first_sent: None,
+            waiting_since: None,
+            occupied: false,
             broadcast_at: None,
             resend_if_absent: stored.current && waits,
             absent: false,

@@ -7,8 +7,8 @@ use alloy_primitives::B256;
 use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
 
-use super::Task;
 use super::operate::Operated;
+use super::{Owed, Task};
 use crate::journal::{Attempt, AttemptState, BlockRef, Journal, JournalError, Record};
 use crate::telemetry::clock;
 use crate::transactions::errors::TransactionError;
@@ -123,29 +123,53 @@ impl Task {
                 After::Released { hash } => {
                     if let Some(live) = self.attempts.get_mut(&hash) {
                         live.state = AttemptState::Committed;
-                        self.nonces.set_slot(live.attempt.nonce, SlotState::Unsent);
+                        let nonce = live.attempt.nonce;
+                        if self.nonces.slot(nonce) == Some(SlotState::Reopened) {
+                            self.nonces.set_slot(nonce, SlotState::Unsent);
+                        }
                     }
                 }
             }
         }
     }
 
-    /// The slot's payload on record will never be sent again: the next request takes the slot.
+    /// These bytes will never be sent again. Where they are the slot's payload, that is now what they replaced, if that may still be mined;
+    /// else the next request takes the slot.
     fn open_slot(&mut self, hash: B256, error: Option<TransactionError>) {
-        let Some(live) = self.attempts.get_mut(&hash) else { return };
+        let Some(live) = self.attempts.get_mut(&hash).filter(|live| live.state != AttemptState::Included) else { return };
         live.state = AttemptState::Refused;
-        let nonce = live.attempt.nonce;
-        if let Some(error) = error
-            && let Some(reply) = live.reply.take()
+        let (nonce, order) = (live.attempt.nonce, live.order);
+        let fallback = self.fallback(nonce, hash).map(|other| (other.attempt.hash, other.order, other.state));
+        let is_committing = self.nonces.commits_replacement(nonce);
+        // What is in its place may still be mined: then this is no error.
+        let is_replaced = is_committing || fallback.is_some_and(|(_, other, _)| other > order);
+        if let Some(error) = error.filter(|_| !is_replaced)
+            && let Some(reply) = self.attempts.get_mut(&hash).and_then(|live| live.reply.take().map(|reply| (reply, live.first_sent)))
         {
-            if let Some(sent) = live.first_sent {
+            let (reply, first_sent) = reply;
+            if let Some(sent) = first_sent {
                 reply.waited.since(sent);
             }
             let _gone = reply.sender.send(Err(error));
         }
-        self.balance.release(super::Owed::Attempt(hash));
-        if self.current.get(&nonce) == Some(&hash) {
-            self.nonces.set_slot(nonce, SlotState::Open);
+        self.accept(hash);
+        match self.nonces.slot(nonce) {
+            // The slot is final, and this came too late for it.
+            None => drop(self.attempts.remove(&hash)),
+            Some(SlotState::Reopened) if self.current.get(&nonce) == Some(&hash) && !is_committing => match fallback {
+                Some((other, _, state)) => {
+                    self.current.insert(nonce, other);
+                    // Where it was sent before, nothing above waits for it; elsewhere it goes again by the clock.
+                    self.outboxes.settled(nonce);
+                    self.balance.reserve(Owed::Slot(nonce), self.owed_for(nonce));
+                    self.nonces.set_slot(nonce, if state == AttemptState::Held { SlotState::Held } else { SlotState::Sent });
+                }
+                None => {
+                    self.balance.release(Owed::Slot(nonce));
+                    self.nonces.set_slot(nonce, SlotState::Open);
+                }
+            },
+            _ => {}
         }
     }
 }

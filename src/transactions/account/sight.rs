@@ -32,7 +32,7 @@ impl Task {
         if live.state == AttemptState::Included && live.block == Some(block) {
             // Known from the journal: only this process's balance and slot have to learn it.
             self.nonces.set_slot(live.attempt.nonce, SlotState::Mined);
-            self.balance.included(Owed::Attempt(hash), block.number);
+            self.balance.included(Owed::Slot(live.attempt.nonce), block.number);
             return;
         }
         live.state = AttemptState::Included;
@@ -40,7 +40,7 @@ impl Task {
         live.mined(&self.chain);
         let attempt = Arc::clone(&live.attempt);
         self.nonces.set_slot(attempt.nonce, SlotState::Mined);
-        self.balance.included(Owed::Attempt(hash), block.number);
+        self.balance.included(Owed::Slot(attempt.nonce), block.number);
         if attempt.authorisations.iter().any(|(authority, _)| *authority == self.account) {
             // Until its code is read nothing more goes out than nodes keep of an account that has some.
             self.nonces.set_delegated(true);
@@ -55,7 +55,10 @@ impl Task {
         live.state = AttemptState::Orphaned;
         live.block = None;
         let attempt = Arc::clone(&live.attempt);
-        self.balance.orphaned(Owed::Attempt(hash));
+        self.balance.orphaned(Owed::Slot(attempt.nonce));
+        if let Some(live) = self.current.get(&attempt.nonce).and_then(|current| self.attempts.get_mut(current)) {
+            live.waiting_since = None;
+        }
         self.balance.forget();
         self.note(&attempt, AttemptState::Orphaned, None, None, None);
         self.doubt_lent();
@@ -85,12 +88,12 @@ impl Task {
     pub(super) fn take_slot(&mut self, nonce: u64) -> Vec<Arc<Attempt>> {
         self.nonces.finish(nonce);
         self.outboxes.settled(nonce);
+        self.balance.release(Owed::Slot(nonce));
         let hashes: Vec<B256> = self.attempts.iter().filter(|(_, live)| live.attempt.nonce == nonce).map(|(hash, _)| *hash).collect();
         self.current.retain(|slot, hash| *slot != nonce && !hashes.contains(hash));
         let mut attempts = Vec::with_capacity(hashes.len());
         for hash in hashes {
             self.accept(hash);
-            self.balance.release(Owed::Attempt(hash));
             attempts.extend(self.attempts.remove(&hash).map(|live| live.attempt));
         }
         attempts

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_consensus::{SignableTransaction as _, TxEip1559, TxLegacy, TypedTransaction};
-use alloy_primitives::{Bytes, TxKind, U256, hex};
+use alloy_primitives::{Address, Bytes, TxKind, U256, hex};
 use futures_util::FutureExt as _;
 use futures_util::future::abortable;
 
 use super::loans::Borrowed;
 use super::outbox::After;
+use super::replace::first_state;
 use super::submission::{Accepted, Payload, SignedBytes, Submission, assemble, with_nonce};
 use super::{Live, Owed, Pending, Signed, Task, Written};
 use crate::journal::{Attempt, AttemptState, JournalError, Kind, Purpose, Record, TransactionId};
@@ -19,8 +20,9 @@ use crate::transactions::broadcast::Delivery;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::fees::{Price, decide};
 use crate::transactions::meters::Stage;
-use crate::transactions::nonces::{SlotState, Ticket};
+use crate::transactions::nonces::Ticket;
 use crate::transactions::prepare::{Prepared, TRANSFER_GAS};
+use crate::transactions::replacement::Bid;
 use crate::transactions::request::Fees;
 
 /// Time before another filler is tried.
@@ -133,7 +135,7 @@ impl Task {
             self.pause_filling();
             return;
         };
-        let Ok(price) = decide(Fees::Dynamic { cap: None, tip: None }, suggestion) else {
+        let Ok(price) = decide(Fees::Dynamic { cap: None, tip: None }, suggestion, self.chain.environment.fees) else {
             self.pause_filling();
             return;
         };
@@ -141,6 +143,7 @@ impl Task {
         let submission = Submission {
             id: TransactionId::new(),
             kind: Kind::Filler,
+            purpose: Purpose::Request,
             service: Arc::from(""),
             principal: Arc::from(""),
             request: Arc::from("{}"),
@@ -186,7 +189,7 @@ impl Task {
             {
                 let replaces = if pending.replaces { self.current.get(&pending.nonce).copied() } else { None };
                 let takes_over = pending.submission.borrowed.replaced();
-                let state = first_state(pending.submission.kind);
+                let state = first_state(pending.submission.kind, pending.submission.purpose);
                 records.extend(once_only(&pending.submission, self.account.chain_id));
                 records.push(Record::Attempt { attempt: Box::new(attempt), state, replaces, takes_over });
             }
@@ -224,7 +227,7 @@ impl Task {
     fn attempt(&self, pending: &Pending) -> Option<Attempt> {
         let submission = &pending.submission;
         let SignedBytes { raw, hash } = pending.signed.clone()?;
-        let held = first_state(submission.kind) == AttemptState::Held;
+        let held = first_state(submission.kind, submission.purpose) == AttemptState::Held;
         let own = (1..submission.span()).map(|more| (self.account, pending.nonce + more));
         Some(Attempt {
             account: self.account,
@@ -234,7 +237,7 @@ impl Task {
             service: Arc::clone(&submission.service),
             principal: Arc::clone(&submission.principal),
             request: Arc::clone(&submission.request),
-            purpose: Purpose::Request,
+            purpose: submission.purpose,
             hash,
             raw,
             cost: submission.cost(),
@@ -260,13 +263,21 @@ impl Task {
             let Some(mut pending) = self.tickets.remove(&ticket) else { continue };
             pending.waited(Stage::Commit, now, &self.chain);
             let Some(attempt) = self.attempt(&pending).map(Arc::new) else { continue };
-            let state = first_state(attempt.kind);
+            let state = first_state(attempt.kind, attempt.purpose);
             self.chain.metrics.state(state);
             slots.push((ticket, state == AttemptState::Held));
-            self.balance.rename(Owed::Request(ticket), Owed::Attempt(attempt.hash));
-            if pending.replaces && self.nonces.slot(attempt.nonce) != Some(SlotState::Reopened) {
+            if let Some(what) = pending.replacement {
+                self.chain.metrics.replacement(what);
+            }
+            if !self.nonces.takes_slot(ticket) {
+                self.balance.release(Owed::Request(ticket));
                 self.never_sent(attempt, state, pending);
                 continue;
+            }
+            if pending.replacement.is_some() {
+                self.balance.raise(Owed::Slot(attempt.nonce), attempt.cost);
+            } else {
+                self.balance.rename(Owed::Request(ticket), Owed::Slot(attempt.nonce));
             }
             self.current.insert(attempt.nonce, attempt.hash);
             for (_, tied) in attempt.authorisations.iter().filter(|(authority, _)| *authority == self.account) {
@@ -301,6 +312,7 @@ impl Task {
             }
         }
         let live = Live {
+            order: self.next_order(),
             params: params(&attempt.raw),
             delivery: Delivery::new(false),
             reply,
@@ -309,6 +321,8 @@ impl Task {
             sent_at: None,
             laps: Some(pending.laps),
             first_sent: None,
+            waiting_since: None,
+            occupied: false,
             broadcast_at: None,
             resend_if_absent: false,
             absent: false,
@@ -332,6 +346,9 @@ impl Task {
             _ => None,
         };
         for &ticket in tickets {
+            if let Some(nonce) = self.tickets.get(&ticket).filter(|pending| pending.replacement.is_some()).map(|pending| pending.nonce) {
+                self.reopen_refused(nonce);
+            }
             match &culprit {
                 None => self.fail(ticket, TransactionError::Journal(error.clone())),
                 Some((transaction, error)) if self.is_of(ticket, *transaction) => self.fail(ticket, error.clone()),
@@ -347,6 +364,14 @@ impl Task {
     /// Back into the queue: nothing of it is on record, and its nonce is another one's.
     fn sign_again(&mut self, ticket: Ticket) {
         let Some(pending) = self.tickets.get(&ticket) else { return };
+        if pending.replacement.is_some() {
+            let nonce = pending.nonce;
+            self.void(&[ticket]);
+            if !self.nonces.replace(ticket, nonce) {
+                self.fail(ticket, TransactionError::NotReplaceable("the transaction was refused meanwhile".into()));
+            }
+            return;
+        }
         if pending.submission.kind == Kind::Filler {
             return self.fail(ticket, TransactionError::Internal);
         }
@@ -370,20 +395,27 @@ fn once_only(submission: &Submission, chain_id: u64) -> Vec<Record> {
     records
 }
 
-fn first_state(kind: Kind) -> AttemptState {
-    if kind == Kind::SignOnly { AttemptState::Held } else { AttemptState::Committed }
-}
-
 /// `["0x…"]`: the parameters of `eth_sendRawTransaction`, made once per attempt.
 pub(super) fn params(raw: &Bytes) -> Arc<serde_json::value::RawValue> {
     let text = format!("[\"0x{}\"]", hex::encode(raw));
     serde_json::value::RawValue::from_string(text).map_or_else(|_| Arc::from(serde_json::value::RawValue::NULL.to_owned()), Arc::from)
 }
 
+/// A payment of nothing to oneself that closes a slot.
+fn filler(address: Address, chain_id: u64, price: Price) -> Prepared {
+    let cost = U256::from(price.highest()).saturating_mul(U256::from(TRANSFER_GAS));
+    Prepared { from: address, transaction: nothing_to(address, chain_id, price), nonce: None, cost, span: 1 }
+}
+
+/// What a bid is as a price.
+pub(super) fn price_of(bid: Bid, one_price: bool) -> Price {
+    if one_price { Price::Legacy(bid.cap) } else { Price::Dynamic { cap: bid.cap, tip: bid.tip } }
+}
+
 /// A payment of nothing to oneself.
-fn filler(address: alloy_primitives::Address, chain_id: u64, price: Price) -> Prepared {
+pub(super) fn nothing_to(address: Address, chain_id: u64, price: Price) -> TypedTransaction {
     let to = TxKind::Call(address);
-    let transaction = match price {
+    match price {
         Price::Legacy(gas_price) => {
             TypedTransaction::Legacy(TxLegacy { chain_id: Some(chain_id), gas_price, gas_limit: TRANSFER_GAS, to, ..TxLegacy::default() })
         }
@@ -395,7 +427,5 @@ fn filler(address: alloy_primitives::Address, chain_id: u64, price: Price) -> Pr
             to,
             ..TxEip1559::default()
         }),
-    };
-    let cost = U256::from(price.highest()).saturating_mul(U256::from(TRANSFER_GAS));
-    Prepared { from: address, transaction, nonce: None, cost, span: 1 }
+    }
 }

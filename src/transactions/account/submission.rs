@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::loans::Borrowed;
-use crate::journal::{IdempotencyKey, Kind, TransactionId};
+use crate::journal::{IdempotencyKey, Kind, Purpose, TransactionId};
 use crate::signing::Key;
 use crate::telemetry::waited::Waited;
 use crate::transactions::errors::TransactionError;
@@ -67,6 +67,8 @@ pub struct Submission {
     pub id: TransactionId,
     /// What it came from.
     pub kind: Kind,
+    /// What its payload pays for.
+    pub purpose: Purpose,
     /// The service that took it.
     pub service: Arc<str>,
     /// The principal that made it.

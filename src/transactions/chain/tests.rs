@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use alloy_primitives::{B256, Bytes, U256};
 
 use super::*;
-use crate::config::{AccountBounds, Broadcast, Confirmations, Node};
+use crate::config::{AccountBounds, Broadcast, Bump, Confirmations, FeeMode, Node, Superseded};
 use crate::journal::sqlite::SqliteJournal;
 use crate::journal::{Account, Record};
 
@@ -32,9 +32,13 @@ async fn chain(folder: &std::path::Path, key_of: KeyOf) -> Arc<Chain> {
         rebroadcast: Duration::from_secs(30),
         hold: Duration::from_secs(600),
         reconcile_blocks: 12,
+        fees: FeeMode::Eip1559,
+        bump: Bump::default(),
+        superseded: Superseded::Mined,
     };
     let stop = CancellationToken::new();
     Chain::start(Parts {
+        ceilings: HashMap::new(),
         pool: Pool::start(&environment, None, Arc::clone(&metrics), stop.clone()),
         environment,
         journal,

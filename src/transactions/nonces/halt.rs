@@ -8,9 +8,10 @@ impl Nonces {
         self.halt = halt;
     }
 
-    /// Whether nothing has a nonce that is not on record: no Sign and no commit is under way, and no nonce is lent.
+    /// Whether nothing has a nonce that is not on record: no Sign and no commit is under way, also of no replacement, and no
+    /// nonce is lent.
     pub fn is_settled(&self) -> bool {
-        self.reserved.is_empty() && !self.committing
+        self.reserved.is_empty() && self.replacing.is_empty() && !self.committing
     }
 
     /// Forgets everything that waits without a nonce. Answers it: in order of arrival, then what wants a certain nonce.

@@ -396,6 +396,89 @@ fn a_request_that_is_taken_back_is_forgotten() {
     assert!(bench.machine.is_idle());
 }
 
+fn replacement(ticket: Ticket, nonce: u64) -> Action {
+    Action::Sign { ticket, nonce, replaces: true }
+}
+
+#[test]
+fn a_replacement_is_signed_first_recorded_and_sent_at_once_whatever_the_window_says() {
+    let slots: Vec<_> = (0..4).map(|nonce| (nonce, SlotState::Sent)).chain([(4, SlotState::Unsent)]).collect();
+    let mut bench = Bench::new(5, &slots);
+    bench.ask(1, Wish::Any).unwrap();
+    assert!(bench.machine.replace(9, 2) && !bench.machine.replace(10, 2), "one replacement of a slot at a time");
+    assert_eq!(bench.actions(), [replacement(9, 2), sign(1, 5)]);
+    assert_eq!(bench.machine.slot(2), Some(SlotState::Sent), "the payload on record is the slot's until then");
+    bench.machine.signed(9);
+    assert_eq!(bench.actions(), [Action::Commit(vec![9])]);
+    assert!(bench.machine.takes_slot(9));
+    bench.machine.committed(&[(9, false)]);
+    assert_eq!(bench.actions(), [Action::Send(2)]);
+    assert!(bench.machine.replace(11, 2));
+}
+
+#[test]
+fn a_replacement_that_fails_leaves_the_payload_as_it_is() {
+    let mut bench = Bench::new(1, &[(0, SlotState::Sent)]);
+    assert!(bench.machine.replace(9, 0));
+    bench.actions();
+    assert!(bench.machine.sign_failed(9).is_empty());
+    assert_eq!((bench.actions(), bench.machine.slot(0)), (vec![], Some(SlotState::Sent)));
+    assert!(bench.machine.replace(10, 0));
+    bench.actions();
+    bench.machine.signed(10);
+    bench.actions();
+    assert!(bench.machine.commit_failed(&[10]).is_empty());
+    assert_eq!((bench.actions(), bench.machine.slot(0), bench.machine.next_free()), (vec![], Some(SlotState::Sent), 1));
+}
+
+#[test]
+fn a_slot_that_is_mined_meanwhile_voids_its_replacement_unless_that_is_being_committed() {
+    let mut bench = Bench::new(1, &[(0, SlotState::Sent)]);
+    assert!(bench.machine.replace(9, 0));
+    bench.actions();
+    bench.machine.set_slot(0, SlotState::Mined);
+    assert_eq!(bench.actions(), [Action::Deny(9, Denial::Mined)]);
+    assert!(!bench.machine.replace(10, 0));
+
+    let mut bench = Bench::new(1, &[(0, SlotState::Sent)]);
+    assert!(bench.machine.replace(9, 0));
+    bench.actions();
+    bench.machine.signed(9);
+    bench.actions();
+    bench.machine.set_slot(0, SlotState::Mined);
+    assert!(!bench.machine.takes_slot(9));
+    bench.machine.committed(&[(9, false)]);
+    assert_eq!((bench.actions(), bench.machine.slot(0)), (vec![], Some(SlotState::Mined)));
+}
+
+#[test]
+fn a_replacement_that_is_being_committed_takes_a_slot_whose_payload_is_refused_meanwhile() {
+    let mut bench = Bench::new(1, &[(0, SlotState::Sent)]);
+    assert!(bench.machine.replace(9, 0));
+    bench.actions();
+    bench.machine.signed(9);
+    bench.actions();
+    assert!(bench.machine.commits_replacement(0));
+    bench.machine.set_slot(0, SlotState::Reopened);
+    assert!(bench.machine.takes_slot(9));
+    bench.machine.committed(&[(9, false)]);
+    assert_eq!(bench.actions(), [Action::Send(0)]);
+}
+
+#[test]
+fn held_bytes_are_replaced_too_and_open_slots_are_not() {
+    let mut bench = Bench::new(2, &[(0, SlotState::Held), (1, SlotState::Sent)]);
+    assert!(bench.machine.replace(9, 0));
+    assert_eq!(bench.actions(), [replacement(9, 0)]);
+    bench.machine.signed(9);
+    bench.actions();
+    bench.machine.committed(&[(9, false)]);
+    assert_eq!(bench.actions(), [Action::Send(0)]);
+    for state in [SlotState::Open, SlotState::Reopened, SlotState::Foreign, SlotState::Lent, SlotState::Tied] {
+        assert!(!Bench::new(1, &[(0, state)]).machine.replace(9, 0), "{state:?}");
+    }
+}
+
 /// What may happen to an account, in any order.
 #[derive(Debug, Clone)]
 enum Event {
@@ -408,6 +491,9 @@ enum Event {
     CommitFailed,
     Refused(prop::sample::Index),
     Mined,
+    Replace(prop::sample::Index),
+    /// A payload that was replaced on record is mined before its replacement.
+    OlderMined,
     Orphaned,
     Later,
     Hold(bool),
@@ -425,6 +511,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::CommitFailed),
         1 => index().prop_map(Event::Refused),
         3 => Just(Event::Mined),
+        2 => index().prop_map(Event::Replace),
+        1 => Just(Event::OlderMined),
         1 => Just(Event::Orphaned),
         1 => Just(Event::Later),
         1 => any::<bool>().prop_map(Event::Hold),
@@ -442,6 +530,10 @@ struct World {
     recorded: BTreeSet<Ticket>,
     open: BTreeSet<u64>,
     sent: BTreeSet<u64>,
+    /// Slots of which a node has a payload, perhaps an older one than that on record.
+    reached: BTreeSet<u64>,
+    /// Replacements under way.
+    replacing: BTreeMap<Ticket, u64>,
     mined: BTreeSet<u64>,
     alive: BTreeSet<Ticket>,
     fillers: BTreeSet<Ticket>,
@@ -462,6 +554,8 @@ impl World {
             recorded: BTreeSet::new(),
             open: BTreeSet::new(),
             sent: BTreeSet::new(),
+            reached: BTreeSet::new(),
+            replacing: BTreeMap::new(),
             mined: BTreeSet::new(),
             alive: BTreeSet::new(),
             fillers: BTreeSet::new(),
@@ -517,6 +611,7 @@ impl World {
                 let committing = self.commit.clone().unwrap_or_default();
                 if let Some(ticket) = pick(&at, &self.signing).filter(|ticket| !committing.contains(ticket)) {
                     self.signing.remove(&ticket);
+                    self.replacing.remove(&ticket);
                     self.alive.remove(&ticket);
                     for void in machine.sign_failed(ticket) {
                         assert!(!committing.contains(&void), "what is being committed is not signed again");
@@ -528,8 +623,14 @@ impl World {
                 if let Some(tickets) = self.commit.take() {
                     for ticket in &tickets {
                         let nonce = self.signing.remove(ticket).expect("a ticket that is committed has a nonce");
+                        let replacement = self.replacing.remove(ticket).is_some();
+                        assert_eq!(machine.takes_slot(*ticket), !(replacement && self.mined.contains(&nonce)));
+                        if replacement && self.mined.contains(&nonce) {
+                            continue;
+                        }
                         let before = self.record.insert(nonce, *ticket);
-                        assert!(before.is_none() || self.open.remove(&nonce), "slot {nonce} had a payload that was not refused");
+                        let replaces = self.open.remove(&nonce) || replacement;
+                        assert_eq!(before.is_some(), replaces, "slot {nonce} had a payload that was neither refused nor replaced");
                         assert!(self.recorded.insert(*ticket), "a ticket is on record twice");
                         self.alive.remove(ticket);
                         self.sent.remove(&nonce);
@@ -544,6 +645,7 @@ impl World {
                 if let Some(tickets) = self.commit.take() {
                     for ticket in &tickets {
                         self.signing.remove(ticket);
+                        self.replacing.remove(ticket);
                         self.alive.remove(ticket);
                     }
                     for void in machine.commit_failed(&tickets) {
@@ -552,10 +654,15 @@ impl World {
                 }
             }
             Event::Refused(at) => {
-                let candidates: BTreeMap<u64, ()> =
-                    self.sent.iter().filter(|nonce| !self.mined.contains(nonce)).map(|nonce| (*nonce, ())).collect();
+                let candidates: BTreeMap<u64, ()> = self
+                    .sent
+                    .iter()
+                    .filter(|nonce| !self.mined.contains(nonce) && !machine.commits_replacement(**nonce))
+                    .map(|nonce| (*nonce, ()))
+                    .collect();
                 if let Some(nonce) = pick_ordered(&at, &candidates) {
                     self.sent.remove(&nonce);
+                    self.reached.remove(&nonce);
                     self.open.insert(nonce);
                     machine.set_slot(nonce, SlotState::Open);
                 }
@@ -563,6 +670,24 @@ impl World {
             Event::Mined => {
                 let lowest = self.record.keys().find(|nonce| !self.mined.contains(nonce)).copied();
                 if let Some(nonce) = lowest.filter(|nonce| self.sent.contains(nonce)) {
+                    self.mined.insert(nonce);
+                    machine.set_slot(nonce, SlotState::Mined);
+                }
+            }
+            Event::Replace(at) => {
+                let candidates: BTreeMap<u64, ()> = self.record.keys().map(|nonce| (*nonce, ())).collect();
+                if let Some(nonce) = pick_ordered(&at, &candidates) {
+                    self.last += 1;
+                    if machine.replace(self.last, nonce) {
+                        assert!(!self.open.contains(&nonce) && !self.mined.contains(&nonce), "nothing waits in slot {nonce}");
+                        assert!(self.replacing.values().all(|other| *other != nonce), "two replacements of slot {nonce}");
+                        self.replacing.insert(self.last, nonce);
+                    }
+                }
+            }
+            Event::OlderMined => {
+                let lowest = self.record.keys().find(|nonce| !self.mined.contains(nonce)).copied();
+                if let Some(nonce) = lowest.filter(|nonce| self.reached.contains(nonce)) {
                     self.mined.insert(nonce);
                     machine.set_slot(nonce, SlotState::Mined);
                 }
@@ -606,7 +731,11 @@ impl World {
             let Some(action) = self.bench.machine.poll(self.bench.now) else { return };
             match action {
                 Action::Sign { ticket, nonce, replaces } => {
-                    assert_eq!(replaces, self.open.contains(&nonce), "a replacement is one of an open slot");
+                    if let Some(of) = self.replacing.get(&ticket) {
+                        assert!(replaces && *of == nonce && !self.mined.contains(&nonce), "slot {nonce} has nothing to replace");
+                    } else {
+                        assert_eq!(replaces, self.open.contains(&nonce), "a replacement is one of an open slot");
+                    }
                     assert!(replaces || !self.record.contains_key(&nonce), "nonce {nonce} is on record");
                     assert!(self.signing.values().all(|other| *other != nonce), "nonce {nonce} is handed out twice");
                     self.signing.insert(ticket, nonce);
@@ -619,6 +748,7 @@ impl World {
                     assert!(self.record.contains_key(&nonce), "sent before it is on record");
                     assert!(!self.open.contains(&nonce), "refused bytes are sent again");
                     self.sent.insert(nonce);
+                    self.reached.insert(nonce);
                 }
                 Action::Fill(nonce) => {
                     self.last += 1;
@@ -632,7 +762,14 @@ impl World {
                     let nonce = self.borrowers.remove(&ticket).expect("somebody asked for it");
                     assert!(self.loan.replace(ticket).is_none(), "two loans at a time");
                     assert!((0..nonce).all(|below| self.mined.contains(&below)), "lent before everything below is mined");
-                    assert!(self.signing.is_empty(), "lent while something is being signed");
+                    // A replacement that is being committed for a slot that was mined meanwhile takes nothing.
+                    let takes_nothing = |ticket: &Ticket| self.replacing.contains_key(ticket);
+                    assert!(self.signing.keys().all(takes_nothing), "lent while something is being signed");
+                }
+                Action::Deny(ticket, why) if self.replacing.remove(&ticket).is_some() => {
+                    assert!(matches!(why, Denial::Mined | Denial::Refused));
+                    assert!(self.commit.as_ref().is_none_or(|tickets| !tickets.contains(&ticket)), "denied while it is being committed");
+                    self.signing.remove(&ticket);
                 }
                 Action::Deny(ticket, _) => {
                     assert!(self.alive.remove(&ticket) && !self.signing.contains_key(&ticket), "denied with a nonce");
@@ -669,6 +806,7 @@ proptest! {
         world.settle();
         let machine = &world.bench.machine;
         prop_assert!(machine.waiting.is_empty() && world.signing.is_empty(), "a request is stuck");
+        prop_assert!(world.replacing.is_empty() && machine.replacing.is_empty(), "a replacement is stuck");
         let unmined: Vec<u64> = world.record.keys().filter(|nonce| !world.mined.contains(nonce)).copied().collect();
         prop_assert!(unmined.iter().all(|nonce| world.open.contains(nonce)), "{unmined:?} are stuck");
         // What waits still was given a nonce beyond a gap.

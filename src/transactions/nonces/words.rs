@@ -28,6 +28,10 @@ pub enum Denial {
         /// The next nonce that would be handed out.
         next: u64,
     },
+    /// The payload that was to be replaced is in a block, or the chain used its nonce otherwise.
+    Mined,
+    /// The payload that was to be replaced was refused.
+    Refused,
 }
 
 /// What does not go on although it could.
@@ -51,7 +55,7 @@ pub enum Action {
         ticket: Ticket,
         /// For which nonce.
         nonce: u64,
-        /// Whether the slot has a refused payload on record.
+        /// Whether the slot has a payload on record.
         replaces: bool,
     },
     /// Write these signed payloads to the journal, in this order, in one commit.

@@ -135,6 +135,22 @@ async fn i1_a_slot_has_one_payload_unless_a_replacement_is_recorded() {
 }
 
 #[tokio::test]
+async fn a_refused_replacement_gives_its_slot_back() {
+    let fixture = Fixture::new();
+    let (a, b, c) = (attempt(account(1), 3, 0xa0), attempt(account(1), 3, 0xb0), attempt(account(1), 3, 0xc0));
+    fixture.commit(vec![committed(&a), replacing(&b, 0xa0), replacing(&c, 0xb0)]).await;
+    // One that is not the slot's payload changes nothing.
+    fixture.commit(vec![reached(&b, Refused, None)]).await;
+    assert!(fixture.stored(&c).await.current);
+    fixture.commit(vec![reached(&c, Refused, None)]).await;
+    assert_eq!(fixture.hashes(account(1)).await, [(a.hash, Committed, true), (b.hash, Refused, false), (c.hash, Refused, false)]);
+    // Without another one the slot stays with what was refused: whoever takes it says so.
+    fixture.commit(vec![reached(&a, Refused, None)]).await;
+    assert!(fixture.stored(&a).await.current);
+    fixture.commit(vec![replacing(&attempt(account(1), 3, 0xd0), 0xa0)]).await;
+}
+
+#[tokio::test]
 async fn a_confirmed_attempt_ends_its_rivals_in_the_same_commit() {
     let fixture = Fixture::new();
     let (a, b, c) = (attempt(account(1), 0, 0xa0), attempt(account(1), 0, 0xb0), attempt(account(1), 0, 0xc0));

@@ -208,6 +208,8 @@ async fn hot_reads_use_indices() {
         intents::idempotency_key_sql().to_owned(),
         transactions::life_sql(),
         transactions::open_slots_sql().to_owned(),
+        transactions::attempts_sql().to_owned(),
+        transactions::mined_instead_sql().to_owned(),
     ];
     for sql in lists.iter().chain(&others) {
         let steps = plan(sql);

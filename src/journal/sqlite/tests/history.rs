@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::journal::history::{Bounds, History, ListQuery, MAX_RECEIPT, Name, OpenSlot, Scope, StoredEvent};
+use crate::journal::history::{Bounds, History, ListQuery, MAX_RECEIPT, Name, OpenSlot, Scope, Shown, StoredEvent};
 use AttemptState::{Broadcast, Committed, Confirmed, Held, Included, Orphaned, Refused, Replaced};
 
 const ALL: Bounds = Bounds { items: 10_000, bytes: 64 << 20 };
@@ -68,6 +68,43 @@ async fn i11_events_are_those_of_one_principal_of_one_service_on_one_chain() {
     let from = ListQuery { from: Some(account(1).address), ..newest(100) };
     assert_eq!(journal.list(scope(), from).await.unwrap().transactions, listed);
     assert_eq!(journal.last_event(scope()).await.unwrap().unwrap().state, Broadcast);
+}
+
+#[tokio::test]
+async fn what_was_mined_instead_is_found_and_a_cancel_is_none_of_it() {
+    let fixture = Fixture::new();
+    let first = attempt(account(1), 0, 0xa0);
+    let faster = Attempt { hash: B256::repeat_byte(0xb0), ..first.clone() };
+    let cancel = Attempt { hash: B256::repeat_byte(0xc0), purpose: Purpose::Cancel, ..first.clone() };
+    fixture.commit(vec![committed(&first), replacing(&faster, 0xa0), replacing(&cancel, 0xb0)]).await;
+    let journal = &fixture.journal;
+    let instead = |of: B256| journal.mined_instead(CHAIN, of);
+    let block = BlockRef { number: 7, hash: B256::repeat_byte(7) };
+    assert_eq!(instead(first.hash).await.unwrap(), None);
+    fixture.commit(vec![included(&faster, block, receipt("{}"))]).await;
+    assert_eq!(instead(first.hash).await.unwrap(), Some(faster.hash));
+    for none in [faster.hash, cancel.hash, B256::ZERO] {
+        assert_eq!(instead(none).await.unwrap(), None);
+    }
+    assert_eq!(journal.mined_instead(1, first.hash).await.unwrap(), None, "another chain");
+
+    // After a reorg the cancel is mined: that is no receipt of a payment.
+    fixture.commit(vec![reached(&faster, Orphaned, None), included(&cancel, block, receipt("{}"))]).await;
+    assert_eq!(instead(first.hash).await.unwrap(), None);
+    let life = journal.life(scope(), Name::Hash(first.hash)).await.unwrap().unwrap();
+    assert_eq!((life.transaction.shown(), life.transaction.attempt), (Shown::Cancelled, Some((cancel.hash, 0))));
+    let tries: Vec<_> = life.attempts.iter().map(|one| (one.hash.0[0], one.purpose, one.state, one.replaces)).collect();
+    let expected = [
+        (0xa0, Purpose::Request, Committed, None),
+        (0xb0, Purpose::Request, Orphaned, Some(first.hash)),
+        (0xc0, Purpose::Cancel, Included, Some(faster.hash)),
+    ];
+    assert_eq!(tries, expected);
+    assert!(life.events.iter().all(|event| (event.purpose == Purpose::Cancel) == (event.hash == Some(cancel.hash))));
+    for (state, listed) in [(Shown::Cancelled, 1), (Shown::Attempt(Included), 0)] {
+        let query = ListQuery { state: Some(state), ..newest(10) };
+        assert_eq!(journal.list(scope(), query).await.unwrap().transactions.len(), listed, "{state:?}");
+    }
 }
 
 #[tokio::test]
@@ -194,7 +231,7 @@ async fn a_list_is_paged_in_order_of_arrival() {
         let mut told = Vec::new();
         let mut after = None;
         loop {
-            let query = ListQuery { from, state, ascending, after, limit };
+            let query = ListQuery { from, state: state.map(Shown::Attempt), ascending, after, limit };
             let page = fixture.journal.list(scope(), query).await.unwrap();
             assert!(page.transactions.len() <= limit);
             told.extend(page.transactions.iter().map(|one| one.id));

@@ -1,7 +1,7 @@
 //! What is acknowledged before it has an attempt, and idempotency keys.
 
 use super::*;
-use crate::journal::history::{Bounds, History as _, ListQuery, Name, Scope};
+use crate::journal::history::{Bounds, History as _, ListQuery, Name, Scope, Shown};
 use crate::journal::{IdempotencyKey, Intent};
 use AttemptState::{Committed, Queued, Refused};
 
@@ -138,7 +138,7 @@ async fn lists_and_streams_show_what_is_queued() {
     let (queued, sent) = (attempt(account(1), 0, 0xa0), attempt(account(1), 0, 0xa1));
     fixture.commit(vec![intent(&queued)]).await;
     fixture.commit(vec![committed(&sent)]).await;
-    let query = ListQuery { from: None, state: Some(Queued), ascending: true, after: None, limit: 10 };
+    let query = ListQuery { from: None, state: Some(Shown::Attempt(Queued)), ascending: true, after: None, limit: 10 };
     let page = fixture.journal.list(scope(), query).await.unwrap();
     assert_eq!(page.transactions.iter().map(|one| (one.id, one.attempt)).collect::<Vec<_>>(), [(queued.transaction, None)]);
     let bounds = Bounds { items: 10, bytes: 1 << 20 };

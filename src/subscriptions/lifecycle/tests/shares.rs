@@ -76,6 +76,10 @@ impl History for Counted {
         self.journal.life(scope, name)
     }
 
+    fn mined_instead(&self, chain_id: u64, hash: B256) -> Answer<Option<B256>> {
+        self.journal.mined_instead(chain_id, hash)
+    }
+
     fn list(&self, scope: Scope, query: ListQuery) -> Answer<ListPage> {
         self.journal.list(scope, query)
     }
