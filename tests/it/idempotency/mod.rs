@@ -14,8 +14,8 @@ use sluice_load_tests::node_proxy::{RawAnswer, RawFault};
 
 use crate::support::anvil::parse;
 use crate::support::gateway::Gateway;
-use crate::support::soon;
 use crate::support::world::World;
+use crate::support::{eventually, soon};
 
 /// A payment under a key.
 fn keyed(from: Address, value: u64, key: &str) -> Value {
@@ -128,12 +128,13 @@ async fn a_key_whose_request_failed_before_its_commit_is_free_and_a_refusal_is_i
     let account = world.accounts(1).await[0];
     let gateway = world.gateway().await;
     let client = gateway.connect().await;
-    let rich = u64::MAX;
     let too_much = json!([{ "from": account, "to": account, "value": "0xfffffffffffffffffff", "gas": "0x5208", "idempotencyKey": "free" }]);
     assert_eq!(told(&send(&client, too_much.clone()).await.unwrap_err()), (-32000, "insufficient_funds"));
-    world.anvil.call("anvil_setBalance", json!([account, format!("0xffffff{rich:x}")])).await.unwrap();
+    world.anvil.call("anvil_setBalance", json!([account, "0xffffffffffffffffffffff"])).await.unwrap();
+    // A balance is that of a head.
+    world.anvil.call("evm_mine", json!([])).await.unwrap();
     // The same request, since there is money: nothing of the first one stands in its way.
-    let hash = crate::support::eventually("the balance to be read", || async { send(&client, too_much.clone()).await.ok() }).await;
+    let hash = eventually("the balance to be read", || async { send(&client, too_much.clone()).await.ok() }).await;
     world.mined(hash).await;
 
     world.node.set_faults([RawFault { count: 1, answer: RawAnswer::Refuse { code: -32000, message: "intrinsic gas too low".into() } }]);
