@@ -181,10 +181,8 @@ async fn a_stream_tells_reverted_inclusions_reorgs_and_the_receipt_of_each_block
     let reverting = json!([{ "from": accounts[0], "data": "0x60006000fd", "gas": "0x186a0" }]);
     let reverted: B256 = parse(&ask(&client, "eth_sendTransaction", reverting).await.unwrap());
     let included = until(&mut stream, "included").await.pop().unwrap();
-    assert_eq!(
-        (&included["reverted"], &included["detail"], &included["receipt"]["status"]),
-        (&json!(true), &json!("reverted"), &json!("0x0"))
-    );
+    assert_eq!((&included["reverted"], &included["receipt"]["status"]), (&json!(true), &json!("0x0")));
+    assert!(included["detail"].as_str().unwrap().starts_with("reverted"), "{included}");
     assert_eq!(parse::<B256>(&included["hash"]), reverted);
     world.anvil.call("anvil_mine", json!(["0x3"])).await.unwrap();
     until(&mut stream, "confirmed").await;
