@@ -18,6 +18,7 @@ const PAGES: [&str; 14] = [
     "docs/fees.md",
     "docs/journal.md",
     "docs/metrics.md",
+    "docs/nodes.md",
     "docs/operations.md",
     "docs/simulators.md",
     "docs/sluice-namespace.md",

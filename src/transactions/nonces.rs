@@ -506,7 +506,7 @@ impl Nonces {
     }
 
     fn send(&mut self, now: Instant) -> Option<Action> {
-        if self.halt >= Halt::Sends || self.sends_after.is_some_and(|until| until > now) {
+        if self.sends_nothing() || self.sends_after.is_some_and(|until| until > now) {
             return None;
         }
         self.sends_after = None;

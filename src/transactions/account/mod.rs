@@ -375,6 +375,9 @@ impl Task {
                     Action::Lend(ticket) => self.lend(ticket),
                 }
             }
+            if self.nonces.sends_nothing() {
+                break;
+            }
             // After every send of this moment: what goes to an endpoint as one batch.
             let Some(step) = self.outboxes.poll(now) else { break };
             self.step(step, now);

@@ -8,6 +8,11 @@ impl Nonces {
         self.halt = halt;
     }
 
+    /// Whether nothing is sent.
+    pub fn sends_nothing(&self) -> bool {
+        self.halt >= Halt::Sends
+    }
+
     /// Whether nothing has a nonce that is not on record: no Sign and no commit is under way, also of no replacement, and no
     /// nonce is lent.
     pub fn is_settled(&self) -> bool {
@@ -58,6 +63,7 @@ mod tests {
         let slots = [(1, SlotState::Unsent), (2, SlotState::Open), (3, SlotState::Unsent)];
         let mut machine = Nonces::new(AccountBounds::default(), 4, slots);
         machine.set_halt(Halt::Sends);
+        assert!(machine.sends_nothing());
         assert_eq!(actions(&mut machine, now), []);
         machine.set_halt(Halt::Nonces);
         assert_eq!(actions(&mut machine, now), [Action::Send(1), Action::Send(3)]);
