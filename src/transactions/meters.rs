@@ -12,8 +12,16 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::accounts::{AccountMeter, Accounts};
 
 /// Conditions that somebody has to look at. Each begins at 0, so that the first one is an increase.
-pub(super) const ALARMS: [&str; 7] =
-    ["foreign_nonce", "slot_occupied", "refused_in_doubt", "filler_refused", "slot_taken", "account_restarted", "journal_behind"];
+pub(super) const ALARMS: [&str; 8] = [
+    "foreign_nonce",
+    "slot_occupied",
+    "refused_in_doubt",
+    "filler_refused",
+    "slot_taken",
+    "account_lost",
+    "account_restarted",
+    "journal_behind",
+];
 
 /// The stages on a transaction's way from its arrival to the first node that has it. Each begins where the one before it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
