@@ -48,7 +48,8 @@ async fn send(client: &Client, from: alloy_primitives::Address) -> B256 {
 #[tokio::test(flavor = "multi_thread")]
 async fn backups_and_exports_beside_a_gateway_under_load_and_a_restore_opens_every_account_in_reconcile() {
     let test = "backups_and_exports_beside_a_gateway_under_load_and_a_restore_opens_every_account_in_reconcile";
-    let Some(world) = World::start(test).await else { return };
+    let Some(mut world) = World::start(test).await else { return };
+    world.extra.environment = "reconcile_blocks = 2".into();
     let accounts = world.accounts(2).await;
     let mut gateway = world.gateway().await;
     let file = world.configuration();
@@ -132,6 +133,25 @@ async fn backups_and_exports_beside_a_gateway_under_load_and_a_restore_opens_eve
     for account in inspected["accounts"].as_array().unwrap() {
         assert!(account["paused"].as_str().unwrap().contains("restored from a backup"), "{account}");
     }
+
+    // It sends nothing new until the chain has settled, and goes on behind what the backup does not know.
+    let gateway = world.listening().await;
+    let client = gateway.connect().await;
+    for account in &accounts {
+        let refused = soon("an answer", client.request("eth_sendTransaction", transfer(*account, 7))).await.unwrap_err();
+        assert_eq!(refused.reason(), Some("account_paused"), "{refused}");
+    }
+    assert_eq!(world.anvil.mined().await.len(), 200);
+    for account in &accounts {
+        let again = || async {
+            world.anvil.call("anvil_mine", json!(["0x1"])).await.unwrap();
+            client.request("eth_sendTransaction", transfer(*account, 8)).await.ok().map(|hash| parse::<B256>(&hash))
+        };
+        let hash = eventually("the account to go on", again).await;
+        world.mined(hash).await;
+    }
+    let expected: BTreeMap<_, _> = accounts.iter().map(|account| (*account, (0..101).collect::<Vec<u64>>())).collect();
+    assert_eq!(world.anvil.nonces().await, expected, "nothing doubled, no hole");
 }
 
 #[tokio::test(flavor = "multi_thread")]
