@@ -4,12 +4,15 @@ mod commands;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use alloy_primitives::Address;
 use clap::{Args, Parser, Subcommand};
 use sluice_gateway::server::admin::accounts::Order;
 use sluice_gateway::telemetry::logs;
 use url::Url;
+
+use self::commands::journal::Prune;
 
 /// A streaming signer gateway for Ethereum: keys in AWS KMS, one WebSocket for sends and receipts.
 #[derive(Parser)]
@@ -159,14 +162,58 @@ struct Which {
 
 #[derive(Subcommand)]
 enum JournalCommand {
-    /// Chains, accounts and attempts on record; may run beside a gateway
+    /// What is in it: chains, accounts and attempts; may run beside a gateway
     Inspect {
         #[command(flatten)]
         file: File,
+        /// The slots and attempts of this address instead, newest first, 500 at most
+        #[arg(long, value_name = "ADDRESS")]
+        account: Option<Address>,
         /// As JSON
         #[arg(long)]
         json: bool,
     },
+    /// Everything but signed bytes as JSON, a line each; may run beside a gateway
+    Export {
+        #[command(flatten)]
+        file: File,
+        /// The signed bytes too: whoever has them can send those that wait
+        #[arg(long)]
+        with_bytes: bool,
+    },
+    /// Write a checked copy to a new file; may run beside a gateway
+    Backup {
+        #[command(flatten)]
+        file: File,
+        /// Where to; must not be there yet
+        target: PathBuf,
+    },
+    /// Put a backup in the journal's place, with every account in reconcile; keeps the old files
+    Restore {
+        #[command(flatten)]
+        file: File,
+        /// What `backup` wrote
+        backup: PathBuf,
+    },
+    /// Remove transactions that are final, with their attempts, events and receipts
+    Prune {
+        #[command(flatten)]
+        file: File,
+        /// Only those whose last event is older, such as 90d
+        #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+        older_than: Option<Duration>,
+        /// Leave the newest ones of each account, whatever their age
+        #[arg(long, value_name = "N")]
+        keep: Option<u32>,
+        /// Idempotency keys that are older, too, if their transaction is not on record; 30d at least
+        #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+        keys_older_than: Option<Duration>,
+        /// Give the space back to the file system: writes the whole file anew
+        #[arg(long)]
+        vacuum: bool,
+    },
+    /// Begin an empty journal where one was lost
+    Init(File),
     /// Forget everything of an environment's chain (for a development chain that was started anew)
     ForgetChain {
         #[command(flatten)]
@@ -204,13 +251,22 @@ fn main() -> ExitCode {
                 commands::keys::create(&file.path, configuration.as_deref(), &tags, alias.as_deref(), json).await
             }
             Command::Account(command) => account(command).await,
-            Command::Journal(JournalCommand::Inspect { file, json }) => commands::journal::inspect(&file.path, json).await,
+            Command::Journal(JournalCommand::Inspect { file, account, json }) => {
+                commands::journal::inspect(&file.path, account, json).await
+            }
+            Command::Journal(JournalCommand::Export { file, with_bytes }) => commands::journal::export(&file.path, with_bytes),
+            Command::Journal(JournalCommand::Backup { file, target }) => commands::journal::backup(&file.path, &target),
+            Command::Journal(JournalCommand::Restore { file, backup }) => commands::journal::restore(&file.path, &backup),
+            Command::Journal(JournalCommand::Prune { file, older_than, keep, keys_older_than, vacuum }) => {
+                commands::journal::prune(&file.path, &Prune { older_than, keep, keys_older_than, vacuum })
+            }
+            Command::Journal(JournalCommand::Init(file)) => commands::journal::init(&file.path).await,
             Command::Journal(JournalCommand::ForgetChain { file, environment }) => {
                 commands::journal::forget_chain(&file.path, &environment).await
             }
         }
     });
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -9,7 +9,7 @@ use std::process::Command;
 use sluice_gateway::config;
 use sluice_gateway::rpc::errors::Reason;
 
-const PAGES: [&str; 14] = [
+const PAGES: &[&str] = &[
     "README.md",
     "docs/architecture.md",
     "docs/clients.md",

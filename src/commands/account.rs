@@ -10,7 +10,7 @@ use sluice_gateway::config::{Config, Environment};
 use sluice_gateway::gateway::show_stored;
 use sluice_gateway::journal::inspect::align;
 use sluice_gateway::journal::sqlite::SqliteJournal;
-use sluice_gateway::journal::{Account, Journal as _, PauseBy, Record};
+use sluice_gateway::journal::{Account, Engine as _, Journal as _, PauseBy, Record};
 use sluice_gateway::server::admin::accounts::{Order, check_reason};
 use sluice_gateway::server::ask::{AskError, ask};
 use sluice_gateway::telemetry::metrics::Metrics;

@@ -53,7 +53,7 @@ async fn run(config: &Config, reload: Option<(Signal, PathBuf)>) -> Result<(), F
         Ended::Cut => {
             Err(Failure::Failed("requests were still open when the time to drain was over; the journal has what was committed".into()))
         }
-        Ended::Fatal => Err(Failure::Failed("the journal's writer is gone; start again to recover".into())),
+        Ended::Fatal => Err(Failure::Failed("the journal has become unusable; start again to recover".into())),
     }
 }
 

@@ -13,7 +13,7 @@ use super::reload::Reports;
 use super::status::{View, WriteProbe, urls};
 use crate::config::{self, Config};
 use crate::journal::sqlite::SqliteJournal;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Engine, Journal, JournalError};
 use crate::node::Pool;
 use crate::rpc;
 use crate::rpc::service::{Service, Streams};
@@ -29,7 +29,7 @@ use crate::transactions::chain::{Chain, Parts};
 /// What lives as long as the process: a reload leaves it alone.
 pub(super) struct Foundation {
     pub(super) metrics: Arc<Metrics>,
-    pub(super) journal: Arc<SqliteJournal>,
+    pub(super) journal: Arc<dyn Engine>,
     pub(super) directory: Arc<Directory>,
     /// By name.
     pub(super) environments: HashMap<String, Streams>,
@@ -130,7 +130,8 @@ pub(super) async fn generation(foundation: &Arc<Foundation>, config: &Config, be
     Ok(Reading { generation, services, keys: draft })
 }
 
-async fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<SqliteJournal>, StartError> {
+/// The one place that names an engine.
+async fn open_journal(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Engine>, StartError> {
     let (path, metrics) = (config.journal.path.clone(), Arc::clone(metrics));
     let opened = tokio::task::spawn_blocking(move || SqliteJournal::open(&path, metrics)).await;
     Ok(opened.map_err(|error| JournalError::Unusable(error.to_string()))??)

@@ -63,7 +63,7 @@ pub enum Ended {
     Drained,
     /// As asked, but requests were still open when the time was over.
     Cut,
-    /// The journal's writer is gone: what it had taken is read at the next start.
+    /// The journal is unusable: what it had taken is read at the next start.
     Fatal,
 }
 

@@ -12,8 +12,7 @@ use serde_json::{Value, json};
 
 use super::build::Foundation;
 use crate::config::{self, Config};
-use crate::journal::JournalError;
-use crate::journal::sqlite::SqliteJournal;
+use crate::journal::{Engine, JournalError};
 use crate::node::EndpointState;
 use crate::rpc::service::Service;
 use crate::server::Generation;
@@ -41,7 +40,7 @@ struct Proof {
 
 impl WriteProbe {
     /// Writes, unless that was done a moment ago; the error is for anybody to read.
-    async fn check(&self, journal: &SqliteJournal) -> Result<(), &'static str> {
+    async fn check(&self, journal: &dyn Engine) -> Result<(), &'static str> {
         let Some(probing) = self.join(journal.fatal().is_cancelled(), || journal.probe()) else { return Ok(()) };
         match tokio::time::timeout(PATIENCE, probing).await {
             Ok(Ok(_)) => Ok(()),
@@ -89,7 +88,7 @@ impl View {
     }
 
     async fn writable(&self) -> Result<(), &'static str> {
-        self.foundation.probe.check(&self.foundation.journal).await
+        self.foundation.probe.check(&*self.foundation.journal).await
     }
 
     fn service(&self, service: &Service, now: &Generation) -> Value {
@@ -137,7 +136,7 @@ impl View {
         }
         let status = status.ok();
         json!({
-            "engine": "sqlite",
+            "engine": journal.name(),
             "path": self.config.journal.path.display().to_string(),
             "bytes": status.map(|status| status.bytes),
             "newestPosition": status.map(|status| status.newest_position),
@@ -257,6 +256,7 @@ pub(super) fn time(at: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::sqlite::SqliteJournal;
 
     fn server(lines: &str) -> config::Server {
         let text = format!(
@@ -276,13 +276,13 @@ mod tests {
         let join = || probe.join(false, || journal.probe());
         let (one, two) = (join().unwrap(), join().unwrap());
         assert!(one.ptr_eq(&two));
-        assert_eq!(futures_util::join!(probe.check(&journal), probe.check(&journal)), (Ok(()), Ok(())));
+        assert_eq!(futures_util::join!(probe.check(&*journal), probe.check(&*journal)), (Ok(()), Ok(())));
         let written = one.await.unwrap();
         let third = join();
         assert!(third.is_none() || written.elapsed() >= FRESH, "no write so soon after the last");
         *probe.proof() = Proof::default();
         journal.close().await;
-        assert_eq!(probe.check(&journal).await, Err("the journal cannot write"));
+        assert_eq!(probe.check(&*journal).await, Err("the journal cannot write"));
         assert!(!join().unwrap().ptr_eq(&two) && probe.proof().at.is_none(), "the next one tries again");
     }
 

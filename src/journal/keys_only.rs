@@ -7,7 +7,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
 
 use super::{
-    Account, AccountSummary, ChainPin, Intent, Journal, JournalError, Record, StoredAccount, StoredAttempt, StoredIdempotencyKey, StoredKey,
+    Account, AccountSummary, ChainPin, Epoch, Intent, Journal, JournalError, Record, StoredAccount, StoredAttempt, StoredIdempotencyKey,
+    StoredKey,
 };
 
 /// Reads keys and pins from `base` (a journal opened for reading, if there is one) and writes nothing.
@@ -32,6 +33,10 @@ fn refuse<T: Send + 'static>() -> Answer<T> {
 
 impl Journal for KeysOnly {
     fn commit(&self, _: Vec<Record>) -> Answer<Vec<i64>> {
+        refuse()
+    }
+
+    fn own(&self, _: Account) -> Answer<Epoch> {
         refuse()
     }
 

@@ -1,5 +1,6 @@
 //! The durable store of accounts, slots, attempts and events. Nothing leaves the process before it is in here (I2).
 
+pub mod engine;
 pub mod history;
 pub mod inspect;
 pub mod keys_only;
@@ -14,6 +15,8 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
 use uuid::Uuid;
+
+pub use self::engine::{Engine, JournalStatus};
 
 /// One address on one chain: the unit of nonce order and of ownership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -313,9 +316,26 @@ pub struct StoredIdempotencyKey {
     pub first: Option<B256>,
 }
 
+/// A tenure of an account, by number: each new one is higher. What is written under a lower one than the account's is refused (I9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// That of an account which is not on record yet.
+    pub const FIRST: Self = Self(1);
+}
+
 /// One durable fact. Those of one `commit` become durable together or not at all.
 #[derive(Debug, Clone)]
 pub enum Record {
+    /// The batch is of the account's owner in this tenure: if that is over, nothing of the batch is written
+    /// ([`JournalError::NotOwner`]). An account's task begins every batch with it.
+    Tenure {
+        /// Which account.
+        account: Account,
+        /// The answer of [`Journal::own`].
+        epoch: Epoch,
+    },
     /// The account's slots begin at (or, after foreign use of the key, continue at) this nonce. Never lowers what is on record.
     Floor {
         /// Which account.
@@ -454,9 +474,18 @@ pub enum JournalError {
         /// Which transaction.
         transaction: TransactionId,
     },
-    /// The file is used by another process, is damaged, is of a newer Sluice, or cannot be opened.
+    /// Somebody else has become the account's owner since. Nothing of the batch was written, and nothing ever will be in this tenure.
+    #[error("{address} has another owner by now")]
+    NotOwner {
+        /// The address.
+        address: Address,
+    },
+    /// The file is used by another process, is of a newer Sluice, is gone, or cannot be opened.
     #[error("{0}")]
     Unusable(String),
+    /// The file is damaged. Nothing may be sent on its word.
+    #[error("{0}")]
+    Damaged(String),
     /// A read failed.
     #[error("the journal cannot be read: {0}")]
     NotRead(String),
@@ -471,6 +500,10 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
     /// one group commit. Answers the positions in commit order of the events that the records made (one each for `Attempt` and
     /// `Intent`, and for `State` and `Ended` where they changed anything).
     fn commit(&self, records: Vec<Record>) -> BoxFuture<'static, Result<Vec<i64>, JournalError>>;
+
+    /// Begins a tenure of the account, behind every batch that was committed before this call; those of an earlier tenure that come
+    /// later are refused.
+    fn own(&self, account: Account) -> BoxFuture<'static, Result<Epoch, JournalError>>;
 
     /// Every account of the chain.
     fn accounts(&self, chain_id: u64) -> BoxFuture<'static, Result<Vec<StoredAccount>, JournalError>>;

@@ -13,13 +13,14 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::accounts::{AccountMeter, Accounts};
 
 /// Conditions that somebody has to look at. Each begins at 0, so that the first one is an increase.
-pub(super) const ALARMS: [&str; 8] = [
+pub(super) const ALARMS: [&str; 9] = [
     "foreign_nonce",
     "slot_occupied",
     "refused_in_doubt",
     "bump_stopped",
     "filler_refused",
     "slot_taken",
+    "account_lost",
     "account_restarted",
     "journal_behind",
 ];

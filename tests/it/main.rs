@@ -19,6 +19,7 @@ mod errors;
 mod examples;
 mod geth;
 mod idempotency;
+mod journal_commands;
 mod keys;
 mod lifecycle;
 mod lifecycle_stream;

@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::journal::JournalError;
 
@@ -38,10 +38,33 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, JournalError> {
     Ok(parent.canonicalize().map_err(|error| cannot(&error.to_string()))?.join(name))
 }
 
-/// Makes the file if there is none, readable by its owner only; SQLite gives `-wal` and `-shm` the mode of the file.
+/// What to do about a file that cannot be used.
+pub(super) const REMEDY: &str = "`sluice journal restore` puts a backup in its place";
+
+/// The files of a journal beside the database itself.
+pub(super) const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// `<path><suffix>`.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Whether the file has nothing in it, or is not there.
+pub(super) fn is_empty(path: &Path) -> bool {
+    fs::metadata(path).map_or(true, |file| file.len() == 0)
+}
+
+/// Makes the file if there is none, readable by its owner only; SQLite gives `-wal` and `-shm` the mode of the file. A journal
+/// that was `begun` and is gone or empty now is refused: an empty one would forget what was sent. So is an empty file beside a log,
+/// which SQLite would remove.
 ///
 /// An existing file is not opened here: closing any descriptor of it would drop the locks that SQLite holds on it.
-pub(super) fn prepare(path: &Path) -> Result<(), JournalError> {
+pub(super) fn prepare(path: &Path, begun: bool) -> Result<(), JournalError> {
+    if is_empty(path) && (begun || !is_empty(&beside(path, "-wal"))) {
+        return Err(lost(path));
+    }
     let cannot = |error: std::io::Error| JournalError::Unusable(format!("cannot open {}: {error}", path.display()));
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -63,8 +86,17 @@ pub(super) fn prepare(path: &Path) -> Result<(), JournalError> {
     Ok(())
 }
 
+fn lost(path: &Path) -> JournalError {
+    let what = if path.exists() { "is empty" } else { "is gone" };
+    JournalError::Unusable(format!(
+        "{} {what}, but a journal was here: bring the file back, or {REMEDY}. `sluice journal init` begins an empty one, which \
+         knows nothing of what was sent before",
+        path.display()
+    ))
+}
+
 /// The writer's connection to a file that [`prepare`] has seen, checked and migrated.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
+pub(super) fn open_writer(path: &Path, begun: bool) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let cannot = |error: rusqlite::Error| unusable(path, &error);
     let mut connection = Connection::open_with_flags(path, flags).map_err(cannot)?;
@@ -74,6 +106,9 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
         return Err(JournalError::Unusable(format!("cannot open {}: it may not be written", path.display())));
     }
     let version = version(&connection, path)?;
+    if version == 0 && begun {
+        return Err(lost(path));
+    }
     if fs::metadata(path).is_ok_and(|file| file.len() <= CHECKED_WHOLE) {
         check(&connection, path)?;
     }
@@ -95,20 +130,26 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
 
 /// A connection that cannot write, to a journal of this version.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, JournalError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(|error| unusable(path, &error))?;
-    setup(&connection).map_err(|error| unusable(path, &error))?;
-    if version(&connection, path)? != MIGRATIONS.len() {
+    let (connection, version) = open_any(path)?;
+    if version != MIGRATIONS.len() {
         return Err(JournalError::Unusable(format!("{} is not a journal of this version yet: start the gateway once", path.display())));
     }
     Ok(connection)
 }
 
+/// A connection that cannot write, to a journal of any version that this Sluice knows; with its version, 0 for an empty file.
+pub(super) fn open_any(path: &Path) -> Result<(Connection, usize), JournalError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| unusable(path, &error))?;
+    setup(&connection).map_err(|error| unusable(path, &error))?;
+    let version = version(&connection, path)?;
+    Ok((connection, version))
+}
+
 /// Bytes of the file and of its write-ahead log; what cannot be looked at counts for nothing.
-pub(super) fn size(path: &Path) -> u64 {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    [path, Path::new(&log)].into_iter().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum()
+pub(super) fn sizes(path: &Path) -> (u64, u64) {
+    let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    (bytes(path), bytes(&beside(path, "-wal")))
 }
 
 fn setup(connection: &Connection) -> rusqlite::Result<()> {
@@ -119,7 +160,7 @@ fn setup(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// How many migrations the file has had: 0 for an empty one.
-fn version(connection: &Connection, path: &Path) -> Result<usize, JournalError> {
+pub(super) fn version(connection: &Connection, path: &Path) -> Result<usize, JournalError> {
     let read = || -> rusqlite::Result<(i64, i64, i64)> {
         let id = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -137,16 +178,29 @@ fn version(connection: &Connection, path: &Path) -> Result<usize, JournalError> 
                 ))
             })
         }
-        _ => Err(JournalError::Unusable(format!("{} is a database of another program, not a journal of Sluice", path.display()))),
+        _ => Err(JournalError::Unusable(format!(
+            "{} is a database of another program, not a journal of Sluice; if it was one, {REMEDY}",
+            path.display()
+        ))),
     }
 }
 
-fn check(connection: &Connection, path: &Path) -> Result<(), JournalError> {
-    let answer: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|error| unusable(path, &error))?;
-    if answer == "ok" { Ok(()) } else { Err(JournalError::Unusable(format!("{} is damaged: {answer}", path.display()))) }
+/// Reads every page; an error if one is damaged.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), JournalError> {
+    checked_by("PRAGMA quick_check(1)", connection, path)
 }
 
-fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
+/// The same, and compares every index with its table.
+pub(super) fn check_whole(connection: &Connection, path: &Path) -> Result<(), JournalError> {
+    checked_by("PRAGMA integrity_check(1)", connection, path)
+}
+
+fn checked_by(pragma: &str, connection: &Connection, path: &Path) -> Result<(), JournalError> {
+    let answer: String = connection.query_row(pragma, [], |row| row.get(0)).map_err(|error| unusable(path, &error))?;
+    if answer == "ok" { Ok(()) } else { Err(JournalError::Damaged(format!("{} is damaged: {answer}; {REMEDY}", path.display()))) }
+}
+
+pub(super) fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
     for (done, migration) in MIGRATIONS.iter().enumerate().skip(version) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(migration)?;
@@ -157,11 +211,16 @@ fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> 
     Ok(())
 }
 
-fn unusable(path: &Path, error: &rusqlite::Error) -> JournalError {
+/// Whether the error says that the file is damaged.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+pub(super) fn unusable(path: &Path, error: &rusqlite::Error) -> JournalError {
     let path = path.display();
-    JournalError::Unusable(match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => format!("{path} is not a journal of Sluice: {error}"),
-        Some(rusqlite::ErrorCode::DatabaseCorrupt) => format!("{path} is damaged: {error}"),
-        _ => format!("cannot open {path}: {error}"),
-    })
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => JournalError::Damaged(format!("{path} is not a journal of Sluice, or damaged: {error}; {REMEDY}")),
+        Some(ErrorCode::DatabaseCorrupt) => JournalError::Damaged(format!("{path} is damaged: {error}; {REMEDY}")),
+        _ => JournalError::Unusable(format!("cannot open {path}: {error}")),
+    }
 }

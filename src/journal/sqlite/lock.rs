@@ -1,4 +1,6 @@
 //! One process at a time: an advisory lock on a file beside the journal. SQLite's own exclusive mode would shut readers out.
+//!
+//! The file also remembers that a journal was begun here, so that one that is gone is not taken for one that never was.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -6,38 +8,48 @@ use std::path::{Path, PathBuf};
 
 use crate::journal::JournalError;
 
+/// The second line, once a journal was begun. The first line is the pid of the process that has or had the lock.
+const BEGUN: &str = "journal begun";
+/// Width of a pid: the file is written in place, which a full disk does not prevent.
+const PID_WIDTH: usize = 10;
+
 /// Holds the lock until it is dropped (or the process ends, however it ends). The file stays: removing it would let two
 /// processes lock two files of the same name.
 #[derive(Debug)]
 pub(super) struct ProcessLock {
-    _file: File,
+    file: File,
+    path: PathBuf,
+    begun: bool,
 }
 
 impl ProcessLock {
     /// Takes the lock of the journal at `path`, or says which process has it.
     pub(super) fn take(path: &Path) -> Result<Self, JournalError> {
         let lock = lock_path(path);
-        let cannot = |error: std::io::Error| JournalError::Unusable(format!("cannot lock {}: {error}", lock.display()));
+        let cannot = |error: std::io::Error| cannot(&lock, &error);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(&lock).map_err(cannot)?;
-        match file.try_lock() {
+        let locked = file.try_lock();
+        let mut text = String::new();
+        // Only for the message and the mark: what cannot be read is no reason for another error.
+        let _ = (&mut file).take(64).read_to_string(&mut text);
+        let mut lines = text.lines();
+        let holder = lines.next().and_then(|line| line.trim().parse::<u32>().ok());
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // Only for the message: an unreadable pid is no reason for another error.
-                let _ = file.take(20).read_to_string(&mut holder);
-                let holder = holder.trim().parse::<u32>().map_or_else(|_| "unknown".to_owned(), |pid| pid.to_string());
+                let holder = holder.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
                 return Err(JournalError::Unusable(format!("{} is used by another process (pid {holder})", path.display())));
             }
             Err(TryLockError::Error(error)) => return Err(cannot(error)),
         }
-        file.set_len(0).map_err(cannot)?;
+        let begun = lines.next() == Some(BEGUN);
         file.seek(SeekFrom::Start(0)).map_err(cannot)?;
-        writeln!(file, "{}", std::process::id()).map_err(cannot)?;
-        Ok(Self { _file: file })
+        writeln!(file, "{:<PID_WIDTH$}", std::process::id()).map_err(cannot)?;
+        Ok(Self { file, path: lock, begun })
     }
 
     /// Whether a process has it. It is tried for a moment, and only where a process has had it before.
@@ -54,6 +66,27 @@ impl ProcessLock {
             Err(TryLockError::Error(error)) => Err(JournalError::Unusable(format!("cannot lock {}: {error}", lock.display()))),
         }
     }
+
+    /// Whether a journal was begun here before: a file that is missing now was lost.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Remembers, durably, that a journal was begun here.
+    pub(super) fn remember(&mut self) -> Result<(), JournalError> {
+        if self.begun {
+            return Ok(());
+        }
+        let behind_pid = SeekFrom::Start(PID_WIDTH as u64 + 1);
+        let written = self.file.seek(behind_pid).and_then(|_| writeln!(self.file, "{BEGUN}")).and_then(|()| self.file.sync_all());
+        written.map_err(|error| cannot(&self.path, &error))?;
+        self.begun = true;
+        Ok(())
+    }
+}
+
+fn cannot(lock: &Path, error: &std::io::Error) -> JournalError {
+    JournalError::Unusable(format!("cannot lock {}: {error}", lock.display()))
 }
 
 /// `<path>.lock`.

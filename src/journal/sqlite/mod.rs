@@ -3,12 +3,17 @@
 //! docs/journal.md describes the file and the rules.
 
 mod codec;
+mod copy;
 mod events;
+mod export;
 mod file;
 mod history;
 mod intents;
 mod lock;
+mod look;
+mod ownership;
 mod pool;
+mod prune;
 mod queries;
 mod queue;
 mod records;
@@ -24,16 +29,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use futures_util::future::BoxFuture;
+use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use self::copy::{Restored, backup, restore};
+pub use self::export::{ExportError, export};
 use self::lock::ProcessLock;
 use self::pool::{Pool, ReadFault};
+pub use self::prune::{Pruned, Pruning, prune};
 use self::queue::{Done, Job, Queue, Work};
+use super::inspect::{Overview, SlotRow};
 use super::{
-    Account, AccountSummary, ChainPin, Intent, Journal, JournalError, Record, StoredAccount, StoredAttempt, StoredIdempotencyKey, StoredKey,
+    Account, AccountSummary, ChainPin, Engine, Epoch, Intent, Journal, JournalError, JournalStatus, Record, StoredAccount, StoredAttempt,
+    StoredIdempotencyKey, StoredKey,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -45,15 +56,6 @@ pub struct SqliteJournal {
     pool: Arc<Pool>,
     commits: watch::Receiver<u64>,
     fatal: CancellationToken,
-}
-
-/// What operators see of a journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct JournalStatus {
-    /// Position of the newest event in commit order; 0 before the first.
-    pub newest_position: i64,
-    /// Bytes of the file and of its write-ahead log.
-    pub bytes: u64,
 }
 
 struct Writer {
@@ -69,8 +71,13 @@ impl SqliteJournal {
     pub fn open(path: &Path, metrics: Arc<Metrics>) -> Result<Arc<Self>, JournalError> {
         let path = file::resolve(path)?;
         let lock = ProcessLock::take(&path)?;
-        file::prepare(&path)?;
-        let connection = file::open_writer(&path)?;
+        file::prepare(&path, lock.has_begun())?;
+        let connection = file::open_writer(&path, lock.has_begun())?;
+        Self::start(path, connection, lock, metrics)
+    }
+
+    fn start(path: PathBuf, connection: Connection, mut lock: ProcessLock, metrics: Arc<Metrics>) -> Result<Arc<Self>, JournalError> {
+        lock.remember()?;
         let queue = Arc::new(Queue::new());
         let fatal = CancellationToken::new();
         let (committed, commits) = watch::channel(0);
@@ -84,7 +91,7 @@ impl SqliteJournal {
         };
         let thread = thread.map_err(|error| JournalError::Unusable(format!("cannot start the journal's thread: {error}")))?;
         Ok(Arc::new(Self {
-            pool: Arc::new(Pool::new(path.clone())),
+            pool: Arc::new(Pool::new(path.clone(), fatal.clone())),
             path,
             writer: Some(Writer { queue, thread: Mutex::new(Some(thread)) }),
             commits,
@@ -92,14 +99,25 @@ impl SqliteJournal {
         }))
     }
 
+    /// Begins an empty journal at `path` where one is gone or empty, which [`SqliteJournal::open`] refuses. What is left of the lost one
+    /// is kept under another name; answers those names. An error if a journal is there.
+    pub fn init(path: &Path, metrics: Arc<Metrics>) -> Result<(Arc<Self>, Vec<PathBuf>), JournalError> {
+        let path = file::resolve(path)?;
+        let lock = ProcessLock::take(&path)?;
+        let aside = copy::give_up(&path)?;
+        file::prepare(&path, false)?;
+        Ok((Self::start(path.clone(), file::open_writer(&path, false)?, lock, metrics)?, aside))
+    }
+
     /// Opens an existing journal for reads, beside a gateway that uses it or without one. Writes are answered with
     /// [`JournalError::NotWritten`].
     pub fn open_read_only(path: &Path) -> Result<Arc<Self>, JournalError> {
         let path = file::resolve(path)?;
-        let pool = Arc::new(Pool::new(path.clone()));
+        let fatal = CancellationToken::new();
+        let pool = Arc::new(Pool::new(path.clone(), fatal.clone()));
         // Says at once whether the file can be read.
         pool.read_blocking(|snapshot| queries::chains(snapshot).map(drop))?;
-        Ok(Arc::new(Self { path, writer: None, pool, commits: watch::channel(0).1, fatal: CancellationToken::new() }))
+        Ok(Arc::new(Self { path, writer: None, pool, commits: watch::channel(0).1, fatal }))
     }
 
     /// Whether a process uses the journal at `path`.
@@ -107,41 +125,20 @@ impl SqliteJournal {
         ProcessLock::is_taken(&file::resolve(path)?)
     }
 
-    /// Cancelled when the journal has become unusable: the writer panicked, the file is damaged, or nobody can say whether a
-    /// group of batches was written. Every later write answers [`JournalError::Closed`]; the process has to end with an error
-    /// and recover at its next start.
-    pub fn fatal(&self) -> CancellationToken {
-        self.fatal.clone()
-    }
-
-    /// Takes no further work, writes what waits, moves the log into the file and joins the writer. Later writes and reads
-    /// answer [`JournalError::Closed`].
-    pub async fn close(&self) {
-        self.pool.close();
-        if let Some(thread) = self.stop() {
-            // A panic of the thread has been told by `fatal` already.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
-    }
-
-    /// Proves by a write of its own that the journal can write now. It shares the commit of what waits beside it; alone it costs
-    /// one.
-    pub fn probe(&self) -> BoxFuture<'static, Result<(), JournalError>> {
-        let done = self.submit(Work::Probe);
-        Box::pin(async move { done.await.map(drop) })
-    }
-
-    /// The size of the file with its log, and the position of the newest event (0 if there is none yet).
-    pub async fn status(&self) -> Result<JournalStatus, JournalError> {
-        let newest_position = Arc::clone(&self.pool).read(|snapshot| queries::newest_position(snapshot)).await?;
-        let path = self.path.clone();
-        let bytes = tokio::task::spawn_blocking(move || file::size(&path)).await;
-        Ok(JournalStatus { newest_position, bytes: bytes.map_err(|error| JournalError::NotRead(error.to_string()))? })
-    }
-
     /// Every pinned chain.
     pub async fn chains(&self) -> Result<Vec<ChainPin>, JournalError> {
         Arc::clone(&self.pool).read(|snapshot| queries::chains(snapshot)).await
+    }
+
+    /// The file as a whole.
+    pub async fn overview(&self) -> Result<Overview, JournalError> {
+        let path = self.path.clone();
+        Arc::clone(&self.pool).read(move |snapshot| look::overview(snapshot, &path)).await
+    }
+
+    /// The slots of the address, on every chain, with their attempts: highest nonces first, `limit` attempts at most.
+    pub async fn slots(&self, address: Address, limit: u32) -> Result<Vec<SlotRow>, JournalError> {
+        Arc::clone(&self.pool).read(move |snapshot| look::slots(snapshot, address, limit)).await
     }
 
     fn stop(&self) -> Option<JoinHandle<()>> {
@@ -192,10 +189,50 @@ impl fmt::Debug for SqliteJournal {
     }
 }
 
+impl Engine for SqliteJournal {
+    fn name(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn fatal(&self) -> CancellationToken {
+        self.fatal.clone()
+    }
+
+    fn probe(&self) -> BoxFuture<'static, Result<(), JournalError>> {
+        let done = self.submit(Work::Probe);
+        Box::pin(async move { done.await.map(drop) })
+    }
+
+    fn status(&self) -> BoxFuture<'static, Result<JournalStatus, JournalError>> {
+        let path = self.path.clone();
+        self.read(move |connection| {
+            let (file, log) = file::sizes(&path);
+            Ok(JournalStatus { newest_position: queries::newest_position(connection)?, bytes: file + log })
+        })
+    }
+
+    /// Moves the log into the file, and joins the writer.
+    fn close(&self) -> BoxFuture<'static, ()> {
+        self.pool.close();
+        let thread = self.stop();
+        Box::pin(async move {
+            if let Some(thread) = thread {
+                // A panic of the thread has been told by `fatal` already.
+                let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            }
+        })
+    }
+}
+
 impl Journal for SqliteJournal {
     fn commit(&self, records: Vec<Record>) -> BoxFuture<'static, Result<Vec<i64>, JournalError>> {
         let done = self.submit(Work::Commit(records));
         Box::pin(async move { done.await.map(|done| done.positions) })
+    }
+
+    fn own(&self, account: Account) -> BoxFuture<'static, Result<Epoch, JournalError>> {
+        let done = self.submit(Work::Own(account));
+        Box::pin(async move { done.await?.epoch.ok_or(JournalError::Closed) })
     }
 
     fn accounts(&self, chain_id: u64) -> BoxFuture<'static, Result<Vec<StoredAccount>, JournalError>> {

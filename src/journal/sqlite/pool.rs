@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::file;
 use crate::journal::JournalError;
@@ -17,11 +18,13 @@ pub(super) struct Pool {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     turns: Semaphore,
+    fatal: CancellationToken,
 }
 
 impl Pool {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::default(), turns: Semaphore::new(READERS) }
+    /// `fatal` is cancelled by a read that meets damage: nothing may be sent on the word of a damaged file.
+    pub(super) fn new(path: PathBuf, fatal: CancellationToken) -> Self {
+        Self { path, idle: Mutex::default(), turns: Semaphore::new(READERS), fatal }
     }
 
     /// Runs the read on a blocking thread, in one snapshot: it sees every commit that was answered before it began.
@@ -38,12 +41,23 @@ impl Pool {
 
     /// The same on this thread.
     pub(super) fn read_blocking<T>(&self, read: impl FnOnce(&Transaction<'_>) -> Result<T, ReadFault>) -> Result<T, JournalError> {
+        let result = self.try_read(read);
+        if let Err(JournalError::Damaged(why)) = &result
+            && !self.fatal.is_cancelled()
+        {
+            tracing::error!(error = why, "the journal is damaged");
+            self.fatal.cancel();
+        }
+        result
+    }
+
+    fn try_read<T>(&self, read: impl FnOnce(&Transaction<'_>) -> Result<T, ReadFault>) -> Result<T, JournalError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
             None => file::open_reader(&self.path)?,
         };
-        let snapshot = connection.unchecked_transaction().map_err(ReadFault::from)?;
+        let snapshot = connection.unchecked_transaction().map_err(|error| self.fault(error.into()))?;
         let result = read(&snapshot);
         drop(snapshot);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,7 +65,11 @@ impl Pool {
             idle.push(connection);
         }
         drop(idle);
-        Ok(result?)
+        result.map_err(|fault| self.fault(fault))
+    }
+
+    fn fault(&self, ReadFault(error): ReadFault) -> JournalError {
+        if file::is_damage(&error) { file::unusable(&self.path, &error) } else { JournalError::NotRead(error.to_string()) }
     }
 
     /// No further reads; the connections go.
@@ -63,16 +81,10 @@ impl Pool {
 
 /// A read that failed.
 #[derive(Debug)]
-pub(super) struct ReadFault(String);
+pub(super) struct ReadFault(rusqlite::Error);
 
 impl From<rusqlite::Error> for ReadFault {
     fn from(error: rusqlite::Error) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl From<ReadFault> for JournalError {
-    fn from(fault: ReadFault) -> Self {
-        Self::NotRead(fault.0)
+        Self(error)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::journal::{ChainPin, JournalError, Record, StoredKey};
+use crate::journal::{Account, ChainPin, Epoch, JournalError, Record, StoredKey};
 
 /// Jobs that may wait; more of them wait for room on the caller's side.
 pub(super) const CAPACITY: usize = 4096;
@@ -22,6 +22,7 @@ const GROUP_RECORDS: usize = 4096;
 /// What a writer is asked to do; each is all or nothing.
 pub(super) enum Work {
     Commit(Vec<Record>),
+    Own(Account),
     PinChain(ChainPin),
     PutKey(StoredKey),
     ForgetChain(u64),
@@ -52,6 +53,8 @@ pub(super) struct Done {
     pub(super) positions: Vec<i64>,
     /// Attempts removed.
     pub(super) removed: u64,
+    /// The tenure that was begun.
+    pub(super) epoch: Option<Epoch>,
 }
 
 pub(super) type Reply = oneshot::Sender<Result<Done, JournalError>>;

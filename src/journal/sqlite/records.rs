@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::codec::{get_address, get_hash, get_kind, get_state, get_u64, integer, millis, pause_column, slot_nonce};
 use super::intents;
+use super::ownership;
 use super::states::{self, Because};
 use crate::journal::history::MAX_RECEIPT;
 use crate::journal::{Account, Attempt, AttemptState, JournalError, Record, TransactionId};
@@ -66,6 +67,7 @@ impl Row {
 /// Applies one record; answers the position of its event, if it made one.
 pub(super) fn apply(connection: &Connection, record: Record) -> Result<Option<i64>, Fault> {
     match record {
+        Record::Tenure { account, epoch } => ownership::check(connection, account, epoch).map(|()| None),
         Record::Floor { account, nonce } => {
             let nonce = integer("nonce", nonce)?;
             let account = Row::new(account)?;

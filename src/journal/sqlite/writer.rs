@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, ffi};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::file;
+use super::ownership;
 use super::queue::{Done, Job, Queue, Work, answer};
 use super::records::{self, Fault};
 use super::registry;
@@ -46,6 +48,10 @@ pub(super) fn run(connection: Connection, queue: Arc<Queue>, metrics: Arc<Metric
     let mut watch = Watch { queue: Arc::clone(&queue), fatal, in_order: false };
     let mut writer = Writer { connection, metrics, commits, unchecked: 0 };
     while let Some(group) = queue.next_group() {
+        if watch.fatal.is_cancelled() {
+            // A reader has met damage. The group is answered with `Closed` by being dropped.
+            return;
+        }
         if let Err(why) = writer.write(group) {
             tracing::error!(error = why, "the journal is unusable");
             return;
@@ -155,12 +161,13 @@ impl Writer {
                 for record in records {
                     positions.extend(records::apply(&self.connection, record)?);
                 }
-                Ok(Done { positions, removed: 0 })
+                Ok(Done { positions, ..Done::default() })
             }
+            Work::Own(account) => ownership::begin(&self.connection, account).map(|epoch| Done { epoch: Some(epoch), ..Done::default() }),
             Work::PinChain(pin) => registry::pin_chain(&self.connection, &pin).map(|()| Done::default()),
             Work::PutKey(key) => registry::put_key(&self.connection, &key).map(|()| Done::default()),
             Work::ForgetChain(chain_id) => {
-                registry::forget_chain(&self.connection, chain_id).map(|removed| Done { positions: Vec::new(), removed })
+                registry::forget_chain(&self.connection, chain_id).map(|removed| Done { removed, ..Done::default() })
             }
             Work::Probe => {
                 registry::probe(&self.connection)?;
@@ -203,31 +210,27 @@ impl Writer {
 /// A statement before COMMIT failed: nothing can be in the file. A damaged file is left alone from then on.
 fn statement_failure(error: &rusqlite::Error) -> Failure {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Failure::Undecided(error.to_string()),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Failure::Undecided(format!("{error}; {}", file::REMEDY)),
         _ => Failure::NotWritten(error.to_string()),
     }
 }
 
 /// COMMIT failed. In these cases SQLite gave up before the last frame of the transaction, the one that makes it count, was in
-/// the log. After any other one (an fsync that failed) the frame may be there: the connection does not see it, but a process
-/// that starts after a crash would bring the transaction back, although its callers had been told that it was not written.
+/// the log whole: a write that fails (no room, a quota, a limit on the size of files) leaves a part of a frame at most, and a frame whose
+/// checksum does not hold is nothing. After any other one (an fsync that failed) the frame may be there: the connection does not see
+/// it, but a process that starts after a crash would bring the transaction back, although its callers had been told that it was not
+/// written.
 fn commit_failure(error: &rusqlite::Error) -> Failure {
-    match error.sqlite_error_code() {
-        Some(
-            ErrorCode::DiskFull
-            | ErrorCode::ReadOnly
-            | ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::ConstraintViolation,
-        ) => Failure::NotWritten(error.to_string()),
-        _ => Failure::Undecided(error.to_string()),
-    }
+    let is_decided = error.sqlite_error().is_some_and(|error| {
+        let codes =
+            [ErrorCode::DiskFull, ErrorCode::ReadOnly, ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked, ErrorCode::ConstraintViolation];
+        codes.contains(&error.code) || error.extended_code == ffi::SQLITE_IOERR_WRITE
+    });
+    if is_decided { Failure::NotWritten(error.to_string()) } else { Failure::Undecided(error.to_string()) }
 }
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::ffi;
-
     use super::*;
 
     fn decided(failure: fn(&rusqlite::Error) -> Failure, code: i32) -> bool {
@@ -236,10 +239,10 @@ mod tests {
 
     #[test]
     fn a_commit_that_failed_after_its_last_frame_is_undecided() {
-        for code in [ffi::SQLITE_FULL, ffi::SQLITE_READONLY, ffi::SQLITE_BUSY, ffi::SQLITE_CONSTRAINT_FOREIGNKEY] {
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_READONLY, ffi::SQLITE_BUSY, ffi::SQLITE_CONSTRAINT_FOREIGNKEY] {
             assert!(decided(commit_failure, code), "{code}");
         }
-        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_NOMEM, ffi::SQLITE_CORRUPT] {
+        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_SHMSIZE, ffi::SQLITE_NOMEM, ffi::SQLITE_CORRUPT] {
             assert!(!decided(commit_failure, code), "{code}");
         }
     }

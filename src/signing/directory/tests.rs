@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::journal::{
-    Account, AccountSummary, ChainPin, Intent, Record as JournalRecord, StoredAccount, StoredAttempt, StoredIdempotencyKey,
+    Account, AccountSummary, ChainPin, Epoch, Intent, Record as JournalRecord, StoredAccount, StoredAttempt, StoredIdempotencyKey,
 };
 use crate::signing::testing::{Act, ScriptedStore, arn, failure, signing_key, spki};
 
@@ -24,6 +24,9 @@ fn closed<T: Send + 'static>() -> BoxFuture<'static, Result<T, JournalError>> {
 
 impl Journal for KeysOnly {
     fn commit(&self, _: Vec<JournalRecord>) -> BoxFuture<'static, Result<Vec<i64>, JournalError>> {
+        closed()
+    }
+    fn own(&self, _: Account) -> BoxFuture<'static, Result<Epoch, JournalError>> {
         closed()
     }
     fn accounts(&self, _: u64) -> BoxFuture<'static, Result<Vec<StoredAccount>, JournalError>> {

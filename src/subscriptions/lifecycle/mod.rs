@@ -63,7 +63,9 @@ pub enum OpenError {
     #[error("the cursor is not of this service, principal, chain and filter")]
     Foreign,
     /// Its event is not on record.
-    #[error("the event of the cursor is not on record: it is of another service, of a chain that was forgotten, or of a newer journal")]
+    #[error(
+        "the event of the cursor is not on record: it is of another service, of a chain that was forgotten, pruned, or of a newer journal"
+    )]
     Gone,
     /// No transaction of the scope has this id.
     #[error("no transaction {0} of this service")]

@@ -43,7 +43,7 @@ use super::nonces::figures::Figures;
 use super::nonces::{Action, Denial, Nonces, Ticket, Wish};
 use super::outboxes::Outboxes;
 use super::tracking::{Owner, Sighting};
-use crate::journal::{Account, Attempt, AttemptState, BlockRef, JournalError, PauseBy, Pauses, Record};
+use crate::journal::{Account, Attempt, AttemptState, BlockRef, Epoch, JournalError, PauseBy, Pauses, Record};
 use crate::node::CallError;
 use crate::signing::Key;
 use crate::signing::KeyStoreError;
@@ -192,6 +192,10 @@ pub(super) struct Task {
     chain_nonce: Option<u64>,
     /// Who waits for the account to be opened again.
     resyncs: Vec<oneshot::Sender<Resynced>>,
+    /// The tenure that every batch of the account is written in.
+    epoch: Epoch,
+    /// The tenure is over: nothing more is written, sent or told.
+    lost: bool,
     key: Option<Arc<Key>>,
     fill_after: Option<Instant>,
     meter: AccountMeter,
@@ -204,7 +208,7 @@ const NO_DEADLINE: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Time before bytes that reached nobody, or found the pool full, go out again.
 const RESEND: Duration = Duration::from_millis(500);
 
-/// Runs the account until its chain stops. The channels outlive a panic of the task only in the caller's hands.
+/// Runs the account until its chain stops, or until somebody else owns it. The channels outlive a panic of the task only in the caller's hands.
 pub(super) async fn run(
     chain: Arc<Chain>,
     address: Address,
@@ -226,13 +230,14 @@ pub(super) async fn run(
 }
 
 impl Task {
-    /// Works until the account is to be opened again with nothing of it under way (true), or its chain stops (false).
+    /// Works until the account is to be opened again with nothing of it under way (true), or until its chain stops or somebody else
+    /// owns it (false).
     async fn work(&mut self, commands: &mut mpsc::Receiver<Command>, sightings: &mut mpsc::UnboundedReceiver<Sighting>) -> bool {
         let mut processed = self.chain.tracker.processed();
         let stop = self.chain.stop.clone();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        while !self.lost {
             self.act();
             if self.can_be_opened_again() {
                 return true;
@@ -277,6 +282,7 @@ impl Task {
                 }
             }
         }
+        false
     }
 
     fn address(&self) -> Address {
@@ -346,6 +352,18 @@ impl Task {
         self.last_order
     }
 
+    /// Somebody else owns the account: the task ends. Requests whose attempts are on record are answered with their hashes by
+    /// [`super::chain::Submitted`], the others with an error.
+    fn lose(&mut self) {
+        self.alarm("account_lost", "the journal has another owner of this account on record; its task ends");
+        self.lost = true;
+    }
+
+    /// What every batch of the account begins with.
+    fn tenure(&self) -> Record {
+        Record::Tenure { account: self.account, epoch: self.epoch }
+    }
+
     fn next_ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
         self.last_ticket
@@ -382,7 +400,8 @@ impl Task {
             let Some(step) = self.outboxes.poll(now) else { break };
             self.step(step, now);
         }
-        self.outbox.write(&self.chain.journal, now);
+        let tenure = self.tenure();
+        self.outbox.write(&self.chain.journal, tenure, now);
         self.start_probe(now);
     }
 

@@ -13,7 +13,7 @@ use super::outbox::Outbox;
 use super::reconcile::Reconcile;
 use super::sign::params;
 use super::{Command, Live, Owed, Task};
-use crate::journal::{Account, AttemptState, JournalError, StoredAccount, StoredAttempt};
+use crate::journal::{Account, AttemptState, Epoch, JournalError, StoredAccount, StoredAttempt};
 use crate::node::CallError;
 use crate::telemetry::clock;
 use crate::transactions::balance::Balance;
@@ -101,8 +101,8 @@ async fn load(chain: Arc<Chain>, address: Address) -> Task {
 
 async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Task, OpenError> {
     let account = Account { chain_id: chain.environment.chain_id, address };
-    // Behind every commit that an earlier task of this account may have left under way.
-    chain.journal.commit(Vec::new()).await?;
+    // Behind every commit that an earlier task of this account may have left under way; none of it is written after this.
+    let epoch = chain.journal.own(account).await?;
     let stored = chain.journal.account(account).await?;
     let unfinished = chain.journal.unfinished(account).await?;
     let (stored, floor) = match stored {
@@ -114,7 +114,7 @@ async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Task, OpenErro
             (StoredAccount { account, next_nonce, pauses }, Some(next_nonce))
         }
     };
-    Ok(Task::new(Arc::clone(chain), stored, floor, unfinished))
+    Ok(Task::new(Arc::clone(chain), epoch, stored, floor, unfinished))
 }
 
 /// An account without rows starts at the highest of latest and pending that any endpoint tells.
@@ -161,7 +161,7 @@ fn authorised(stored: &StoredAttempt, account: Account) -> impl Iterator<Item = 
 }
 
 impl Task {
-    fn new(chain: Arc<Chain>, stored: StoredAccount, floor: Option<u64>, unfinished: Vec<StoredAttempt>) -> Self {
+    fn new(chain: Arc<Chain>, epoch: Epoch, stored: StoredAccount, floor: Option<u64>, unfinished: Vec<StoredAttempt>) -> Self {
         let account = stored.account;
         let (unfinished, mut holders): (Vec<_>, Vec<_>) = unfinished.into_iter().partition(|stored| stored.attempt.account == account);
         let current = unfinished.iter().filter(|attempt| attempt.current && !attempt.state.is_final());
@@ -235,6 +235,8 @@ impl Task {
             slot_taken: false,
             chain_nonce: None,
             resyncs: Vec::new(),
+            epoch,
+            lost: false,
             key: (chain.key_of)(account.address),
             fill_after: None,
             meter: chain.metrics.account(stored.account.address),

@@ -65,13 +65,13 @@ impl Outbox {
         self.writing.as_mut()
     }
 
-    pub(super) fn write(&mut self, journal: &Arc<dyn Journal>, now: Instant) {
+    pub(super) fn write(&mut self, journal: &Arc<dyn Journal>, tenure: Record, now: Instant) {
         if self.writing.is_some() || self.records.is_empty() || self.not_before.is_some_and(|at| at > now) {
             return;
         }
         let records = std::mem::take(&mut self.records);
         let after = std::mem::take(&mut self.after);
-        let commit = journal.commit(records.clone());
+        let commit = journal.commit(std::iter::once(tenure).chain(records.iter().cloned()).collect());
         self.writing = Some(Box::pin(async move { (records, after, commit.await) }));
     }
 
@@ -110,6 +110,9 @@ impl Task {
 
     pub(super) fn outbox_finished(&mut self, (records, after, result): Written) {
         self.outbox.writing = None;
+        if let Err(JournalError::NotOwner { .. }) = result {
+            return self.lose();
+        }
         if let Err(error) = result {
             tracing::error!(%error, account = %self.address(), "a change of state is not durable yet");
             self.outbox.put_back(records, after, clock::now());

@@ -179,7 +179,8 @@ impl Task {
                 pending.laps.end(Stage::Order, now, &self.chain.metrics);
             }
         }
-        let mut records = Vec::with_capacity(tickets.len() + 1);
+        let mut records = Vec::with_capacity(tickets.len() + 2);
+        records.push(self.tenure());
         if let Some(nonce) = self.floor {
             records.push(Record::Floor { account: self.account, nonce });
         }
@@ -251,6 +252,7 @@ impl Task {
             Ok(_) => self.committed(&tickets),
             // Nobody knows what was written: the process ends and reads it at its next start. Nothing may be told before.
             Err(JournalError::Closed) => tracing::error!(account = %self.address(), "the journal is closed in the middle of a commit"),
+            Err(JournalError::NotOwner { .. }) => self.lose(),
             Err(error) => self.not_committed(&tickets, error),
         }
     }

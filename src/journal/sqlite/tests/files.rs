@@ -6,13 +6,6 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use super::*;
 use crate::journal::sqlite::{events, transactions};
 
-fn unusable(path: &Path) -> String {
-    match SqliteJournal::open(path, metrics()) {
-        Err(JournalError::Unusable(text)) => text,
-        other => panic!("{other:?}"),
-    }
-}
-
 fn copy_files(from: &Path, to: &Path) {
     for suffix in ["", "-wal"] {
         let name = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));

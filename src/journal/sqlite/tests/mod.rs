@@ -2,12 +2,18 @@
 
 mod authorisations;
 mod contract;
+mod copies;
+mod damage;
 mod files;
+mod full;
 mod group;
 mod history;
 mod once;
+mod ownership;
 mod probe;
+mod pruning;
 mod random;
+mod schema;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -70,6 +76,13 @@ fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new().unwrap())
 }
 
+fn unusable(path: &Path) -> String {
+    match SqliteJournal::open(path, metrics()) {
+        Err(JournalError::Unusable(text) | JournalError::Damaged(text)) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
 struct Fixture {
     journal: Arc<SqliteJournal>,
     path: PathBuf,
@@ -100,6 +113,13 @@ impl Fixture {
 
     async fn next_nonce(&self, account: Account) -> u64 {
         self.journal.account(account).await.unwrap().unwrap().next_nonce
+    }
+
+    /// Ends the journal in order; the folder stays.
+    fn closed(self) -> (PathBuf, TempDir) {
+        let Self { journal, path, _directory, .. } = self;
+        drop(journal);
+        (path, _directory)
     }
 
     /// Runs the step on the writer's connection, in the order of the calls.

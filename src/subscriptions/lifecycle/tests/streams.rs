@@ -10,9 +10,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
-use crate::journal::Journal;
 use crate::journal::history::Bounds;
 use crate::journal::sqlite::SqliteJournal;
+use crate::journal::{Engine, Journal};
 use crate::subscriptions::lifecycle::filter::Filter;
 use crate::subscriptions::lifecycle::{After, Lifecycle, OpenError, Sizes};
 use crate::telemetry::metrics::Metrics;
