@@ -19,6 +19,8 @@ mod examples;
 mod geth;
 mod idempotency;
 mod keys;
+#[cfg(feature = "crash-points")]
+mod kills;
 mod lifecycle;
 mod lifecycle_stream;
 mod metrics;

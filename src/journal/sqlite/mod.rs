@@ -3,6 +3,7 @@
 //! docs/journal.md describes the file and the rules.
 
 mod codec;
+mod edges;
 mod events;
 mod file;
 mod history;
