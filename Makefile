@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration clients fmt parts clean-parts
+.PHONY: help demo test soak lint unit integration clients fmt parts clean-parts
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -9,6 +9,9 @@ demo: ## Show it: KMS keys, sends over one WebSocket, receipts that stream back
 
 test: ## Everything: format, lints, unit, integration and client tests
 	@scripts/test
+
+soak: ## Kill the gateway KILLS times (100), at every edge and at random: KILLS=1000 ON=anvil,geth,simulator SEED=1
+	@KILLS=$(KILLS) ON=$(ON) SEED=$(SEED) scripts/soak
 
 lint: ## Format check and clippy
 	@scripts/test format lint

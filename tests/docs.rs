@@ -14,6 +14,7 @@ const PAGES: &[&str] = &[
     "docs/architecture.md",
     "docs/clients.md",
     "docs/configuration.md",
+    "docs/crash-testing.md",
     "docs/errors.md",
     "docs/fees.md",
     "docs/journal.md",

@@ -25,6 +25,7 @@ use super::handshake::{Chain, Fault};
 use super::session::Session;
 use super::socket::{Dial, Socket, connect, system_tls, words};
 use crate::telemetry::chance;
+use crate::telemetry::crash::{self, Point, Side};
 
 /// Everything that the task of one endpoint needs.
 pub(super) struct Connection {
@@ -157,7 +158,7 @@ impl Connection {
     /// Reads and writes until the connection ends, and says why it ended.
     async fn work(&mut self, socket: Socket, session: &mut Session) -> Arc<str> {
         let (sink, mut stream) = socket.split();
-        let mut writer = Writer { sink, ping: false, unflushed: false };
+        let mut writer = Writer { sink, ping: false, unflushed: false, sending: false };
         let mut clocks = Clocks::new(self.timing, Instant::now());
         let mut batch = Vec::new();
         let mut alarm = pin!(tokio::time::sleep_until(clocks.due()));
@@ -234,6 +235,8 @@ struct Writer {
     sink: SplitSink<Socket, Message>,
     ping: bool,
     unflushed: bool,
+    /// Signed bytes are among what is not flushed; for the crash harness.
+    sending: bool,
 }
 
 impl Writer {
@@ -248,6 +251,10 @@ impl Writer {
             if std::mem::take(&mut self.ping) {
                 self.sink.start_send_unpin(Message::Ping(Bytes::new()))?;
             } else if let Some((written, text)) = session.output() {
+                if crash::ON && text.contains("\"eth_sendRawTransaction\"") {
+                    crash::edge(Side::Before, Point::Send);
+                    self.sending = true;
+                }
                 match self.sink.start_send_unpin(Message::Text(text)) {
                     Err(Error::WriteBufferFull(_)) => session.not_written(&written),
                     sent => sent?,
@@ -256,6 +263,9 @@ impl Writer {
         }
         ready!(self.sink.poll_flush_unpin(context))?;
         self.unflushed = false;
+        if std::mem::take(&mut self.sending) {
+            crash::edge(Side::After, Point::Send);
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -2,6 +2,7 @@
 
 mod arguments;
 pub mod batch;
+mod edges;
 pub mod errors;
 mod eth;
 pub mod idempotency;

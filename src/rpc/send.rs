@@ -10,6 +10,7 @@ use jsonrpsee::Extensions;
 use jsonrpsee::types::Params;
 
 use super::arguments::Arguments;
+use super::edges;
 use super::errors::{RESOURCE_NOT_FOUND, Reason, RpcError};
 use super::eth::Answer;
 use super::idempotency::{self, conflict};
@@ -21,6 +22,7 @@ use super::waiting::refused;
 use crate::journal::history::{Life, Name};
 use crate::journal::{IdempotencyKey, Kind, StoredIdempotencyKey, TransactionId};
 use crate::signing::{Key, KeyState, SignClass};
+use crate::telemetry::crash::{self, Commit, Point, Side};
 use crate::telemetry::waited::Waited;
 use crate::transactions::account::loans::Borrowed;
 use crate::transactions::authorisations::Authorisations;
@@ -175,6 +177,7 @@ pub(super) async fn claim(call: &mut Call, service: &Service, extensions: &Exten
         let stored = service.chain.journal().idempotency_key(names.0, names.1, Arc::clone(&key.key)).await;
         waited.since(begun);
         return match stored.map_err(|error| refusal(TransactionError::Journal(error)))? {
+            Some(_) if crash::bug(Side::After, Point::Commit(Commit::Claim)) => Ok(Claimed::Ours(claim)),
             None => Ok(Claimed::Ours(claim)),
             Some(stored) if stored.digest != key.digest => Err(conflict()),
             Some(stored) => Ok(Claimed::Before(stored)),
@@ -222,10 +225,11 @@ pub(super) async fn submit(
         let borrowed = service.chain.borrow(others, new.arrived);
         new.borrowed = service.chain.unless_draining(borrowed).await?;
     }
+    let kind = new.kind;
     let submitted = service.chain.submit(new)?;
     drop(turn);
     let in_account = submitted.waited();
     let answer = submitted.answer().await;
     waited.add(in_account.total());
-    answer
+    edges::tell(kind, answer)
 }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::subscriptions::connection::ConnectionHandle;
+use crate::telemetry::crash;
 
 /// Bytes of answers that may wait for a client while more is read from it.
 const OWED: usize = 1 << 20;
@@ -114,6 +115,9 @@ impl<IO: AsyncWrite + Unpin, S: Unpin> ClientIo<IO, S> {
     ) -> Poll<io::Result<usize>> {
         let written = ready!(self.watched(context, write))?;
         self.handle.pay(written);
+        if crash::ON && self.handle.owed() == 0 {
+            crash::written();
+        }
         Poll::Ready(Ok(written))
     }
 

@@ -1,7 +1,8 @@
-//! What operators see: metrics and structured logs.
+//! What operators see: metrics and structured logs; and where tests kill the process.
 
 pub mod chance;
 pub mod clock;
+pub mod crash;
 pub mod logs;
 pub mod metrics;
 pub mod waited;

@@ -126,7 +126,8 @@ impl Delivery {
             && let Some(Outcome::Refused { code, message }) = sent().next()
         {
             let message = message.clone();
-            return if self.doubtful { Verdict::RefusedInDoubt(message) } else { Verdict::Refused { code: *code, message } };
+            let is_in_doubt = self.doubtful && !sent().all(|answer| answer.is_about_the_bytes());
+            return if is_in_doubt { Verdict::RefusedInDoubt(message) } else { Verdict::Refused { code: *code, message } };
         }
         self.doubtful = true;
         let has = |wanted: &Outcome| answers.contains(&wanted);
@@ -152,7 +153,7 @@ mod tests {
     use super::*;
 
     fn refused() -> Outcome {
-        Outcome::Refused { code: -32000, message: "intrinsic gas too low".into() }
+        Outcome::Refused { code: -32000, message: "insufficient funds for gas * price + value".into() }
     }
 
     fn verdicts(doubtful: bool, answers: &[Outcome]) -> Vec<Verdict> {
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn refused_only_if_all_that_got_the_bytes_refused() {
-        let told = Verdict::Refused { code: -32000, message: "intrinsic gas too low".into() };
+        let told = Verdict::Refused { code: -32000, message: "insufficient funds for gas * price + value".into() };
         assert_eq!(verdicts(false, &[refused(), refused()])[1], told);
         assert_eq!(verdicts(false, &[refused(), Outcome::NotSent])[1], told);
         assert!(matches!(verdicts(false, &[refused(), Outcome::Unknown("time-out".into())])[1], Verdict::Held(_)));
@@ -186,6 +187,18 @@ mod tests {
         delivery.begin(1);
         delivery.give(0);
         assert!(matches!(delivery.record(0, refused()), Verdict::RefusedInDoubt(_)));
+    }
+
+    /// A process that was killed between a commit and the answer would leave the account stuck for ever.
+    #[test]
+    fn bytes_that_no_node_can_ever_take_are_refused_whatever_the_doubt() {
+        let never = Outcome::Refused { code: -32000, message: "intrinsic gas too low: gas 20000, minimum needed 21000".into() };
+        let passing = Outcome::Refused { code: -32000, message: "insufficient funds for gas * price + value".into() };
+        assert!(matches!(verdicts(true, &[never.clone()])[0], Verdict::Refused { .. }));
+        assert!(matches!(verdicts(true, &[never.clone(), Outcome::NotSent])[1], Verdict::Refused { .. }));
+        assert!(matches!(verdicts(true, &[never.clone(), passing.clone()])[1], Verdict::RefusedInDoubt(_)));
+        assert!(matches!(verdicts(true, &[passing])[0], Verdict::RefusedInDoubt(_)));
+        assert!(matches!(verdicts(true, &[never, Outcome::Unknown("reset".into())])[1], Verdict::Held(_)));
     }
 
     #[test]

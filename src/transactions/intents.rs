@@ -23,6 +23,7 @@ use super::request::{Arguments, Request};
 use crate::journal::{Account, AttemptState, Intent, JournalError, Kind, Record, TransactionId};
 use crate::signing::{Key, KeyState, SignClass};
 use crate::telemetry::clock;
+use crate::telemetry::crash::{self, Commit, Point, Side};
 
 /// Transactions of one account that are prepared, queued or rest at a time; the others wait in the journal.
 const AT_WORK: usize = 64;
@@ -134,7 +135,8 @@ impl Worker {
             return;
         }
         let intents = loop {
-            match self.chain.journal.queued(self.account, AT_WORK).await {
+            let at_work = if crash::bug(Side::After, Point::Commit(Commit::Intent)) { 0 } else { AT_WORK };
+            match self.chain.journal.queued(self.account, at_work).await {
                 Ok(intents) => break intents,
                 // The process ends: its next start reads them.
                 Err(JournalError::Closed) => return,

@@ -7,7 +7,7 @@ mod words;
 
 use alloy_primitives::B256;
 
-use self::words::{FULL, KNOWN, OCCUPIED, PASSING, REFUSED, TOO_LOW};
+use self::words::{FULL, KNOWN, NEVER_VALID, OCCUPIED, PASSING, REFUSED, TOO_LOW};
 use crate::node::{CallError, NodeError};
 
 /// One endpoint's answer to one send, from best to worst.
@@ -57,6 +57,13 @@ impl Outcome {
             Self::NotSent => "not_sent",
             Self::Refused { .. } => "refused",
         }
+    }
+
+    /// Whether it is a refusal that every node gives these bytes for ever, whatever the chain's state and whoever got them before.
+    pub fn is_about_the_bytes(&self) -> bool {
+        let Self::Refused { message, .. } = self else { return false };
+        let text = message.to_ascii_lowercase();
+        NEVER_VALID.iter().any(|word| text.contains(word))
     }
 
     /// Whether the node has the bytes.

@@ -21,6 +21,8 @@ mod geth;
 mod idempotency;
 mod journal_commands;
 mod keys;
+#[cfg(feature = "crash-points")]
+mod kills;
 mod lifecycle;
 mod lifecycle_stream;
 mod metrics;

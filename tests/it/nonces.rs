@@ -9,7 +9,7 @@ use sluice_load_tests::client::Client;
 use crate::support::anvil::{parse, quantity};
 use crate::support::gateway::{Gateway, sluice};
 use crate::support::world::{World, transfer};
-use crate::support::{eventually, soon};
+use crate::support::{eventually, journal, soon};
 
 async fn send(client: &Client, from: Address, value: u64) -> B256 {
     parse(&soon("an answer", client.request("eth_sendTransaction", transfer(from, value))).await.unwrap())
@@ -60,6 +60,28 @@ async fn a_reorg_while_the_gateway_was_down_is_found_at_its_start() {
     let _gateway = world.gateway().await;
     world.mined(hash).await;
     assert_eq!(world.anvil.nonces().await[&accounts[0]], [0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_moved_to_another_block_while_the_gateway_was_down_is_told_as_orphaned() {
+    let test = "a_transaction_that_moved_to_another_block_while_the_gateway_was_down_is_told_as_orphaned";
+    let Some(world) = World::start(test).await else { return };
+    let accounts = world.accounts(1).await;
+    let mut gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let hash = send(&client, accounts[0], 1).await;
+    let states = || journal::events(&world.journal(), "payments").into_iter().map(|event| event.state).collect::<Vec<_>>();
+    eventually("the inclusion", || async { (states().last()? == "included").then_some(()) }).await;
+    gateway.process.kill();
+    world.anvil.call("anvil_reorg", json!([1, []])).await.unwrap();
+    let raw = world.node.sent().pop().unwrap().raw;
+    world.anvil.call("eth_sendRawTransaction", json!([raw])).await.unwrap();
+    world.mined(hash).await;
+    let _gateway = world.gateway().await;
+    eventually("the other inclusion", || async {
+        states().ends_with(&["included".into(), "orphaned".into(), "included".into()]).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -172,9 +172,11 @@ impl View<'_> {
         if client != Client::Geth {
             let executable = pool.executable(self.state, from).count();
             let all = pool.of(from).count();
-            // reth counts both together.
+            // reth counts both together, and always takes the nonce that is the account's own (`ensure_valid` of its pool): otherwise an
+            // account whose lowest transaction got lost could never go on.
+            let is_welcome = client == Client::Reth && transaction.nonce() == self.state.nonce(from);
             let counted = if client == Client::Reth { all } else { executable };
-            if limits.executable.is_some_and(|limit| !has_gap && counted >= limit) {
+            if limits.executable.is_some_and(|limit| !has_gap && !is_welcome && counted >= limit) {
                 return Err(Refusal::Full);
             }
             let counted = if client == Client::Reth { all } else { all - executable };

@@ -4,6 +4,7 @@
 
 mod codec;
 mod copy;
+mod edges;
 mod events;
 mod export;
 mod file;

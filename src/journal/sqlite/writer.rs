@@ -7,12 +7,14 @@ use rusqlite::{Connection, ErrorCode, ffi};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::edges::{self, Kinds};
 use super::file;
 use super::ownership;
 use super::queue::{Done, Job, Queue, Work, answer};
 use super::records::{self, Fault};
 use super::registry;
 use crate::journal::JournalError;
+use crate::telemetry::crash::{self, Side};
 use crate::telemetry::metrics::Metrics;
 
 /// Records after which the log is moved into the file.
@@ -115,6 +117,7 @@ impl Writer {
     /// One SQL transaction with a savepoint for each job. A job's own fault is its own answer; a fault of the store is the
     /// whole group's, answers that were found out already included: they stood on jobs that are undone now.
     fn commit(&self, works: Vec<Work>) -> Result<Vec<Result<Done, JournalError>>, Failure> {
+        let kinds = Kinds::of(&works);
         self.run("BEGIN IMMEDIATE").map_err(|error| statement_failure(&error))?;
         let mut results = Vec::with_capacity(works.len());
         for work in works {
@@ -127,10 +130,12 @@ impl Writer {
                 }
             }
         }
+        kinds.pass(Side::Before);
         if let Err(error) = self.run("COMMIT") {
             self.rollback()?;
             return Err(commit_failure(&error));
         }
+        kinds.pass(Side::After);
         Ok(results)
     }
 
@@ -155,6 +160,7 @@ impl Writer {
     }
 
     fn apply(&self, work: Work) -> Result<Done, Fault> {
+        let work = if crash::ON { edges::lose(work) } else { work };
         match work {
             Work::Commit(records) => {
                 let mut positions = Vec::with_capacity(records.len());

@@ -11,6 +11,7 @@ use super::outbox::After;
 use super::{Answered, Live, RESEND, Task};
 use crate::journal::{AttemptState, Kind, PauseBy};
 use crate::telemetry::clock;
+use crate::telemetry::crash::{self, Point, Side};
 use crate::transactions::broadcast::Verdict;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::meters::Stage;
@@ -96,8 +97,10 @@ impl Task {
         }
         self.outboxes.answered(endpoint, hash, &outcome, now);
         if let Some(live) = self.attempts.get_mut(&hash) {
+            let misread = outcome.is_taken() && crash::bug(Side::Before, Point::NodeAnswer);
             let verdict = live.delivery.record(endpoint, outcome);
-            self.judge(hash, verdict);
+            let no = Verdict::Refused { code: -32000, message: "a yes, read as a no".into() };
+            self.judge(hash, if misread { no } else { verdict });
         }
     }
 
@@ -114,6 +117,9 @@ impl Task {
                     self.note(&attempt, AttemptState::Broadcast, None, None, None);
                 }
                 self.accept(hash);
+                if crash::bug(Side::After, Point::NodeAnswer) {
+                    self.chain.tracker.forget(hash);
+                }
                 self.filled(&attempt);
             }
             Verdict::NotSent => self.nonces.send_later(attempt.nonce, clock::now() + RESEND),

@@ -48,6 +48,7 @@ use crate::node::CallError;
 use crate::signing::Key;
 use crate::signing::KeyStoreError;
 use crate::telemetry::clock;
+use crate::telemetry::crash::{self, Point, Side};
 use crate::telemetry::metrics::accounts::AccountMeter;
 
 /// A message to an account's task.
@@ -259,7 +260,11 @@ impl Task {
                     self.commit_finished(written);
                 }
                 Some(signed) = self.signs.next() => self.sign_finished(signed),
-                Some(answered) = self.sends.next() => self.answered(answered, clock::now()),
+                Some(answered) = self.sends.next() => {
+                    crash::edge(Side::Before, Point::NodeAnswer);
+                    self.answered(answered, clock::now());
+                    crash::edge(Side::After, Point::NodeAnswer);
+                }
                 Some(over) = self.lending.next() => self.loan_over(over),
                 Some(probe) = OptionFuture::from(self.probe.as_mut()) => {
                     self.probe = None;

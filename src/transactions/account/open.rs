@@ -13,9 +13,10 @@ use super::outbox::Outbox;
 use super::reconcile::Reconcile;
 use super::sign::params;
 use super::{Command, Live, Owed, Task};
-use crate::journal::{Account, AttemptState, Epoch, JournalError, StoredAccount, StoredAttempt};
+use crate::journal::{Account, AttemptState, Epoch, JournalError, Kind, Pauses, StoredAccount, StoredAttempt};
 use crate::node::CallError;
 use crate::telemetry::clock;
+use crate::telemetry::crash::{self, Commit, Point, Side};
 use crate::transactions::balance::Balance;
 use crate::transactions::broadcast::Delivery;
 use crate::transactions::chain::Chain;
@@ -104,7 +105,9 @@ async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Task, OpenErro
     // Behind every commit that an earlier task of this account may have left under way; none of it is written after this.
     let epoch = chain.journal.own(account).await?;
     let stored = chain.journal.account(account).await?;
-    let unfinished = chain.journal.unfinished(account).await?;
+    let mut unfinished = chain.journal.unfinished(account).await?;
+    unfinished.retain(|stored| !is_overlooked(stored));
+    let stored = stored.filter(|_| !crash::bug(Side::After, Point::Commit(Commit::Floor)));
     let (stored, floor) = match stored {
         // A row that has no slots and no floor says only who stopped the account.
         Some(stored) if stored.next_nonce > 0 => (stored, None),
@@ -134,8 +137,24 @@ pub(in crate::transactions) async fn first_nonce(chain: &Chain, address: Address
     highest.ok_or(failed)
 }
 
+/// The fault that is seeded behind a commit: a restart does not see what it has written.
+fn is_overlooked(stored: &StoredAttempt) -> bool {
+    let kind = match stored.state {
+        AttemptState::Committed if stored.attempt.kind == Kind::SignOnly => Commit::Released,
+        AttemptState::Committed => Commit::Attempt,
+        AttemptState::Held => Commit::Held,
+        AttemptState::Broadcast => Commit::Broadcast,
+        AttemptState::Refused => Commit::Refused,
+        AttemptState::Included => Commit::Included,
+        AttemptState::Orphaned => Commit::Orphaned,
+        AttemptState::Queued | AttemptState::Confirmed | AttemptState::Replaced => return false,
+    };
+    crash::bug(Side::After, Point::Commit(kind))
+}
+
 fn slot_state(stored: &StoredAttempt) -> SlotState {
     match stored.state {
+        AttemptState::Committed if crash::bug(Side::After, Point::Send) => SlotState::Open,
         // Whether it was sent, and arrived, is asked before it is sent again.
         AttemptState::Queued | AttemptState::Committed | AttemptState::Broadcast | AttemptState::Orphaned => SlotState::Sent,
         AttemptState::Held => SlotState::Held,
@@ -231,7 +250,7 @@ impl Task {
             foreign: BTreeMap::new(),
             reconcile: Reconcile::of(&stored.pauses, chain.environment.reconcile_blocks),
             bumps_ended: None,
-            pauses: stored.pauses,
+            pauses: if crash::bug(Side::After, Point::Commit(Commit::Pause)) { Pauses::default() } else { stored.pauses },
             slot_taken: false,
             chain_nonce: None,
             resyncs: Vec::new(),
@@ -276,7 +295,7 @@ impl Task {
             waiting_since: None,
             occupied: false,
             broadcast_at: None,
-            resend_if_absent: stored.current && waits,
+            resend_if_absent: stored.current && waits && !crash::bug(Side::Before, Point::Send),
             absent: false,
             attempt: Arc::clone(&attempt),
         };

@@ -11,6 +11,7 @@ use super::operate::Operated;
 use super::{Owed, Task};
 use crate::journal::{Attempt, AttemptState, BlockRef, Journal, JournalError, Record};
 use crate::telemetry::clock;
+use crate::telemetry::crash::{self, Point, Side, Told};
 use crate::transactions::errors::TransactionError;
 use crate::transactions::nonces::SlotState;
 
@@ -156,6 +157,10 @@ impl Task {
             let _gone = reply.sender.send(Err(error));
         }
         self.accept(hash);
+        if crash::bug(Side::After, Point::Answer(Told::Error)) {
+            self.nonces.set_slot(nonce, SlotState::Unsent);
+            return;
+        }
         match self.nonces.slot(nonce) {
             // The slot is final, and this came too late for it.
             None => drop(self.attempts.remove(&hash)),

@@ -35,10 +35,14 @@ impl Task {
             self.balance.included(Owed::Slot(live.attempt.nonce), block.number);
             return;
         }
+        // Found in another block than the journal has: a reorg that nobody saw, such as one while the process was down.
+        let left = live.block.replace(block).filter(|_| live.state == AttemptState::Included);
         live.state = AttemptState::Included;
-        live.block = Some(block);
         live.mined(&self.chain);
         let attempt = Arc::clone(&live.attempt);
+        if left.is_some() {
+            self.note(&attempt, AttemptState::Orphaned, left, None, None);
+        }
         self.nonces.set_slot(attempt.nonce, SlotState::Mined);
         self.balance.included(Owed::Slot(attempt.nonce), block.number);
         if attempt.authorisations.iter().any(|(authority, _)| *authority == self.account) {

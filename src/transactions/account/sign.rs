@@ -16,6 +16,7 @@ use super::{Live, Owed, Pending, Signed, Task, Written};
 use crate::journal::{Attempt, AttemptState, JournalError, Kind, Purpose, Record, TransactionId};
 use crate::signing::SignClass;
 use crate::telemetry::clock;
+use crate::telemetry::crash::{self, Point, Side, Told};
 use crate::transactions::broadcast::Delivery;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::fees::{Price, decide};
@@ -267,7 +268,7 @@ impl Task {
             let Some(attempt) = self.attempt(&pending).map(Arc::new) else { continue };
             let state = first_state(attempt.kind, attempt.purpose);
             self.chain.metrics.state(state);
-            slots.push((ticket, state == AttemptState::Held));
+            slots.push((ticket, state == AttemptState::Held && !crash::bug(Side::After, Point::Answer(Told::Bytes))));
             if let Some(what) = pending.replacement {
                 self.chain.metrics.replacement(what);
             }

@@ -89,3 +89,15 @@ fn what_is_not_in_the_table_is_unrecognised_whatever_its_code() {
         assert_eq!(answer(code, "words of tomorrow"), Outcome::Unrecognised { code, message: "words of tomorrow".into() });
     }
 }
+
+#[test]
+fn refusals_of_the_bytes_themselves_are_told_apart_from_those_of_the_state() {
+    for word in NEVER_VALID {
+        assert!(answer(-32000, word).is_about_the_bytes(), "{word}");
+    }
+    for word in
+        ["insufficient funds for gas * price + value", "max fee per gas less than block base fee", "already known", "oversized data"]
+    {
+        assert!(!answer(-32000, word).is_about_the_bytes(), "{word}");
+    }
+}

@@ -83,3 +83,18 @@ pub(super) const REFUSED: &[&str] = &[
     "eip-7702",
     "invalid transaction",
 ];
+
+/// Those of the refusals that are a property of the bytes alone: no balance, fee or head makes them valid.
+pub(super) const NEVER_VALID: &[&str] = &[
+    "intrinsic gas too low",
+    "intrinsicgas",
+    "intrinsic gas exceeds gas limit",
+    "insufficient gas for floor data gas cost",
+    "max priority fee per gas higher than max fee per gas",
+    "max priority fee per gas exceeds max fee per gas",
+    "invalidmaxpriorityfeepergas",
+    "invalid chain id",
+    "wrong chainid",
+    "invalidtxchainid",
+    "invalid sender",
+];

@@ -90,6 +90,17 @@ fn geth_counts_what_the_account_has_pooled_against_its_balance() {
     send(&mut reth, &wallet(0), large(1)).unwrap();
 }
 
+/// Otherwise an account whose lowest transaction got lost could never go on.
+#[test]
+fn reth_takes_the_accounts_own_nonce_when_its_share_is_full() {
+    let mut node = node(Client::Reth);
+    for nonce in 1..=16 {
+        send(&mut node, &wallet(0), transfer(nonce)).unwrap();
+    }
+    send(&mut node, &wallet(0), transfer(17)).unwrap_err();
+    send(&mut node, &wallet(0), transfer(0)).unwrap();
+}
+
 #[test]
 fn the_local_tracker_answers_a_hash_for_what_the_pool_refused_and_tries_again() {
     let mut settings = settings(Client::Geth);

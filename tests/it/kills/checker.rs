@@ -1,0 +1,503 @@
+//! Chain, journal and what clients were told, compared: what was promised and is not so. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
+
+use alloy_primitives::{Address, B256};
+
+use super::chain::Mined;
+use super::journal::{Attempt, Event, Journal};
+use super::ledger::{Answer, Record};
+
+/// What there is after a run, when everything has come to rest.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    pub(super) journal: Journal,
+    /// Every transaction of the canonical chain, in order.
+    pub(super) mined: Vec<Mined>,
+    pub(super) genesis: B256,
+    /// The next nonce of each managed account, by the chain.
+    pub(super) nonces: BTreeMap<Address, u64>,
+    /// Every key that the gateway was given.
+    pub(super) keys: Vec<Address>,
+    pub(super) record: Record,
+    /// Hash of all signed bytes that left the gateway, in order.
+    pub(super) sent: Vec<B256>,
+    /// The stream of lifecycle events that one client read across all lives, by cursor.
+    pub(super) stream: Vec<Told>,
+    /// What `sluice_getTransaction` says of each hash that was told: the state, and the hash of the attempt that speaks for it.
+    pub(super) looked_up: HashMap<B256, (String, B256)>,
+    /// Transactions that were sent when nobody killed anything any more, with time for a node to answer before their block.
+    pub(super) witnesses: Vec<B256>,
+    /// What did not come to rest, and why.
+    pub(super) unrest: Vec<String>,
+}
+
+/// One event as a client got it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) transaction: String,
+    pub(super) hash: Option<B256>,
+    pub(super) state: String,
+    pub(super) block: Option<(u64, B256)>,
+}
+
+/// Which promise is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rule {
+    /// What was accepted is neither mined nor refused on record.
+    Lost,
+    /// One request is mined twice.
+    Doubled,
+    /// A slot is not used up, or a nonce was left out.
+    Gap,
+    /// A client was told what is not so.
+    WrongReport,
+    /// Signed bytes left, or were mined, that are not on record (I2).
+    NotOnRecord,
+    /// A slot got another payload without a refusal before it (I1).
+    TwoPayloads,
+    /// The journal says otherwise than the chain, or than itself.
+    WrongRecord,
+    /// Lifecycle events are missing, doubled or out of order (I7a).
+    Stream,
+    /// It does not come to rest.
+    Stuck,
+}
+
+/// One broken promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Violation {
+    pub(super) rule: Rule,
+    pub(super) detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.rule, self.detail)
+    }
+}
+
+/// Every broken promise.
+pub(super) fn check(evidence: &Evidence) -> Vec<Violation> {
+    let mut checker = Checker::new(evidence);
+    checker.rest();
+    checker.requests();
+    checker.chain();
+    checker.slots();
+    checker.lives();
+    checker.registry();
+    checker.streams();
+    checker.reports();
+    checker.violations
+}
+
+struct Checker<'a> {
+    evidence: &'a Evidence,
+    mined: HashMap<B256, &'a Mined>,
+    attempts: HashMap<B256, &'a Attempt>,
+    /// Positions of the refusals of an attempt.
+    refused: HashMap<B256, Vec<u64>>,
+    violations: Vec<Violation>,
+}
+
+impl<'a> Checker<'a> {
+    fn new(evidence: &'a Evidence) -> Self {
+        let mut refused: HashMap<B256, Vec<u64>> = HashMap::new();
+        for event in evidence.journal.events.iter().filter(|event| event.state == "refused") {
+            refused.entry(event.hash.unwrap_or_default()).or_default().push(event.position);
+        }
+        Self {
+            evidence,
+            mined: evidence.mined.iter().map(|mined| (mined.hash, mined)).collect(),
+            attempts: evidence.journal.attempts.iter().map(|attempt| (attempt.hash, attempt)).collect(),
+            refused,
+            violations: Vec::new(),
+        }
+    }
+
+    fn tell(&mut self, rule: Rule, detail: String) {
+        self.violations.push(Violation { rule, detail });
+    }
+
+    fn rest(&mut self) {
+        for unrest in &self.evidence.unrest {
+            self.tell(Rule::Stuck, unrest.clone());
+        }
+        for complaint in &self.evidence.record.complaints {
+            self.tell(Rule::WrongReport, complaint.clone());
+        }
+    }
+
+    /// Accepted: exactly one attempt is mined, or none and a refusal is on record. Refused: none. No answer: one or none.
+    fn requests(&mut self) {
+        let evidence = self.evidence;
+        let mut by_value: HashMap<u128, Vec<&Mined>> = HashMap::new();
+        for mined in &evidence.mined {
+            by_value.entry(mined.value).or_default().push(mined);
+        }
+        for request in &evidence.record.requests {
+            let name = format!("{} of {} ({} wei)", request.operation, request.account, request.value);
+            let mined = by_value.get(&u128::from(request.value)).map_or(&[][..], Vec::as_slice);
+            if mined.len() > 1 {
+                self.tell(Rule::Doubled, format!("{name} is mined {} times", mined.len()));
+            }
+            match &request.answer {
+                Answer::Nothing | Answer::Known => {}
+                Answer::Queued(id) => {
+                    let ended = evidence.journal.events.iter().any(|event| event.transaction == *id && event.state == "refused");
+                    if mined.is_empty() && !ended {
+                        self.tell(Rule::Lost, format!("{name} was acknowledged as {id}, and is neither mined nor ended"));
+                    }
+                }
+                Answer::Hash(hash) | Answer::Bytes(hash) => {
+                    let Some(attempt) = self.attempts.get(hash).copied() else {
+                        self.tell(Rule::Lost, format!("{name} was told {hash}, which is not on record"));
+                        continue;
+                    };
+                    if attempt.value != u128::from(request.value) {
+                        self.tell(Rule::WrongReport, format!("{name} was told {hash}, which pays {} wei", attempt.value));
+                    }
+                    if matches!(request.answer, Answer::Bytes(_)) && !request.handed_in && !mined.is_empty() {
+                        self.tell(Rule::WrongReport, format!("{name} was given bytes to send, and they are mined without that"));
+                    }
+                    let settled = mined.len() == 1
+                        || self.refused.contains_key(hash)
+                        // Bytes that a client holds and does not send are nobody's promise.
+                        || matches!(request.answer, Answer::Bytes(_));
+                    if !settled {
+                        self.tell(Rule::Lost, format!("{name} was told {hash}, which is {} and not mined", attempt.state));
+                    }
+                }
+                Answer::Refused { hash, words, .. } => {
+                    if let Some(mined) = mined.first() {
+                        self.tell(Rule::WrongReport, format!("{name} was refused ({words}), and {} is mined", mined.hash));
+                    }
+                    let on_record = evidence.journal.attempts.iter().filter(|attempt| attempt.value == u128::from(request.value));
+                    let unrefused: Vec<B256> =
+                        on_record.map(|attempt| attempt.hash).chain(*hash).filter(|hash| !self.refused.contains_key(hash)).collect();
+                    for hash in unrefused {
+                        self.tell(Rule::WrongReport, format!("{name} was refused ({words}), and no refusal of {hash} is on record"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nothing of the managed accounts is mined, or was sent, that is not on record or somebody else's.
+    fn chain(&mut self) {
+        let evidence = self.evidence;
+        for mined in &evidence.mined {
+            let ours = evidence.nonces.contains_key(&mined.from) && !evidence.record.foreign.contains(&mined.hash);
+            if ours && !self.attempts.contains_key(&mined.hash) {
+                self.tell(Rule::NotOnRecord, format!("{} is mined and not on record", mined.hash));
+            }
+        }
+        for sent in evidence.sent.iter().collect::<BTreeSet<_>>() {
+            if !self.attempts.contains_key(sent) {
+                self.tell(Rule::NotOnRecord, format!("{sent} was sent and is not on record"));
+            }
+        }
+        for attempt in &evidence.journal.attempts {
+            let mined = self.mined.get(&attempt.hash).copied();
+            let agrees = match (mined, attempt.state.as_str()) {
+                (Some(mined), "confirmed") => attempt.block == Some(mined.block),
+                (None, "refused" | "replaced") => true,
+                _ => false,
+            };
+            if !agrees {
+                let at = mined.map(|mined| mined.block);
+                self.tell(
+                    Rule::WrongRecord,
+                    format!(
+                        "{} (nonce {}) is {} in {:?} on record, and in {at:?} on the chain",
+                        attempt.hash, attempt.nonce, attempt.state, attempt.block
+                    ),
+                );
+            }
+        }
+    }
+
+    /// Every slot is used up, none is left out, and a second payload came only after a refusal of the one before.
+    fn slots(&mut self) {
+        let evidence = self.evidence;
+        let foreign: HashSet<(Address, u64)> = evidence
+            .mined
+            .iter()
+            .filter(|mined| evidence.record.foreign.contains(&mined.hash))
+            .map(|mined| (mined.from, mined.nonce))
+            .collect();
+        for account in &evidence.journal.accounts {
+            let slots: Vec<_> = evidence.journal.slots.iter().filter(|slot| slot.address == account.address).collect();
+            for slot in slots.iter().filter(|slot| !slot.done) {
+                self.tell(Rule::Gap, format!("nonce {} of {} is not used up", slot.nonce, slot.address));
+            }
+            let next = evidence.nonces.get(&account.address).copied().unwrap_or_default();
+            let mut expected = 0;
+            let mut start = None;
+            for slot in &slots {
+                if slot.nonce != expected {
+                    if !(expected..slot.nonce).all(|nonce| foreign.contains(&(account.address, nonce))) {
+                        self.tell(Rule::Gap, format!("{} has no slot between {expected} and {}", account.address, slot.nonce));
+                    }
+                    start = (!slot.authorisation).then_some(slot.nonce);
+                }
+                expected = slot.nonce + 1;
+            }
+            if !slots.is_empty() && next < expected {
+                self.tell(Rule::Gap, format!("the chain's next nonce of {} is {next}, that on record {expected}", account.address));
+            }
+            if start.is_some_and(|start| account.floor != start) {
+                self.tell(
+                    Rule::WrongRecord,
+                    format!("the floor of {} is {}, and its nonces go on at {start:?}", account.address, account.floor),
+                );
+            }
+            if let Some(why) = &account.paused {
+                self.tell(Rule::WrongRecord, format!("{} is still paused: {why}", account.address));
+            }
+        }
+        let mut payloads: BTreeMap<(Address, u64), &Attempt> = BTreeMap::new();
+        for attempt in &evidence.journal.attempts {
+            let before = payloads.insert((attempt.address, attempt.nonce), attempt);
+            let Some(before) = before.filter(|before| before.transaction != attempt.transaction) else { continue };
+            let refused = self.refused.get(&before.hash).is_some_and(|at| at.iter().any(|at| *at < attempt.position));
+            if !refused {
+                self.tell(Rule::TwoPayloads, format!("{} took the slot of {}, which was not refused", attempt.hash, before.hash));
+            }
+        }
+    }
+
+    /// Each attempt's events make a life that makes sense.
+    fn lives(&mut self) {
+        let mut lives: BTreeMap<B256, Vec<&Event>> = BTreeMap::new();
+        let mut sequences: BTreeMap<Address, u64> = BTreeMap::new();
+        for event in &self.evidence.journal.events {
+            if let Some(hash) = event.hash {
+                lives.entry(hash).or_default().push(event);
+            }
+            let before = sequences.insert(event.address, event.sequence).unwrap_or_default();
+            if before + 1 != event.sequence {
+                self.tell(Rule::Stream, format!("event {} of {} comes after {before}", event.sequence, event.address));
+            }
+        }
+        for (hash, life) in lives {
+            let states: Vec<&str> = life.iter().map(|event| event.state.as_str()).collect();
+            if !matches!(states.first(), Some(&("committed" | "held"))) {
+                self.tell(Rule::WrongRecord, format!("the life of {hash} begins with {:?}", states.first()));
+            }
+            for pair in life.windows(2) {
+                if !follows(pair[0], pair[1]) {
+                    self.tell(Rule::WrongRecord, format!("{} of {hash} follows {}: {states:?}", pair[1].state, pair[0].state));
+                }
+            }
+        }
+        let told: Vec<B256> = self.evidence.witnesses.clone();
+        let broadcast: HashSet<B256> =
+            self.evidence.journal.events.iter().filter(|event| event.state == "broadcast").filter_map(|event| event.hash).collect();
+        if !told.is_empty() && !told.iter().any(|hash| broadcast.contains(hash)) {
+            self.tell(Rule::WrongRecord, "no node's answer to any of the last transactions is on record".into());
+        }
+    }
+
+    fn registry(&mut self) {
+        let evidence = self.evidence;
+        if evidence.journal.genesis != Some(evidence.genesis) {
+            self.tell(Rule::WrongRecord, format!("the chain on record is {:?}", evidence.journal.genesis));
+        }
+        for key in evidence.keys.iter().filter(|key| !evidence.journal.keys.contains(key)) {
+            self.tell(Rule::WrongRecord, format!("the key of {key} is not on record"));
+        }
+    }
+
+    /// The client that came back by its cursor got every event once, in order.
+    fn streams(&mut self) {
+        let events: Vec<Told> = self.evidence.journal.events.iter().filter(|event| !event.service.is_empty()).map(told).collect();
+        if self.evidence.stream != events {
+            let at = self.evidence.stream.iter().zip(&events).position(|(got, wanted)| got != wanted);
+            let at = at.unwrap_or(self.evidence.stream.len().min(events.len()));
+            self.tell(
+                Rule::Stream,
+                format!(
+                    "{} events were told and {} are on record; they differ at {at}: {:?}, {:?}",
+                    self.evidence.stream.len(),
+                    events.len(),
+                    self.evidence.stream.get(at),
+                    events.get(at)
+                ),
+            );
+        }
+    }
+
+    /// Receipts and look-ups say what the chain says.
+    fn reports(&mut self) {
+        let evidence = self.evidence;
+        for receipt in &evidence.record.receipts {
+            let hash: B256 = receipt["transactionHash"].as_str().and_then(|hash| hash.parse().ok()).unwrap_or_default();
+            if !self.attempts.contains_key(&hash) {
+                self.tell(Rule::WrongReport, format!("a receipt of {hash} was told, which is not on record"));
+            }
+        }
+        for (hash, (state, speaker)) in &evidence.looked_up {
+            let agrees = match self.mined.get(speaker) {
+                Some(_) => state == "confirmed",
+                None => matches!(state.as_str(), "refused" | "replaced"),
+            };
+            if !agrees {
+                self.tell(Rule::WrongReport, format!("{hash} is told to be {state} as {speaker}"));
+            }
+        }
+    }
+}
+
+fn told(event: &Event) -> Told {
+    Told { transaction: event.transaction.clone(), hash: event.hash, state: event.state.clone(), block: event.block }
+}
+
+/// Whether one state may come after the other.
+fn follows(before: &Event, after: &Event) -> bool {
+    match (before.state.as_str(), after.state.as_str()) {
+        // Final.
+        ("confirmed" | "replaced", _) => false,
+        // Held bytes are sent by their client through the gateway, here.
+        ("held", after) => matches!(after, "committed" | "refused" | "replaced"),
+        ("committed" | "broadcast" | "orphaned", "included" | "broadcast" | "refused" | "replaced") => before.state != after.state,
+        // The same bytes may come again once they were refused.
+        ("refused", after) => matches!(after, "committed" | "held" | "replaced"),
+        ("included", "orphaned") => true,
+        ("included", "confirmed") => before.block == after.block,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kills::ledger::Request;
+
+    const ACCOUNT: Address = Address::repeat_byte(1);
+
+    fn event(position: u64, state: &str, block: Option<(u64, B256)>) -> Event {
+        Event {
+            position,
+            address: ACCOUNT,
+            sequence: position,
+            transaction: "a".into(),
+            hash: Some(B256::repeat_byte(7)),
+            state: state.into(),
+            block,
+            service: "payments".into(),
+        }
+    }
+
+    /// One transaction that went well.
+    fn good() -> Evidence {
+        let (hash, block) = (B256::repeat_byte(7), (3, B256::repeat_byte(3)));
+        let attempt = Attempt {
+            position: 1,
+            hash,
+            address: ACCOUNT,
+            nonce: 0,
+            transaction: "a".into(),
+            state: "confirmed".into(),
+            block: Some(block),
+            value: 1_000_000,
+        };
+        let events = vec![
+            event(1, "committed", None),
+            event(2, "broadcast", None),
+            event(3, "included", Some(block)),
+            event(4, "confirmed", Some(block)),
+        ];
+        let request = Request { operation: "plain", account: ACCOUNT, value: 1_000_000, answer: Answer::Hash(hash), handed_in: false };
+        Evidence {
+            stream: events.iter().map(told).collect(),
+            journal: Journal {
+                genesis: Some(B256::ZERO),
+                keys: vec![ACCOUNT],
+                accounts: vec![super::super::journal::Account { address: ACCOUNT, floor: 0, paused: None }],
+                slots: vec![super::super::journal::Slot { address: ACCOUNT, nonce: 0, authorisation: false, done: true }],
+                attempts: vec![attempt],
+                events,
+            },
+            mined: vec![Mined { from: ACCOUNT, nonce: 0, hash, value: 1_000_000, block }],
+            nonces: [(ACCOUNT, 1)].into(),
+            keys: vec![ACCOUNT],
+            record: Record { requests: vec![request], ..Record::default() },
+            sent: vec![hash],
+            looked_up: [(hash, ("confirmed".to_owned(), hash))].into(),
+            witnesses: vec![hash],
+            ..Evidence::default()
+        }
+    }
+
+    fn rules(evidence: &Evidence) -> Vec<Rule> {
+        check(evidence).into_iter().map(|violation| violation.rule).collect()
+    }
+
+    #[test]
+    fn what_went_well_breaks_no_promise() {
+        assert_eq!(check(&good()), []);
+    }
+
+    #[test]
+    fn a_hash_that_is_neither_mined_nor_refused_is_lost() {
+        let mut evidence = good();
+        evidence.mined.clear();
+        assert!(rules(&evidence).contains(&Rule::Lost));
+        let mut evidence = good();
+        evidence.journal.attempts.clear();
+        assert!(rules(&evidence).contains(&Rule::Lost) && rules(&evidence).contains(&Rule::NotOnRecord));
+    }
+
+    #[test]
+    fn a_request_that_is_mined_twice_is_doubled_whatever_it_was_told() {
+        let mut evidence = good();
+        evidence.record.requests[0].answer = Answer::Nothing;
+        evidence.mined.push(Mined { nonce: 1, hash: B256::repeat_byte(8), ..evidence.mined[0].clone() });
+        assert!(rules(&evidence).contains(&Rule::Doubled));
+    }
+
+    #[test]
+    fn an_error_is_a_promise_that_nothing_is_mined() {
+        let mut evidence = good();
+        evidence.record.requests[0].answer = Answer::Refused { reason: "refused".into(), hash: None, words: "no".into() };
+        assert!(rules(&evidence).contains(&Rule::WrongReport));
+    }
+
+    #[test]
+    fn a_payload_in_the_place_of_one_that_was_not_refused_is_seen() {
+        let mut evidence = good();
+        let other = Attempt { position: 5, hash: B256::repeat_byte(9), transaction: "b".into(), ..evidence.journal.attempts[0].clone() };
+        evidence.journal.attempts.push(other);
+        assert!(rules(&evidence).contains(&Rule::TwoPayloads));
+    }
+
+    #[test]
+    fn a_slot_that_is_open_or_left_out_is_a_gap() {
+        let mut evidence = good();
+        evidence.journal.slots[0].done = false;
+        assert_eq!(rules(&evidence), [Rule::Gap]);
+        let mut evidence = good();
+        evidence.journal.slots[0].nonce = 2;
+        evidence.nonces.insert(ACCOUNT, 3);
+        assert!(rules(&evidence).contains(&Rule::Gap));
+    }
+
+    #[test]
+    fn a_stream_that_misses_or_doubles_an_event_is_seen() {
+        let mut evidence = good();
+        evidence.stream.remove(1);
+        assert_eq!(rules(&evidence), [Rule::Stream]);
+        let mut evidence = good();
+        evidence.stream.insert(1, evidence.stream[0].clone());
+        assert_eq!(rules(&evidence), [Rule::Stream]);
+    }
+
+    #[test]
+    fn an_event_that_comes_twice_or_out_of_order_is_seen() {
+        let mut evidence = good();
+        evidence.journal.events[1].state = "committed".into();
+        assert!(rules(&evidence).contains(&Rule::WrongRecord));
+    }
+}

@@ -1,0 +1,137 @@
+//! What clients asked for and what they were told, over all lives of the gateway.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use alloy_primitives::{Address, B256};
+use serde_json::Value;
+use sluice_load_tests::client::ClientError;
+
+use crate::support::anvil::parse;
+
+/// What a request was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// No answer came: it may be there once or not at all.
+    Nothing,
+    /// The hash of what will be mined.
+    Hash(B256),
+    /// It will be finished, or ended for a reason that is an event of the transaction with this id.
+    Queued(String),
+    /// Signed bytes with this hash; the client may send them or not.
+    Bytes(B256),
+    /// It will not be mined.
+    Refused { reason: String, hash: Option<B256>, words: String },
+    /// The bytes were there already: says nothing of this request.
+    Known,
+}
+
+/// One request. Its value in wei is its own, by which the chain and the journal name it.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) operation: &'static str,
+    pub(super) account: Address,
+    pub(super) value: u64,
+    pub(super) answer: Answer,
+    /// Whether the bytes that it was given were handed in to be sent.
+    pub(super) handed_in: bool,
+}
+
+/// Everything that a checker has to know of what happened outside of the gateway.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    pub(super) requests: Vec<Request>,
+    /// Hashes that somebody else mined with a managed key.
+    pub(super) foreign: HashSet<B256>,
+    /// What a client saw at once to be wrong.
+    pub(super) complaints: Vec<String>,
+    /// Receipts that were pushed to clients.
+    pub(super) receipts: Vec<Value>,
+    /// Requests with an idempotency key, as they were made, by number.
+    kept: Vec<(usize, (&'static str, Value))>,
+}
+
+/// Shared by all that ask.
+#[derive(Debug, Default)]
+pub(super) struct Ledger(Mutex<Record>);
+
+/// Values below are the payments of others, fillers and the like.
+const FIRST: u64 = 1_000_000;
+
+impl Ledger {
+    pub(super) fn read(&self) -> MutexGuard<'_, Record> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request is about to be made: its number, and the value that names it.
+    pub(super) fn begin(&self, operation: &'static str, account: Address) -> (usize, u64) {
+        let mut record = self.read();
+        let number = record.requests.len();
+        let value = FIRST + number as u64;
+        record.requests.push(Request { operation, account, value, answer: Answer::Nothing, handed_in: false });
+        (number, value)
+    }
+
+    /// What became of it.
+    pub(super) fn end(&self, number: usize, answer: Answer) {
+        self.read().requests[number].answer = answer;
+    }
+
+    /// Keeps a request to make it again.
+    pub(super) fn keep(&self, request: (&'static str, Value), number: usize) {
+        self.read().kept.push((number, request));
+    }
+
+    /// One of those that were kept.
+    pub(super) fn kept(&self, drawn: usize) -> Option<(usize, (&'static str, Value))> {
+        let record = self.read();
+        record.kept.get(drawn.checked_rem(record.kept.len())?).cloned()
+    }
+
+    /// An answer to a request that may have been told something before: one hash for life.
+    pub(super) fn told_again(&self, number: usize, answer: Answer) {
+        let before = self.read().requests[number].answer.clone();
+        match (before, answer) {
+            (Answer::Hash(before), Answer::Hash(after)) if before != after => {
+                self.complain(format!("request {number} was told {before}, and {after} under the same key"));
+            }
+            (Answer::Hash(_), _) | (_, Answer::Nothing) => {}
+            // A time-out, a full queue and the like say nothing of what was or will be told to others under the key.
+            (Answer::Queued(_), Answer::Refused { reason, .. }) if reason != "refused" => {}
+            (_, Answer::Refused { reason, .. }) if reason != "refused" => self.end(number, Answer::Known),
+            (_, answer) => self.end(number, answer),
+        }
+    }
+
+    /// Its bytes are about to be handed in.
+    pub(super) fn hand_in(&self, number: usize) {
+        self.read().requests[number].handed_in = true;
+    }
+
+    pub(super) fn foreign(&self, hash: B256) {
+        self.read().foreign.insert(hash);
+    }
+
+    pub(super) fn complain(&self, complaint: String) {
+        self.read().complaints.push(complaint);
+    }
+}
+
+/// Reads the answer to a send.
+pub(super) fn answer_of(outcome: Result<Value, ClientError>) -> Answer {
+    match outcome {
+        Ok(Value::Object(signed)) if signed.contains_key("tx") => Answer::Bytes(parse(&signed["tx"]["hash"])),
+        Ok(Value::Object(sent)) => match sent["hash"].as_str() {
+            Some(hash) => Answer::Hash(hash.parse().unwrap()),
+            None => Answer::Queued(sent["id"].as_str().unwrap_or_default().replace('-', "")),
+        },
+        Ok(hash) => Answer::Hash(parse(&hash)),
+        Err(ClientError::Connection(_) | ClientError::Status(_)) => Answer::Nothing,
+        Err(error) if error.to_string().contains("already known") => Answer::Known,
+        Err(ref error @ ClientError::Rpc { ref data, .. }) => Answer::Refused {
+            reason: error.reason().unwrap_or_default().to_owned(),
+            hash: data["hash"].as_str().map(|hash| hash.parse().unwrap()),
+            words: error.to_string(),
+        },
+    }
+}
