@@ -122,7 +122,7 @@ impl Asker {
 
     /// A request with a key again, whatever it was told: the answer is the same, and it is paid once.
     async fn again(&self, mut rng: StdRng) {
-        let kept = self.ledger.kept(rng.random());
+        let kept = self.ledger.kept(rng.random_range(0..usize::MAX));
         if let Some((number, request)) = kept {
             self.repeat(number, request).await;
         }

@@ -12,7 +12,7 @@ use super::plan::Moment;
 use super::run::{Wanted, run};
 
 /// Worlds at a time.
-const WORLDS: usize = 4;
+const WORLDS: usize = 6;
 /// How long a world whose gateway is at fault may take to come to rest before that is the finding.
 const PATIENCE: Duration = Duration::from_secs(8);
 
