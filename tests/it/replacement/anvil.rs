@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U256};
 use serde_json::{Value, json};
+use sluice_load_tests::node_proxy::{RawAnswer, RawFault};
 
 use super::{SOON, call, lose_the_next, metric, payment, send, shown, told};
 use crate::support::anvil::{parse, quantity};
@@ -127,6 +128,46 @@ async fn what_waits_in_the_pool_is_sped_up_and_cancelled() {
     assert_eq!(told(&error), (-32001, "not_found"));
     let error = call(&client, "sluice_cancelTransaction", json!([{ "hash": first, "id": cancelled["id"] }])).await.unwrap_err();
     assert_eq!(told(&error), (-32602, "invalid_params"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_every_node_refuses_leaves_the_transaction_as_it_was() {
+    let Some(world) = World::start("a_replacement_that_every_node_refuses_leaves_the_transaction_as_it_was").await else { return };
+    let from = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    world.anvil.call("evm_setAutomine", json!([false])).await.unwrap();
+    let hash = send(&client, payment(from)).await;
+    let answer = RawAnswer::Refuse { code: -32000, message: "tx fee (9.99 ether) exceeds the configured cap (1.00 ether)".into() };
+    world.node.set_faults([RawFault { count: 1, answer }]);
+    let error = call(&client, "sluice_speedUpTransaction", json!([{ "hash": hash }])).await.unwrap_err();
+    assert_eq!(told(&error), (-32000, "refused"));
+    let next = send(&client, payment(from)).await;
+    world.anvil.call("evm_mine", json!([])).await.unwrap();
+    world.mined(hash).await;
+    world.mined(next).await;
+    let life = shown(&client, &hash.to_string(), "included").await;
+    assert_eq!((parse::<B256>(&life["hash"]), &life["attempts"][1]["state"]), (hash, &json!("refused")), "{life}");
+    assert_eq!(world.anvil.nonces().await[&from], [0, 1], "the nonce was nobody else's meanwhile");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_paid_too_little_for_the_node_is_raised_again() {
+    let Some(world) = World::start("a_replacement_that_paid_too_little_for_the_node_is_raised_again").await else { return };
+    let from = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    lose_the_next(&world);
+    let hash = send(&client, payment(from)).await;
+    let answer = RawAnswer::Refuse { code: -32000, message: "replacement transaction underpriced".into() };
+    world.node.set_faults([RawFault { count: 1, answer }]);
+    let faster = call(&client, "sluice_speedUpTransaction", json!([{ "hash": hash }])).await.unwrap();
+    let life = shown(&client, &hash.to_string(), "included").await;
+    let attempts = life["attempts"].as_array().unwrap();
+    assert_eq!((attempts.len(), &attempts[1]["hash"], &attempts[2]["hash"]), (3, &faster["hash"], &life["hash"]), "{life}");
+    let mined = world.anvil.call("eth_getTransactionByHash", json!([life["hash"]])).await.unwrap();
+    assert!(fees(&mined).0 * 10 > fees(&faster).0 * 11, "from the highest price of the slot's payloads");
+    assert_eq!(world.anvil.nonces().await[&from], [0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
