@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::Output;
 
 use alloy_primitives::{Address, B256};
-use rusqlite::Connection;
 use serde_json::{Value, json};
 use sluice_load_tests::client::{Client, ClientError};
 use sluice_load_tests::node_proxy::NodeProxy;
@@ -165,21 +164,11 @@ async fn a_resync_under_load_loses_and_doubles_nothing() {
     assert!(page.contains(&format!("sluice_account_requests_total{{account=\"{from}\",environment=\"dev\"}} 60")), "counted once each");
 }
 
-/// A copy of the journal as a backup takes it, beside a gateway that writes.
-fn back_up(world: &World, to: &Path) {
-    let journal = Connection::open(world.journal()).unwrap();
-    journal.execute("VACUUM INTO ?1", [to.to_str().unwrap()]).unwrap();
-}
-
-/// What a restore does: the copy takes the place of the journal, and every account reconciles.
-fn restore(world: &World, from: &Path) {
-    let path = world.journal();
-    for end in ["-wal", "-shm"] {
-        let _ = std::fs::remove_file(format!("{}{end}", path.display()));
-    }
-    std::fs::copy(from, &path).unwrap();
-    let journal = Connection::open(&path).unwrap();
-    assert!(journal.execute("UPDATE accounts SET reconcile = 'the journal was restored'", []).unwrap() > 0);
+/// `sluice journal WORD FILE PATH`, which must work.
+async fn journal(world: &World, word: &str, path: &Path) {
+    let command = sluice(&["journal", word, &world.configuration(), path.to_str().unwrap()]);
+    let output = soon("sluice journal", tokio::task::spawn_blocking(|| run(command))).await.unwrap();
+    assert!(output.status.success(), "{}", words(&output));
 }
 
 /// A gateway over two nodes: the world's, and this proxy before the same chain.
@@ -206,14 +195,14 @@ async fn a_restored_journal_sends_nothing_before_the_chain_has_settled_on_every_
     for (at, answer) in asked.into_iter().enumerate() {
         told.push(parse::<B256>(&soon("an answer", answer).await.unwrap()));
         if at == 3 {
-            back_up(&world, &backup);
+            journal(&world, "backup", &backup).await;
         }
     }
     for value in 8..12 {
         told.push(send(&client, from, value).await.unwrap());
     }
     gateway.process.kill();
-    restore(&world, &backup);
+    journal(&world, "restore", &backup).await;
     let sent = (world.node.sent_count(), other.sent_count());
 
     let gateway = over_two(&world, &other, "second.log").await;
@@ -270,9 +259,9 @@ async fn what_is_on_a_restored_record_and_not_mined_goes_out_again_as_the_same_b
         told.push(send(&client, from, value).await.unwrap());
     }
     let backup = world.folder.path().join("backup.db");
-    back_up(&world, &backup);
+    journal(&world, "backup", &backup).await;
     gateway.process.kill();
-    restore(&world, &backup);
+    journal(&world, "restore", &backup).await;
     world.anvil.call("anvil_dropAllTransactions", json!([])).await.unwrap();
     let sent = world.node.sent_count();
 
@@ -310,11 +299,11 @@ async fn an_operator_releases_a_restored_account() {
     let client = gateway.connect().await;
     send(&client, from, 1).await.unwrap();
     let backup = world.folder.path().join("backup.db");
-    back_up(&world, &backup);
+    journal(&world, "backup", &backup).await;
     let unknown = send(&client, from, 2).await.unwrap();
     world.mined(unknown).await;
     gateway.process.kill();
-    restore(&world, &backup);
+    journal(&world, "restore", &backup).await;
     let gateway = world.gateway().await;
     let client = gateway.connect().await;
     refusal(&client, from).await;
