@@ -79,7 +79,7 @@ fn lines(
     not_read: &dyn Fn(rusqlite::Error) -> JournalError,
 ) -> Result<(), ExportError> {
     let mut statement = connection.prepare(sql).map_err(not_read)?;
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut rows = statement.query([]).map_err(not_read)?;
     while let Some(row) = rows.next().map_err(not_read)? {
         let line = line(kind, &names, row).map_err(not_read)?;
