@@ -92,10 +92,11 @@ pub(super) struct Reading {
 impl Reading {
     /// Lets the keys hold, and answers the generation that is to follow at once.
     pub(super) fn enter(self) -> Generation {
-        self.keys.apply();
+        // Before the keys: what is acknowledged waits for its key, and must not be priced without its service's ceilings.
         for service in &self.services {
             service.chain.set_ceilings(&service.name, service.ceilings);
         }
+        self.keys.apply();
         for service in self.services.iter().filter(|service| service.keys.addresses().is_empty()) {
             tracing::warn!(service = %service.name, "the service has no key that can sign");
         }

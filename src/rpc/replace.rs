@@ -19,8 +19,8 @@ use super::refusals::{invalid_argument, refusal};
 use super::send::usable_key;
 use super::service::{Service, waited};
 use super::sluice::{find, parse_id};
-use crate::journal::AttemptState;
 use crate::journal::history::Name;
+use crate::journal::{AttemptState, TransactionId};
 use crate::transactions::account::replace::Replacement;
 use crate::transactions::chain::{Accepted, ReplaceWish};
 use crate::transactions::errors::TransactionError;
@@ -74,8 +74,9 @@ impl Wish {
 #[serde(rename_all = "camelCase")]
 struct Replaced {
     id: String,
-    hash: B256,
-    nonce: U64,
+    /// `null`, as the nonce, of a transaction that was ended before it had an attempt.
+    hash: Option<B256>,
+    nonce: Option<U64>,
     replaced: Option<B256>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gas_price: Option<U256>,
@@ -85,14 +86,23 @@ struct Replaced {
     max_priority_fee_per_gas: Option<U256>,
 }
 
+/// Why a transaction ended that was cancelled while it was queued.
+const CANCELLED: &str = "cancelled before it was signed";
+
 impl Replaced {
+    /// There was nothing to replace.
+    fn nothing(id: TransactionId) -> Self {
+        let id = id.to_string();
+        Self { id, hash: None, nonce: None, replaced: None, gas_price: None, max_fee_per_gas: None, max_priority_fee_per_gas: None }
+    }
+
     fn new(accepted: &Accepted, replaced: Option<B256>) -> Option<Self> {
         let envelope = TxEnvelope::decode_2718_exact(&accepted.raw).ok()?;
         let price = envelope.gas_price();
         Some(Self {
             id: accepted.id.to_string(),
-            hash: accepted.hash,
-            nonce: U64::from(envelope.nonce()),
+            hash: Some(accepted.hash),
+            nonce: Some(U64::from(envelope.nonce())),
             replaced,
             gas_price: price.map(U256::from),
             max_fee_per_gas: price.is_none().then(|| U256::from(envelope.max_fee_per_gas())),
@@ -109,7 +119,17 @@ async fn replace(params: &Params<'_>, service: &Arc<Service>, extensions: &Exten
     let waited = waited(extensions);
     let found = find(service, extensions, name).await;
     waited.since(arrived);
-    let transaction = found?.transaction;
+    let mut transaction = found?.transaction;
+    if transaction.state == AttemptState::Queued && what == Replacement::Cancel {
+        let begun = Instant::now();
+        let ended = service.chain.end_queued(transaction.id, CANCELLED.to_owned()).await;
+        waited.since(begun);
+        if ended.map_err(|error| refusal(TransactionError::Journal(error)))? {
+            return raw(&Replaced::nothing(transaction.id));
+        }
+        // It got its first attempt in this moment: that is what is to be replaced.
+        transaction = find(service, extensions, name).await?.transaction;
+    }
     if transaction.attempt.is_none() {
         return Err(refusal(TransactionError::NotReplaceable("nothing of the transaction is signed".into())));
     }

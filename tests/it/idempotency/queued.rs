@@ -81,6 +81,28 @@ async fn what_can_never_be_sent_is_ended_and_readable_by_id_and_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_queued_is_cancelled_before_it_is_signed() {
+    let Some(world) = World::start("what_is_queued_is_cancelled_before_it_is_signed").await else { return };
+    let account = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    world.kms_proxy.set_limit(0);
+    let params = json!([{ "from": account, "to": account, "value": "0x7", "waitFor": "queued", "idempotencyKey": "changed-my-mind" }]);
+    let queued = soon("an acknowledgement", client.request("sluice_sendTransaction", params.clone())).await.unwrap();
+    let cancelled = soon("the cancel", client.request("sluice_cancelTransaction", json!([{ "id": queued["id"] }]))).await.unwrap();
+    assert_eq!((&cancelled["id"], &cancelled["hash"]), (&queued["id"], &Value::Null));
+    let ended = state(&client, &queued["id"], "refused").await;
+    assert_eq!(ended["events"][1]["detail"], "cancelled before it was signed");
+    // What was being signed meanwhile is thrown away; the next payment has its nonce.
+    world.kms_proxy.set_limit(u64::MAX);
+    let next = json!([{ "from": account, "to": account, "value": "0x8", "waitFor": "included" }]);
+    let next = soon("the next", client.request("sluice_sendTransaction", next)).await.unwrap();
+    assert_eq!(next["slot"]["nonce"], "0x0");
+    assert_eq!(told(&client.request("sluice_sendTransaction", params).await.unwrap_err()), (-32000, "refused"));
+    assert_eq!(world.anvil.nonces().await[&account], [0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_whose_first_request_is_acknowledged_begins_where_the_chain_is() {
     let Some(world) = World::start("an_account_whose_first_request_is_acknowledged_begins_where_the_chain_is").await else { return };
     let account = world.accounts(1).await[0];
