@@ -419,6 +419,7 @@ mod tests {
                 slots: vec![super::super::journal::Slot { address: ACCOUNT, nonce: 0, authorisation: false, done: true }],
                 attempts: vec![attempt],
                 events,
+                queued: Vec::new(),
             },
             mined: vec![Mined { from: ACCOUNT, nonce: 0, hash, value: 1_000_000, block }],
             nonces: [(ACCOUNT, 1)].into(),

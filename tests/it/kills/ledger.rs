@@ -48,7 +48,7 @@ pub(super) struct Record {
     /// Receipts that were pushed to clients.
     pub(super) receipts: Vec<Value>,
     /// Requests with an idempotency key, as they were made, by number.
-    kept: Vec<(usize, (&'static str, Value))>,
+    pub(super) kept: Vec<(usize, (&'static str, Value))>,
 }
 
 /// Shared by all that ask.
