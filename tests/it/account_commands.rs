@@ -315,3 +315,68 @@ async fn an_operator_releases_a_restored_account() {
     world.mined(next).await;
     assert_eq!(world.anvil.nonces().await[&from], [0, 1, 2]);
 }
+
+/// Puts what another journal has of this nonce into the gateway's own, behind its back.
+fn smuggle(world: &World, from: &Path, nonce: u64) {
+    let journal = rusqlite::Connection::open(world.journal()).unwrap();
+    journal.execute("ATTACH ?1 AS other", [from.to_str().unwrap()]).unwrap();
+    let rows = journal.execute_batch(&format!(
+        "BEGIN IMMEDIATE;
+         INSERT INTO main.transactions SELECT * FROM other.transactions
+             WHERE id IN (SELECT transaction_id FROM other.attempts WHERE nonce = {nonce});
+         CREATE TEMP TABLE moved AS SELECT * FROM other.attempts WHERE nonce = {nonce};
+         UPDATE moved SET position = 1000000;
+         INSERT INTO main.attempts SELECT * FROM moved;
+         INSERT INTO main.slots SELECT * FROM other.slots WHERE nonce = {nonce};
+         COMMIT;"
+    ));
+    rows.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resync_reads_a_taken_slot_again_and_the_account_goes_on() {
+    let test = "a_resync_reads_a_taken_slot_again_and_the_account_goes_on";
+    let Some(world) = World::start_with(test, &["--no-mining"]).await else { return };
+    let from = world.accounts(1).await[0];
+    let address = from.to_string();
+    let mut gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let first = send(&client, from, 0).await.unwrap();
+    let (before, after) = (world.folder.path().join("before.db"), world.folder.path().join("after.db"));
+    journal(&world, "backup", &before).await;
+    let taken = send(&client, from, 1).await.unwrap();
+    journal(&world, "backup", &after).await;
+    gateway.process.kill();
+    world.anvil.call("anvil_dropAllTransactions", json!([])).await.unwrap();
+    for end in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{end}", world.journal().display()));
+    }
+    std::fs::copy(&before, world.journal()).unwrap();
+
+    // The gateway is at nonce 1 and does not know that its journal has a payload there.
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let pending = soon("a count", client.request("eth_getTransactionCount", json!([from, "pending"]))).await.unwrap();
+    assert_eq!(quantity(&pending), 1);
+    smuggle(&world, &after, 1);
+    let lost = send(&client, from, 2).await.unwrap_err();
+    assert_eq!(lost.reason(), Some("journal_unavailable"), "{lost}");
+    assert!(refusal(&client, from).await.contains("another payload for a slot"));
+    assert_eq!(shown(&world, Some(&gateway), from).await["slotTaken"], true);
+    let resumed = done(&world, Some(&gateway), &["resume", &address]).await;
+    assert_eq!((&resumed["lifted"], &resumed["slotTaken"]), (&json!([]), &json!(true)), "a resume does not help");
+
+    let resynced = done(&world, Some(&gateway), &["resync", &address]).await;
+    assert_eq!(resynced["slotTaken"], json!({ "before": true, "now": false }));
+    assert_eq!((&resynced["nextNonce"], &resynced["unmined"]), (&json!(2), &json!(2)));
+    let next = send(&client, from, 2).await.unwrap();
+    for hash in [first, taken, next] {
+        eventually("a receipt", || async {
+            world.anvil.call("anvil_mine", json!(["0x1"])).await.unwrap();
+            world.anvil.receipt(hash).await
+        })
+        .await;
+    }
+    let mined: Vec<B256> = world.anvil.mined().await.into_iter().filter(|one| one.from == from).map(|one| one.hash).collect();
+    assert_eq!(mined, [first, taken, next], "what was told before is what was mined");
+}
