@@ -21,6 +21,7 @@ const PAGES: &[&str] = &[
     "docs/metrics.md",
     "docs/nodes.md",
     "docs/operations.md",
+    "docs/simulation.md",
     "docs/simulators.md",
     "docs/sluice-namespace.md",
     "deploy/README.md",

@@ -8,6 +8,7 @@ use prometheus::{Gauge, IntGauge};
 use tokio::sync::watch;
 
 use super::endpoint::{Endpoint, Status};
+use super::followed::Followed;
 use super::{CallError, Head};
 
 /// An endpoint further behind the highest head than this many blocks loses to those that are not.
@@ -53,8 +54,8 @@ fn replaces(new: &Head, old: Option<&Head>, same_endpoint: bool) -> bool {
 /// The endpoints of an environment and what is known over them all.
 pub(super) struct Board {
     pub(super) endpoints: Vec<Arc<Endpoint>>,
-    heads: watch::Sender<Option<Arc<Head>>>,
-    news: watch::Sender<()>,
+    heads: Followed<Option<Arc<Head>>>,
+    news: Followed<()>,
     memory: Mutex<Memory>,
     head_number: IntGauge,
     head_timestamp: Gauge,
@@ -71,7 +72,7 @@ struct Memory {
 impl Board {
     pub(super) fn new(endpoints: Vec<Arc<Endpoint>>, head_number: IntGauge, head_timestamp: Gauge) -> Self {
         let memory = Mutex::new(Memory { source: None, lagging: vec![false; endpoints.len()] });
-        Self { endpoints, heads: watch::Sender::new(None), news: watch::Sender::new(()), memory, head_number, head_timestamp }
+        Self { endpoints, heads: Followed::new(None), news: Followed::new(()), memory, head_number, head_timestamp }
     }
 
     fn views(&self) -> Vec<View> {
@@ -106,12 +107,12 @@ impl Board {
 
     /// Changes whenever an endpoint's status or head changes.
     pub(super) fn news(&self) -> watch::Receiver<()> {
-        self.news.subscribe()
+        self.news.follow()
     }
 
     /// The published head.
     pub(super) fn heads(&self) -> watch::Receiver<Option<Arc<Head>>> {
-        self.heads.subscribe()
+        self.heads.follow()
     }
 
     /// Looks again after an endpoint's status or head has changed.
@@ -122,13 +123,13 @@ impl Board {
             self.publish(&mut memory, &views);
             self.leave_laggards(&mut memory, &views);
         }
-        self.news.send_replace(());
+        self.news.tell(());
     }
 
     fn publish(&self, memory: &mut Memory, views: &[View]) {
         let Some(&(index, _)) = rank(views).first() else { return };
         let Some(new) = self.endpoints.get(index).and_then(|endpoint| endpoint.head.borrow().clone()) else { return };
-        let old = self.heads.borrow().clone();
+        let old = self.heads.newest();
         let same = memory.source == Some(index);
         if old.as_ref().is_some_and(|old| old.hash == new.hash) {
             memory.source = Some(index);
@@ -136,7 +137,7 @@ impl Board {
             memory.source = Some(index);
             self.head_number.set(i64::try_from(new.number).unwrap_or(i64::MAX));
             self.head_timestamp.set(new.timestamp as f64);
-            self.heads.send_replace(Some(new));
+            self.heads.tell(Some(new));
         }
     }
 

@@ -6,6 +6,7 @@ mod board;
 mod clocks;
 mod connection;
 mod endpoint;
+mod followed;
 mod frame;
 mod handshake;
 mod heads;
@@ -20,6 +21,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use endpoint::EndpointState;
+pub use followed::Followed;
 pub use pool::{Pool, SendTicket};
 pub use subscription::Subscription;
 

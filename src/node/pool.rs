@@ -208,7 +208,7 @@ impl Pool {
     {
         let deadline = Instant::now() + self.inner.deadline;
         let board = &self.inner.board;
-        let mut news = board.news();
+        let mut news = None;
         let mut tried: Vec<Try> = Vec::new();
         let mut last = CallError::Unavailable;
         loop {
@@ -232,6 +232,11 @@ impl Pool {
             if matches!(last, CallError::Full) || self.inner.stop.is_cancelled() {
                 return Err(last);
             }
+            let Some(news) = &mut news else {
+                // Looks once more: what changed before it listened is not told.
+                news = Some(board.news());
+                continue;
+            };
             tokio::select! {
                 biased;
                 () = self.inner.stop.cancelled() => {}

@@ -104,3 +104,13 @@ pub(crate) async fn until(pool: &Pool, mut as_it_should: impl FnMut(&Pool) -> bo
     })
     .await;
 }
+
+/// A pool whose connections go where `dial` says, in memory: `None` is a refused connection.
+pub(crate) fn pool_in_memory(
+    environment: &Environment,
+    metrics: &Metrics,
+    stop: CancellationToken,
+    dial: impl Fn(&Url) -> Option<tokio::io::DuplexStream> + Send + Sync + 'static,
+) -> Pool {
+    Pool::start_with(environment, None, metrics, stop, Timing::default(), None, Dial::Memory(Arc::new(dial)))
+}

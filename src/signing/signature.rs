@@ -12,6 +12,7 @@ use k256::pkcs8::spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 use k256::{ProjectivePoint, PublicKey, Scalar, U256};
 
 use super::{KeyArn, RawSignature, SignAnswer};
+use crate::telemetry::bugs::{self, Bug};
 
 /// id-ecPublicKey (RFC 5480, 2.1.1).
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -162,10 +163,11 @@ pub fn finish(answer: &SignAnswer, digest: B256, key: &PinnedKey) -> Result<Sign
     }
     let point = point.to_affine();
     let x = point.x();
-    if <Scalar as Reduce<U256>>::reduce_bytes(&x) != *r {
+    let is_unchecked = bugs::has(Bug::SignatureUnchecked);
+    if <Scalar as Reduce<U256>>::reduce_bytes(&x) != *r && !is_unchecked {
         return Err(SignatureFault::Unverified);
     }
-    if x != r.to_bytes() {
+    if x != r.to_bytes() && !is_unchecked {
         return Err(SignatureFault::XTooLarge);
     }
     let y_is_odd = bool::from(point.y_is_odd());

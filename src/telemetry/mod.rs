@@ -1,5 +1,6 @@
 //! What operators see: metrics and structured logs; and where tests kill the process.
 
+pub mod bugs;
 pub mod chance;
 pub mod clock;
 pub mod crash;

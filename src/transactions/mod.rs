@@ -21,4 +21,6 @@ pub mod prepare;
 pub mod reconcile;
 pub mod replacement;
 pub mod request;
+#[cfg(test)]
+mod simulation;
 pub mod tracking;

@@ -25,6 +25,7 @@ use std::time::Instant;
 use self::replace::Replacing;
 pub use self::words::{Action, Denial, Halt, SlotState, Ticket, Wish};
 use crate::config::AccountBounds;
+use crate::telemetry::bugs::{self, Bug};
 
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
@@ -486,8 +487,9 @@ impl Nonces {
         let mut end = self.committed;
         for (&nonce, slot) in &mut self.reserved {
             let replacement = nonce < self.committed;
-            if slot.progress != Progress::Signed || !(replacement || nonce == end) {
-                if replacement {
+            let in_order = replacement || nonce == end || bugs::has(Bug::GapCommitted);
+            if slot.progress != Progress::Signed || !in_order {
+                if replacement || bugs::has(Bug::GapCommitted) {
                     continue;
                 }
                 break;

@@ -146,6 +146,16 @@ pub(super) fn open_any(path: &Path) -> Result<(Connection, usize), JournalError>
     Ok((connection, version))
 }
 
+/// An empty journal that no file has, for a simulation.
+#[cfg(test)]
+pub(super) fn open_in_memory() -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    setup(&connection)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    migrate(&mut connection, 0)?;
+    Ok(connection)
+}
+
 /// Bytes of the file and of its write-ahead log; what cannot be looked at counts for nothing.
 pub(super) fn sizes(path: &Path) -> (u64, u64) {
     let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());

@@ -9,6 +9,8 @@ mod events;
 mod export;
 mod file;
 mod history;
+#[cfg(test)]
+pub(crate) mod inline;
 mod intents;
 mod lock;
 mod look;
@@ -57,6 +59,9 @@ pub struct SqliteJournal {
     pool: Arc<Pool>,
     commits: watch::Receiver<u64>,
     fatal: CancellationToken,
+    /// In place of threads, in a simulation.
+    #[cfg(test)]
+    inline: Option<Arc<inline::Inline>>,
 }
 
 struct Writer {
@@ -97,6 +102,8 @@ impl SqliteJournal {
             writer: Some(Writer { queue, thread: Mutex::new(Some(thread)) }),
             commits,
             fatal,
+            #[cfg(test)]
+            inline: None,
         }))
     }
 
@@ -118,7 +125,15 @@ impl SqliteJournal {
         let pool = Arc::new(Pool::new(path.clone(), fatal.clone()));
         // Says at once whether the file can be read.
         pool.read_blocking(|snapshot| queries::chains(snapshot).map(drop))?;
-        Ok(Arc::new(Self { path, writer: None, pool, commits: watch::channel(0).1, fatal }))
+        Ok(Arc::new(Self {
+            path,
+            writer: None,
+            pool,
+            commits: watch::channel(0).1,
+            fatal,
+            #[cfg(test)]
+            inline: None,
+        }))
     }
 
     /// Whether a process uses the journal at `path`.
@@ -151,6 +166,10 @@ impl SqliteJournal {
     /// Hands the work to the writer: at once if there is room, so that the order of calls is the order of commits and a
     /// dropped future recalls nothing; otherwise the future waits for room.
     fn submit(&self, work: Work) -> BoxFuture<'static, Result<Done, JournalError>> {
+        #[cfg(test)]
+        if let Some(inline) = &self.inline {
+            return inline.submit(work);
+        }
         let Some(writer) = &self.writer else {
             return Box::pin(async { Err(JournalError::NotWritten("it was opened for reading only".to_owned())) });
         };

@@ -19,12 +19,27 @@ pub(super) struct Pool {
     idle: Mutex<Vec<Connection>>,
     turns: Semaphore,
     fatal: CancellationToken,
+    #[cfg(test)]
+    inline: Option<Arc<super::inline::Inline>>,
 }
 
 impl Pool {
     /// `fatal` is cancelled by a read that meets damage: nothing may be sent on the word of a damaged file.
     pub(super) fn new(path: PathBuf, fatal: CancellationToken) -> Self {
-        Self { path, idle: Mutex::default(), turns: Semaphore::new(READERS), fatal }
+        Self {
+            path,
+            idle: Mutex::default(),
+            turns: Semaphore::new(READERS),
+            fatal,
+            #[cfg(test)]
+            inline: None,
+        }
+    }
+
+    /// Reads are those of a simulation.
+    #[cfg(test)]
+    pub(super) fn inline(inline: Arc<super::inline::Inline>, fatal: CancellationToken) -> Self {
+        Self { inline: Some(inline), ..Self::new(PathBuf::new(), fatal) }
     }
 
     /// Runs the read on a blocking thread, in one snapshot: it sees every commit that was answered before it began.
@@ -33,6 +48,10 @@ impl Pool {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T, ReadFault> + Send + 'static,
     {
+        #[cfg(test)]
+        if let Some(inline) = &self.inline {
+            return inline.read(read).await;
+        }
         let _turn = self.turns.acquire().await.map_err(|_| JournalError::Closed)?;
         let pool = Arc::clone(&self);
         let done = tokio::task::spawn_blocking(move || pool.read_blocking(read)).await;

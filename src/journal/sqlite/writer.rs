@@ -21,7 +21,7 @@ use crate::telemetry::metrics::Metrics;
 const CHECKPOINT_RECORDS: usize = 1000;
 
 /// Why a group was not committed.
-enum Failure {
+pub(super) enum Failure {
     /// Nothing of it was written.
     NotWritten(String),
     /// It cannot be decided whether it was; the process has to end and find out at its next start.
@@ -66,13 +66,13 @@ pub(super) fn run(connection: Connection, queue: Arc<Queue>, metrics: Arc<Metric
     watch.in_order = true;
 }
 
-struct Writer {
-    connection: Connection,
-    metrics: Arc<Metrics>,
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) metrics: Arc<Metrics>,
     /// How many groups were committed that had records.
-    commits: watch::Sender<u64>,
+    pub(super) commits: watch::Sender<u64>,
     /// Records committed since the last checkpoint.
-    unchecked: usize,
+    pub(super) unchecked: usize,
 }
 
 impl Writer {
@@ -116,7 +116,7 @@ impl Writer {
 
     /// One SQL transaction with a savepoint for each job. A job's own fault is its own answer; a fault of the store is the
     /// whole group's, answers that were found out already included: they stood on jobs that are undone now.
-    fn commit(&self, works: Vec<Work>) -> Result<Vec<Result<Done, JournalError>>, Failure> {
+    pub(super) fn commit(&self, works: Vec<Work>) -> Result<Vec<Result<Done, JournalError>>, Failure> {
         let kinds = Kinds::of(&works);
         self.run("BEGIN IMMEDIATE").map_err(|error| statement_failure(&error))?;
         let mut results = Vec::with_capacity(works.len());

@@ -188,7 +188,7 @@ impl Task {
 
     /// Whether the balance is older than the head at which it was first too small for this request.
     fn is_stale(&mut self, ticket: u64) -> bool {
-        let newest = self.chain.tracker.processed().borrow().as_ref().map(|head| head.number);
+        let newest = self.chain.tracker.newest().map(|head| head.number);
         let Some(pending) = self.tickets.get_mut(&ticket) else { return false };
         pending.short_at = pending.short_at.or(newest);
         pending.short_at > self.balance.block()
@@ -198,7 +198,7 @@ impl Task {
         if !self.probe_wanted || self.probe.is_some() || self.probe_after.is_some_and(|at| at > now) {
             return;
         }
-        let Some(head) = self.chain.tracker.processed().borrow().clone() else { return };
+        let Some(head) = self.chain.tracker.newest() else { return };
         self.probe_wanted = false;
         let mut holders: Vec<B256> = self.lent.values().map(|lent| lent.holder).collect();
         holders.dedup();
@@ -258,19 +258,7 @@ impl Task {
         }
         self.settle_lent(probe);
         self.find_foreign(probe.latest, probe.head.number);
-        self.settle_foreign(probe.head.number);
-    }
-
-    /// What the chain used for somebody else's payload is final when it is deep enough: ours can never be mined.
-    fn settle_foreign(&mut self, head: u64) {
-        let confirmations = self.chain.environment.depth();
-        self.foreign.retain(|nonce, _| self.nonces.slot(*nonce) == Some(SlotState::Foreign));
-        let deep: Vec<u64> =
-            self.foreign.iter().filter(|(_, found)| found.saturating_add(confirmations) <= head).map(|(nonce, _)| *nonce).collect();
-        for nonce in deep {
-            self.foreign.remove(&nonce);
-            self.slot_lost(nonce, "the chain used the nonce for a payload that is not ours");
-        }
+        self.settle_foreign(probe.latest, probe.head.number);
     }
 
     /// None of the slot's own payloads can be mined any more.
@@ -278,32 +266,6 @@ impl Task {
         for attempt in self.take_slot(nonce) {
             self.note(&attempt, AttemptState::Replaced, None, Some(why.into()), None);
             self.chain.tracker.forget(attempt.hash);
-        }
-    }
-
-    /// Slots below the chain's nonce whose payloads are in no block: the receipts are asked again before anything is concluded.
-    fn find_foreign(&mut self, latest: u64, head: u64) {
-        let passed: Vec<u64> = self.current.range(..latest).map(|(nonce, _)| *nonce).collect();
-        for nonce in passed {
-            if matches!(self.nonces.slot(nonce), None | Some(SlotState::Mined | SlotState::Foreign | SlotState::Tied | SlotState::Lent)) {
-                continue;
-            }
-            let hashes: Vec<_> = self.attempts.iter().filter(|(_, live)| live.attempt.nonce == nonce).map(|(hash, _)| *hash).collect();
-            let absent = hashes.iter().all(|hash| self.attempts.get(hash).is_some_and(|live| live.absent));
-            if absent {
-                self.nonces.set_slot(nonce, SlotState::Foreign);
-                self.outboxes.settled(nonce);
-                self.foreign.insert(nonce, head);
-                self.balance.release(Owed::Slot(nonce));
-                for hash in &hashes {
-                    self.accept(*hash);
-                }
-                self.alarm("foreign_nonce", &format!("nonce {nonce} was used on the chain by a payload that is not ours"));
-                continue;
-            }
-            for hash in hashes {
-                self.chain.tracker.look_up(hash);
-            }
         }
     }
 }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::outbox::After;
 use super::{Answered, Live, RESEND, Task};
 use crate::journal::{AttemptState, Kind, PauseBy};
+use crate::telemetry::bugs::{self, Bug};
 use crate::telemetry::clock;
 use crate::telemetry::crash::{self, Point, Side};
 use crate::transactions::broadcast::Verdict;
@@ -30,7 +31,7 @@ impl Task {
         live.sent_at = Some(now);
         live.absent = false;
         if live.waiting_since.is_none() {
-            let head = self.chain.tracker.processed().borrow().as_ref().map(|head| head.number);
+            let head = self.chain.tracker.newest().map(|head| head.number);
             live.waiting_since = head.map(|head| (now, head));
         }
         self.outboxes.push(nonce, hash, live.params.get().len());
@@ -125,6 +126,8 @@ impl Task {
             Verdict::NotSent => self.nonces.send_later(attempt.nonce, clock::now() + RESEND),
             Verdict::Refused { code, message } if waits => self.refused(&attempt, code, message),
             Verdict::Refused { message, .. } => tracing::debug!(%hash, message, "a refusal of bytes that are not waited for"),
+            Verdict::NonceTooLow if bugs::has(Bug::TooLowIsRefused) => self.refused(&attempt, -32000, "nonce too low".into()),
+            Verdict::Held(why) if bugs::has(Bug::UnknownIsRefused) => self.refused(&attempt, -32000, why),
             Verdict::NonceTooLow => {
                 self.accept(hash);
                 self.look_up_slot(attempt.nonce);
@@ -169,6 +172,10 @@ impl Task {
             self.fill_later(FILL_PAUSED);
         }
         let error = TransactionError::Refused { code, message: message.clone(), hash };
+        if bugs::has(Bug::RefusalToldBeforeDurable) {
+            let reply = self.attempts.get_mut(&hash).and_then(|live| live.reply.take());
+            let _gone = reply.map(|reply| reply.sender.send(Err(error.clone())));
+        }
         self.note(attempt, AttemptState::Refused, None, Some(message), Some(After::Refused { hash, error }));
     }
 
@@ -196,7 +203,7 @@ impl Task {
         }
     }
 
-    fn look_up_slot(&self, nonce: u64) {
+    pub(super) fn look_up_slot(&self, nonce: u64) {
         for (hash, live) in &self.attempts {
             if live.attempt.nonce == nonce {
                 self.chain.tracker.look_up(*hash);
@@ -222,6 +229,9 @@ impl Task {
                     live.sent_at = Some(now);
                     live.resend_if_absent = true;
                     self.chain.tracker.look_up(*hash);
+                }
+                Some(SlotState::Held) if bugs::has(Bug::HeldHandedOn) => {
+                    self.nonces.set_slot(nonce, SlotState::Open);
                 }
                 // Whether its client has sent it since is not known while the account reconciles.
                 Some(SlotState::Held) if !reconciling && live.attempt.hold_until.is_some_and(|until| until <= wall) => over.push(*hash),

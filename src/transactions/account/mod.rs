@@ -3,6 +3,7 @@
 
 mod admit;
 mod deliver;
+mod foreign;
 pub mod loans;
 mod open;
 pub mod operate;
@@ -27,6 +28,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
 use self::admit::Probe;
+use self::foreign::Foreign;
 use self::loans::{Lent, LoanOver, LoanRequest};
 pub(super) use self::open::first_nonce;
 use self::operate::{AccountState, Resumed, Resynced};
@@ -179,8 +181,8 @@ pub(super) struct Task {
     lent: BTreeMap<u64, Lent>,
     /// The nonce at which every endpoint agreed, while new nonces wait for foreign use to end.
     settled_at: Option<u64>,
-    /// Slots that the chain used for payloads that are not ours, and the head at which that was found.
-    foreign: BTreeMap<u64, u64>,
+    /// Slots that the chain used for payloads that are not ours.
+    foreign: BTreeMap<u64, Foreign>,
     /// The slot of which it was told that its price is not raised any more.
     bumps_ended: Option<u64>,
     /// Who stopped the account, on record.

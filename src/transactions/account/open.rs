@@ -15,6 +15,7 @@ use super::sign::params;
 use super::{Command, Live, Owed, Task};
 use crate::journal::{Account, AttemptState, Epoch, JournalError, Kind, Pauses, StoredAccount, StoredAttempt};
 use crate::node::CallError;
+use crate::telemetry::bugs::{self, Bug};
 use crate::telemetry::clock;
 use crate::telemetry::crash::{self, Commit, Point, Side};
 use crate::transactions::balance::Balance;
@@ -108,6 +109,9 @@ async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Task, OpenErro
     let mut unfinished = chain.journal.unfinished(account).await?;
     unfinished.retain(|stored| !is_overlooked(stored));
     let stored = stored.filter(|_| !crash::bug(Side::After, Point::Commit(Commit::Floor)));
+    if bugs::has(Bug::RestartForgets) {
+        unfinished.pop();
+    }
     let (stored, floor) = match stored {
         // A row that has no slots and no floor says only who stopped the account.
         Some(stored) if stored.next_nonce > 0 => (stored, None),
@@ -155,6 +159,7 @@ fn is_overlooked(stored: &StoredAttempt) -> bool {
 fn slot_state(stored: &StoredAttempt) -> SlotState {
     match stored.state {
         AttemptState::Committed if crash::bug(Side::After, Point::Send) => SlotState::Open,
+        AttemptState::Committed if bugs::has(Bug::RestartSignsAgain) => SlotState::Open,
         // Whether it was sent, and arrived, is asked before it is sent again.
         AttemptState::Queued | AttemptState::Committed | AttemptState::Broadcast | AttemptState::Orphaned => SlotState::Sent,
         AttemptState::Held => SlotState::Held,
@@ -295,7 +300,7 @@ impl Task {
             waiting_since: None,
             occupied: false,
             broadcast_at: None,
-            resend_if_absent: stored.current && waits && !crash::bug(Side::Before, Point::Send),
+            resend_if_absent: stored.current && waits && !crash::bug(Side::Before, Point::Send) && !bugs::has(Bug::RestartNeverSends),
             absent: false,
             attempt: Arc::clone(&attempt),
         };

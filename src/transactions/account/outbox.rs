@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::operate::Operated;
 use super::{Owed, Task};
 use crate::journal::{Attempt, AttemptState, BlockRef, Journal, JournalError, Record};
+use crate::telemetry::bugs::{self, Bug};
 use crate::telemetry::clock;
 use crate::telemetry::crash::{self, Point, Side, Told};
 use crate::transactions::errors::TransactionError;
@@ -115,6 +116,9 @@ impl Task {
             return self.lose();
         }
         if let Err(error) = result {
+            if bugs::has(Bug::StateLost) {
+                return;
+            }
             tracing::error!(%error, account = %self.address(), "a change of state is not durable yet");
             self.outbox.put_back(records, after, clock::now());
             return;
@@ -155,6 +159,9 @@ impl Task {
                 reply.waited.since(sent);
             }
             let _gone = reply.sender.send(Err(error));
+        }
+        if bugs::has(Bug::RefusedSentAgain) {
+            return self.nonces.set_slot(nonce, SlotState::Unsent);
         }
         self.accept(hash);
         if crash::bug(Side::After, Point::Answer(Told::Error)) {

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::{Owed, Task};
 use crate::journal::history::reverted;
 use crate::journal::{Attempt, AttemptState, BlockRef};
+use crate::telemetry::bugs::{self, Bug};
 use crate::transactions::nonces::SlotState;
 use crate::transactions::tracking::Sighting;
 
@@ -66,6 +67,9 @@ impl Task {
         self.balance.forget();
         self.note(&attempt, AttemptState::Orphaned, None, None, None);
         self.doubt_lent();
+        if bugs::has(Bug::OrphanForgotten) {
+            return;
+        }
         // The slot's payload on record is sent again, whichever of its attempts the lost block had.
         if self.nonces.slot(attempt.nonce) == Some(SlotState::Mined) {
             self.nonces.set_slot(attempt.nonce, SlotState::Unsent);

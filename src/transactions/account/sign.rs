@@ -15,6 +15,7 @@ use super::submission::{Accepted, Payload, SignedBytes, Submission, assemble, wi
 use super::{Live, Owed, Pending, Signed, Task, Written};
 use crate::journal::{Attempt, AttemptState, JournalError, Kind, Purpose, Record, TransactionId};
 use crate::signing::SignClass;
+use crate::telemetry::bugs::{self, Bug};
 use crate::telemetry::clock;
 use crate::telemetry::crash::{self, Point, Side, Told};
 use crate::transactions::broadcast::Delivery;
@@ -45,6 +46,11 @@ impl Task {
         pending.nonce = nonce;
         pending.replaces = replaces;
         pending.laps.end(Stage::Queue, now, &self.chain.metrics);
+        if bugs::has(Bug::MovedDownUnsigned)
+            && let Some(bytes) = pending.signed.clone()
+        {
+            return self.signed(ticket, bytes);
+        }
         match &pending.submission.payload {
             Payload::Signed { bytes, .. } => {
                 let bytes = bytes.clone();
@@ -106,7 +112,9 @@ impl Task {
     pub(super) fn void(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             if let Some(pending) = self.tickets.get_mut(ticket) {
-                pending.signed = None;
+                if !bugs::has(Bug::MovedDownUnsigned) {
+                    pending.signed = None;
+                }
                 if let Some(sign) = pending.sign.take() {
                     sign.abort();
                 }
@@ -206,6 +214,15 @@ impl Task {
             if let (Some(reply), Some(bytes)) = (&pending.submission.reply, &pending.signed) {
                 let accepted = Accepted { id: pending.submission.id, hash: bytes.hash, raw: bytes.raw.clone() };
                 told.push((Arc::clone(&reply.committed), accepted));
+                if bugs::has(Bug::SentBeforeCommit) {
+                    drop(self.chain.pool.send_raw(params(&bytes.raw)));
+                }
+            }
+        }
+        if bugs::has(Bug::ToldBeforeCommit) {
+            for (ticket, (_, accepted)) in tickets.iter().zip(&told) {
+                let reply = self.tickets.get_mut(ticket).and_then(|pending| pending.submission.reply.take());
+                let _gone = reply.map(|reply| reply.sender.send(Ok(accepted.clone())));
             }
         }
         let commit = self.chain.journal.commit(records);
@@ -251,6 +268,7 @@ impl Task {
     pub(super) fn commit_finished(&mut self, (tickets, result): Written) {
         match result {
             Ok(_) => self.committed(&tickets),
+            Err(JournalError::NotWritten(_)) if bugs::has(Bug::FailedCommitIgnored) => self.committed(&tickets),
             // Nobody knows what was written: the process ends and reads it at its next start. Nothing may be told before.
             Err(JournalError::Closed) => tracing::error!(account = %self.address(), "the journal is closed in the middle of a commit"),
             Err(JournalError::NotOwner { .. }) => self.lose(),
