@@ -32,8 +32,12 @@ pub(super) enum Dial {
     Tcp,
     /// In memory; `None` where nobody listens.
     #[cfg(test)]
-    Memory(Arc<dyn Fn(&Url) -> Option<tokio::io::DuplexStream> + Send + Sync>),
+    Memory(Arc<Wires>),
 }
+
+/// Who listens at which URL, in memory.
+#[cfg(test)]
+pub(super) type Wires = dyn Fn(&Url) -> Option<tokio::io::DuplexStream> + Send + Sync;
 
 impl Dial {
     async fn wire(&self, url: &Url) -> Result<Box<dyn Wire>, Error> {

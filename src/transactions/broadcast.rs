@@ -44,6 +44,10 @@ enum Standing {
 }
 
 impl Standing {
+    fn answer(&self) -> Option<&Outcome> {
+        if let Self::Answered(outcome) = self { Some(outcome) } else { None }
+    }
+
     /// Whether a node may have bytes of which it is not known that it has them.
     fn is_doubt(&self) -> bool {
         match self {
@@ -115,8 +119,7 @@ impl Delivery {
         if self.taken || self.round.iter().any(is_open) {
             return Verdict::Wait;
         }
-        let answered = |standing| if let &Standing::Answered(ref outcome) = standing { Some(outcome) } else { None };
-        let answers: Vec<&Outcome> = self.round.iter().filter_map(answered).collect();
+        let answers: Vec<&Outcome> = self.round.iter().filter_map(Standing::answer).collect();
         if answers.iter().all(|answer| **answer == Outcome::NotSent) {
             // Bytes that are withheld somewhere wait in that outbox.
             return if answers.len() == self.round.len() { Verdict::NotSent } else { Verdict::Wait };
@@ -194,7 +197,7 @@ mod tests {
     fn bytes_that_no_node_can_ever_take_are_refused_whatever_the_doubt() {
         let never = Outcome::Refused { code: -32000, message: "intrinsic gas too low: gas 20000, minimum needed 21000".into() };
         let passing = Outcome::Refused { code: -32000, message: "insufficient funds for gas * price + value".into() };
-        assert!(matches!(verdicts(true, &[never.clone()])[0], Verdict::Refused { .. }));
+        assert!(matches!(verdicts(true, std::slice::from_ref(&never))[0], Verdict::Refused { .. }));
         assert!(matches!(verdicts(true, &[never.clone(), Outcome::NotSent])[1], Verdict::Refused { .. }));
         assert!(matches!(verdicts(true, &[never.clone(), passing.clone()])[1], Verdict::RefusedInDoubt(_)));
         assert!(matches!(verdicts(true, &[passing])[0], Verdict::RefusedInDoubt(_)));

@@ -199,7 +199,7 @@ struct Task {
     pool: Pool,
     finality: Finality,
     /// The question for the finalized block, with the head that it was asked at.
-    asking: Option<BoxFuture<'static, (u64, Result<Option<Tagged>, CallError>)>>,
+    asking: Option<BoxFuture<'static, TaggedAt>>,
     /// The newest head that it was asked at.
     asked_at: Option<u64>,
     audience: Arc<dyn Audience>,
@@ -216,6 +216,9 @@ struct Task {
     again_at: Option<Instant>,
     processed: Arc<Followed<Option<Arc<Head>>>>,
 }
+
+/// The head that it was asked at, and the finalized block that the node knows.
+type TaggedAt = (u64, Result<Option<Tagged>, CallError>);
 
 /// A hash and what the node has of its receipt.
 type LookedUp = (B256, Result<Option<Found>, CallError>);
