@@ -100,12 +100,17 @@ impl Task {
         }
     }
 
-    /// Bytes that are on record already are geth's "already known", unless a client held them until now.
+    /// Bytes that are on record already are geth's "already known", unless a client held them until now. Those whose slot has another
+    /// payload on record by now (a cancel) are as any other bytes for a slot that is in use.
     fn known_bytes(&self, submission: &Submission) -> Option<TransactionError> {
         let Payload::Signed { bytes, .. } = &submission.payload else { return None };
         let live = self.attempts.get(&bytes.hash)?;
-        let open = live.state == AttemptState::Refused && self.nonces.slot(live.attempt.nonce) == Some(SlotState::Open);
-        (live.state != AttemptState::Held && !open).then_some(TransactionError::AlreadyKnown { hash: bytes.hash })
+        let nonce = live.attempt.nonce;
+        if live.state == AttemptState::Held {
+            return (self.current.get(&nonce) != Some(&bytes.hash)).then_some(TransactionError::NonceHeld { nonce });
+        }
+        let open = live.state == AttemptState::Refused && self.nonces.slot(nonce) == Some(SlotState::Open);
+        (!open).then_some(TransactionError::AlreadyKnown { hash: bytes.hash })
     }
 
     /// Bytes that `eth_signTransaction` gave out come back to be sent from here.

@@ -192,6 +192,29 @@ async fn bytes_that_a_client_holds_are_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn held_bytes_are_refused_once_their_cancel_is_on_record() {
+    let Some(world) = World::start_with("held_bytes_are_refused_once_their_cancel_is_on_record", &["--no-mining"]).await else { return };
+    let from = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let request = json!([{ "from": from, "to": from, "value": "0x1", "gas": "0x5208", "nonce": "0x0",
+        "maxFeePerGas": "0x77359400", "maxPriorityFeePerGas": "0x3b9aca00" }]);
+    let signed = call(&client, "eth_signTransaction", request).await.unwrap();
+    let held: B256 = parse(&signed["tx"]["hash"]);
+    call(&client, "sluice_cancelTransaction", json!([{ "hash": held }])).await.unwrap();
+    for _ in 0..2 {
+        let error = call(&client, "eth_sendRawTransaction", json!([signed["raw"]])).await.unwrap_err();
+        assert_eq!(told(&error), (-32000, "nonce_held"), "a hash would promise that they are sent");
+    }
+    let transaction = call(&client, "sluice_getTransaction", json!([held])).await.unwrap();
+    let of_held: Vec<_> = transaction["events"].as_array().unwrap().iter().filter(|event| event["hash"] == json!(held)).collect();
+    assert_eq!(of_held.len(), 1, "held, and nothing since: {transaction}");
+    world.anvil.call("anvil_mine", json!(["0x1"])).await.unwrap();
+    shown(&client, &held.to_string(), "cancelled").await;
+    assert_eq!(world.anvil.nonces().await[&from], [0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_ceiling_is_passed() {
     let Some(mut world) = World::start("no_ceiling_is_passed").await else { return };
     world.extra.environment = SOON.into();
