@@ -20,15 +20,15 @@ use crate::transactions::reconcile::Counts;
 #[derive(Debug)]
 pub(super) struct Probe {
     pub(super) head: Arc<Head>,
-    balance: U256,
+    pub(super) balance: U256,
     /// The account's nonce at that head.
     pub(super) latest: u64,
-    pending: u64,
-    settled: bool,
+    pub(super) pending: u64,
+    pub(super) settled: bool,
     /// What each endpoint says, if that was asked.
     pub(super) counts: Option<Vec<Option<Counts>>>,
     /// Whether the account's code is a delegation, if that was asked.
-    is_delegated: Option<bool>,
+    pub(super) is_delegated: Option<bool>,
     /// What the journal has of the payloads that slots of the account are lent to.
     pub(super) holders: HashMap<B256, (AttemptState, Option<BlockRef>)>,
 }
@@ -270,6 +270,26 @@ impl Task {
         for nonce in deep {
             self.foreign.remove(&nonce);
             self.slot_lost(nonce, "the chain used the nonce for a payload that is not ours");
+        }
+    }
+
+    /// The chain has not used these nonces after all: the block that had somebody else's payload is gone. Ours goes on from what it was.
+    fn doubt_foreign(&mut self, latest: u64) {
+        let unused: Vec<u64> = self.foreign.range(latest..).map(|(nonce, _)| *nonce).collect();
+        for nonce in unused {
+            self.foreign.remove(&nonce);
+            let state = self.current.get(&nonce).and_then(|hash| self.attempts.get(hash)).map(|live| live.state);
+            let (Some(state), Some(SlotState::Foreign)) = (state, self.nonces.slot(nonce)) else { continue };
+            tracing::warn!(account = %self.address(), nonce, "the chain has not used the nonce after all");
+            let slot = match state {
+                AttemptState::Refused => SlotState::Open,
+                AttemptState::Held => SlotState::Held,
+                _ => SlotState::Unsent,
+            };
+            if slot != SlotState::Open {
+                self.balance.reserve(Owed::Slot(nonce), self.owed_for(nonce));
+            }
+            self.nonces.set_slot(nonce, slot);
         }
     }
 

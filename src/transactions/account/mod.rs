@@ -488,3 +488,6 @@ impl Task {
         submission.nonce().map_or(Wish::Any, Wish::Given)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! The task without its loop: what the journal has is loaded, events are handed in, and what it makes of them is looked at.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use alloy_consensus::{TxEip1559, TypedTransaction};
+use alloy_primitives::{Bytes, Signature, TxKind, U256};
+use tempfile::TempDir;
+
+use super::admit::Probe;
+use super::open::try_load;
+use super::replace::Replacement;
+use super::submission::{Payload, assemble};
+use super::*;
+use crate::config::FeeCeilings;
+use crate::journal::{Kind, Purpose, StoredAccount, TransactionId};
+use crate::node::{Head, NodeError};
+use crate::telemetry::waited::Waited;
+use crate::transactions::account::loans::Borrowed;
+use crate::transactions::chain::tests::{ADDRESS, chain};
+use crate::transactions::nonces::SlotState;
+use crate::transactions::reconcile::Counts;
+use crate::transactions::request::Fees;
+
+const ACCOUNT: Account = Account { chain_id: 31337, address: ADDRESS };
+const ETHER: u64 = 1_000_000_000_000_000_000;
+
+struct Fixture {
+    chain: Arc<Chain>,
+    task: Task,
+    _folder: TempDir,
+}
+
+fn attempt(nonce: u64, hash: u8) -> Attempt {
+    Attempt {
+        account: ACCOUNT,
+        nonce,
+        transaction: TransactionId::new(),
+        kind: Kind::Raw,
+        service: Arc::from("payments"),
+        principal: Arc::from("default"),
+        request: Arc::from("{}"),
+        purpose: Purpose::Request,
+        hash: B256::repeat_byte(hash),
+        raw: Bytes::from(vec![2, hash]),
+        cost: U256::from(1),
+        hold_until: None,
+        authorisations: Vec::new(),
+    }
+}
+
+fn begun(attempt: &Attempt, state: AttemptState, replaces: Option<&Attempt>) -> Record {
+    Record::Attempt { attempt: Box::new(attempt.clone()), state, replaces: replaces.map(|other| other.hash), takes_over: Vec::new() }
+}
+
+fn refused(attempt: &Attempt) -> Record {
+    let state = AttemptState::Refused;
+    Record::State { account: ACCOUNT, hash: attempt.hash, state, block: None, detail: None, receipt: None }
+}
+
+type Told = oneshot::Receiver<Result<Accepted, TransactionError>>;
+
+/// The bytes of an attempt as a client hands them in.
+fn raw(attempt: &Attempt) -> (Submission, Told) {
+    let (sender, told) = oneshot::channel();
+    let now = clock::now();
+    let reply = Reply { sender, committed: Arc::new(OnceLock::new()), waited: Waited::new(now), token: None, claim: None };
+    let bytes = SignedBytes { raw: attempt.raw.clone(), hash: attempt.hash };
+    let submission = Submission {
+        id: TransactionId::new(),
+        kind: Kind::Raw,
+        purpose: Purpose::Request,
+        service: Arc::from("payments"),
+        principal: Arc::from("default"),
+        request: Arc::from("{}"),
+        payload: Payload::Signed { bytes, nonce: attempt.nonce, span: 1, cost: U256::ZERO },
+        arrived: now,
+        queued: now,
+        reply: Some(reply),
+        borrowed: Borrowed::default(),
+        key: None,
+        acknowledged: false,
+    };
+    (submission, told)
+}
+
+impl Fixture {
+    /// The next nonce without records is 3.
+    async fn new(records: Vec<Record>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let chain = chain(folder.path(), Arc::new(|_| None)).await;
+        chain.journal.commit(records).await.unwrap();
+        let task = try_load(&chain, ADDRESS).await.unwrap();
+        Self { chain, task, _folder: folder }
+    }
+
+    /// Everything that waits for the journal is durable.
+    async fn written(&mut self) {
+        loop {
+            let tenure = self.task.tenure();
+            self.task.outbox.write(&self.chain.journal, tenure, clock::now());
+            let Some(writing) = self.task.outbox.writing() else { return };
+            let written = writing.await;
+            self.task.outbox_finished(written);
+        }
+    }
+
+    /// What the nodes say at a head.
+    fn probed(&mut self, head: u64, latest: u64) {
+        let head = Head { number: head, hash: B256::ZERO, parent_hash: B256::ZERO, timestamp: 0, base_fee: None };
+        let probe = Probe {
+            head: Arc::new(head),
+            balance: U256::from(ETHER),
+            latest,
+            pending: latest,
+            settled: true,
+            counts: Some(vec![Some(Counts { latest, pending: latest })]),
+            is_delegated: None,
+            holders: HashMap::new(),
+        };
+        self.task.probe_finished(Ok(probe));
+    }
+
+    fn state(&self, attempt: &Attempt) -> Option<AttemptState> {
+        self.task.attempts.get(&attempt.hash).map(|live| live.state)
+    }
+}
+
+#[tokio::test]
+async fn what_a_refused_replacement_was_to_replace_is_sent_if_it_never_was() {
+    let old = attempt(3, 1);
+    let new = Attempt { hash: B256::repeat_byte(2), ..old.clone() };
+    let mut fixture =
+        Fixture::new(vec![begun(&old, AttemptState::Committed, None), begun(&new, AttemptState::Committed, Some(&old))]).await;
+    let task = &mut fixture.task;
+    task.sighting(Sighting::Absent { hash: new.hash });
+    task.act();
+    assert_eq!(task.nonces.slot(3), Some(SlotState::Sent));
+    let error = NodeError { code: -32000, message: "intrinsic gas too low: gas 20000, minimum needed 21000".into(), data: None };
+    task.answered((new.hash, 0, Err(CallError::Node(error))), clock::now());
+    fixture.written().await;
+    assert_eq!((fixture.state(&new), fixture.task.current.get(&3)), (Some(AttemptState::Refused), Some(&old.hash)));
+    fixture.task.act();
+    assert!(fixture.task.attempts.get(&old.hash).is_some_and(|live| live.sent_at.is_some()), "no clock would bring it back");
+}
