@@ -257,6 +257,7 @@ impl Task {
             self.nonces.set_on_hold(false);
         }
         self.settle_lent(probe);
+        self.doubt_foreign(probe.latest);
         self.find_foreign(probe.latest, probe.head.number);
         self.settle_foreign(probe.head.number);
     }

@@ -143,3 +143,20 @@ async fn what_a_refused_replacement_was_to_replace_is_sent_if_it_never_was() {
     fixture.task.act();
     assert!(fixture.task.attempts.get(&old.hash).is_some_and(|live| live.sent_at.is_some()), "no clock would bring it back");
 }
+
+#[tokio::test]
+async fn a_foreign_payload_that_a_reorg_took_back_leaves_the_slot_to_ours() {
+    let ours = attempt(3, 1);
+    let mut fixture = Fixture::new(vec![begun(&ours, AttemptState::Committed, None)]).await;
+    fixture.task.sighting(Sighting::Absent { hash: ours.hash });
+    fixture.task.act();
+    fixture.task.sighting(Sighting::Absent { hash: ours.hash });
+    fixture.probed(100, 4);
+    assert_eq!(fixture.task.nonces.slot(3), Some(SlotState::Foreign));
+    fixture.probed(101, 3);
+    fixture.task.act();
+    assert_eq!(fixture.task.nonces.slot(3), Some(SlotState::Sent), "the same bytes go out again");
+    assert_eq!(fixture.task.balance.owed(Owed::Slot(3)), ours.cost);
+    fixture.probed(130, 3);
+    assert!(fixture.state(&ours).is_some(), "and are not given up");
+}
