@@ -113,6 +113,10 @@ impl Task {
         let Payload::Signed { bytes, .. } = &submission.payload else { return false };
         let Some(live) = self.attempts.get_mut(&bytes.hash).filter(|live| live.state == AttemptState::Held) else { return false };
         let attempt = Arc::clone(&live.attempt);
+        // A cancel may have taken their place: then they want a nonce that is in use.
+        if self.current.get(&attempt.nonce) != Some(&bytes.hash) || self.nonces.slot(attempt.nonce) != Some(SlotState::Held) {
+            return false;
+        }
         // From here on the hold cannot end, and the same bytes cannot be handed in twice.
         live.state = AttemptState::Committed;
         self.nonces.set_slot(attempt.nonce, SlotState::Reopened);

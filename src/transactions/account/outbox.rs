@@ -125,8 +125,7 @@ impl Task {
                 After::HoldOver { hash } => self.open_slot(hash, None),
                 After::Operated(operated) => operated.tell(),
                 After::Released { hash } => {
-                    if let Some(live) = self.attempts.get_mut(&hash) {
-                        live.state = AttemptState::Committed;
+                    if let Some(live) = self.attempts.get(&hash) {
                         let nonce = live.attempt.nonce;
                         if self.nonces.slot(nonce) == Some(SlotState::Reopened) {
                             self.nonces.set_slot(nonce, SlotState::Unsent);

@@ -160,3 +160,17 @@ async fn a_foreign_payload_that_a_reorg_took_back_leaves_the_slot_to_ours() {
     fixture.probed(130, 3);
     assert!(fixture.state(&ours).is_some(), "and are not given up");
 }
+
+#[tokio::test]
+async fn bytes_whose_cancel_is_on_record_are_not_taken_back_from_their_client() {
+    let held = Attempt { kind: Kind::SignOnly, ..attempt(3, 1) };
+    let cancel = Attempt { hash: B256::repeat_byte(2), purpose: Purpose::Cancel, ..held.clone() };
+    let mut fixture =
+        Fixture::new(vec![begun(&held, AttemptState::Held, None), begun(&cancel, AttemptState::Committed, Some(&held))]).await;
+    let (submission, mut told) = raw(&held);
+    fixture.probed(100, 3);
+    fixture.task.submit(submission);
+    fixture.task.act();
+    assert!(matches!(told.try_recv(), Ok(Err(TransactionError::NonceHeld { nonce: 3 }))));
+    assert_eq!((fixture.state(&held), fixture.task.nonces.slot(3)), (Some(AttemptState::Held), Some(SlotState::Sent)));
+}
