@@ -100,12 +100,13 @@ impl Task {
         }
     }
 
-    /// Bytes that are on record already are geth's "already known", unless a client held them until now.
+    /// Bytes that are on record already are geth's "already known", unless a client held them until now, or they were refused: whether
+    /// they can have their nonce again is asked like for any other.
     fn known_bytes(&self, submission: &Submission) -> Option<TransactionError> {
         let Payload::Signed { bytes, .. } = &submission.payload else { return None };
         let live = self.attempts.get(&bytes.hash)?;
-        let open = live.state == AttemptState::Refused && self.nonces.slot(live.attempt.nonce) == Some(SlotState::Open);
-        (live.state != AttemptState::Held && !open).then_some(TransactionError::AlreadyKnown { hash: bytes.hash })
+        let is_known = !matches!(live.state, AttemptState::Held | AttemptState::Refused);
+        is_known.then_some(TransactionError::AlreadyKnown { hash: bytes.hash })
     }
 
     /// Bytes that `eth_signTransaction` gave out come back to be sent from here.

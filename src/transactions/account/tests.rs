@@ -174,3 +174,15 @@ async fn bytes_whose_cancel_is_on_record_are_not_taken_back_from_their_client() 
     assert!(matches!(told.try_recv(), Ok(Err(TransactionError::NonceHeld { nonce: 3 }))));
     assert_eq!((fixture.state(&held), fixture.task.nonces.slot(3)), (Some(AttemptState::Held), Some(SlotState::Sent)));
 }
+
+#[tokio::test]
+async fn refused_bytes_whose_slot_another_transaction_has_are_not_told_as_known() {
+    let (old, new) = (attempt(3, 1), attempt(3, 2));
+    let records = vec![begun(&old, AttemptState::Committed, None), refused(&old), begun(&new, AttemptState::Committed, Some(&old))];
+    let mut fixture = Fixture::new(records).await;
+    let (submission, mut told) = raw(&old);
+    fixture.probed(100, 3);
+    fixture.task.submit(submission);
+    fixture.task.act();
+    assert!(matches!(told.try_recv(), Ok(Err(TransactionError::NonceHeld { nonce: 3 }))));
+}
