@@ -186,3 +186,27 @@ async fn refused_bytes_whose_slot_another_transaction_has_are_not_told_as_known(
     fixture.task.act();
     assert!(matches!(told.try_recv(), Ok(Err(TransactionError::NonceHeld { nonce: 3 }))));
 }
+
+#[tokio::test]
+async fn a_slot_that_a_refused_authorisation_left_open_can_be_taken_after_the_one_below_is_final() {
+    let refused_one = Attempt { authorisations: vec![(ACCOUNT, 4)], ..attempt(3, 1) };
+    let next = attempt(3, 2);
+    let records = vec![
+        begun(&refused_one, AttemptState::Committed, None),
+        refused(&refused_one),
+        begun(&next, AttemptState::Committed, Some(&refused_one)),
+    ];
+    let mut fixture = Fixture::new(records).await;
+    assert_eq!(fixture.task.nonces.slot(4), Some(SlotState::Open));
+    let block = BlockRef { number: 10, hash: B256::repeat_byte(9) };
+    let receipt: Arc<RawValue> = Arc::from(RawValue::from_string("{}".to_owned()).unwrap());
+    fixture.task.sighting(Sighting::Included { hash: next.hash, block, success: true, reason: None, receipt });
+    fixture.task.sighting(Sighting::Confirmed { hash: next.hash, block });
+    fixture.written().await;
+    // What takes it next has to name what it replaces, or the journal refuses it.
+    assert_eq!(fixture.task.current.get(&4), Some(&refused_one.hash));
+    let taker = attempt(4, 3);
+    let replaces = fixture.task.current.get(&4).copied();
+    let record = Record::Attempt { attempt: Box::new(taker), state: AttemptState::Committed, replaces, takes_over: Vec::new() };
+    fixture.chain.journal.commit(vec![record]).await.unwrap();
+}
