@@ -210,3 +210,25 @@ async fn a_slot_that_a_refused_authorisation_left_open_can_be_taken_after_the_on
     let record = Record::Attempt { attempt: Box::new(taker), state: AttemptState::Committed, replaces, takes_over: Vec::new() };
     fixture.chain.journal.commit(vec![record]).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_account_that_cannot_pay_what_it_sent_can_cancel_it() {
+    let (cap, value) = (10, U256::from(ETHER));
+    let payload = TxEip1559 {
+        chain_id: 31337,
+        nonce: 3,
+        gas_limit: 21_000,
+        max_fee_per_gas: cap,
+        max_priority_fee_per_gas: cap,
+        to: TxKind::Call(ADDRESS),
+        value,
+        ..TxEip1559::default()
+    };
+    let SignedBytes { raw, hash } = assemble(TypedTransaction::Eip1559(payload), Signature::test_signature());
+    let dear = Attempt { raw, hash, cost: value + U256::from(210_000), ..attempt(3, 1) };
+    let mut fixture = Fixture::new(vec![begun(&dear, AttemptState::Committed, None)]).await;
+    fixture.chain.set_ceilings(&dear.service, FeeCeilings::default());
+    fixture.task.balance.read(100, U256::from(ETHER / 2));
+    assert!(fixture.task.offer(&dear, Replacement::SpeedUp, Fees::AnyPrice).is_err(), "it costs more, and there is not enough");
+    assert!(fixture.task.offer(&dear, Replacement::Cancel, Fees::AnyPrice).is_ok());
+}
