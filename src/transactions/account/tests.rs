@@ -232,3 +232,17 @@ async fn an_account_that_cannot_pay_what_it_sent_can_cancel_it() {
     assert!(fixture.task.offer(&dear, Replacement::SpeedUp, Fees::AnyPrice).is_err(), "it costs more, and there is not enough");
     assert!(fixture.task.offer(&dear, Replacement::Cancel, Fees::AnyPrice).is_ok());
 }
+
+#[tokio::test]
+async fn what_borrowed_nonces_is_not_signed_again_without_them() {
+    let mut fixture = Fixture::new(Vec::new()).await;
+    let (culprit, _) = raw(&attempt(3, 1));
+    let (mut borrower, mut told) = raw(&attempt(4, 2));
+    borrower.borrowed.nonces.push((Address::repeat_byte(8), 0..1));
+    let transaction = culprit.id;
+    fixture.task.tickets.insert(1, Pending::new(culprit));
+    fixture.task.tickets.insert(2, Pending::new(borrower));
+    fixture.task.commit_finished((vec![1, 2], Err(JournalError::NotQueued { transaction })));
+    assert!(matches!(told.try_recv(), Ok(Err(TransactionError::Internal))));
+    assert_eq!(fixture.task.nonces.queued(), 0);
+}
