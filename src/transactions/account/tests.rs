@@ -246,3 +246,21 @@ async fn what_borrowed_nonces_is_not_signed_again_without_them() {
     assert!(matches!(told.try_recv(), Ok(Err(TransactionError::Internal))));
     assert_eq!(fixture.task.nonces.queued(), 0);
 }
+
+#[tokio::test]
+async fn the_account_of_a_restored_journal_begins_where_the_chain_settles_if_nothing_is_on_record() {
+    let mut fixture = Fixture::new(Vec::new()).await;
+    let account = Account { address: Address::repeat_byte(8), ..ACCOUNT };
+    let epoch = fixture.chain.journal.own(account).await.unwrap();
+    let mut pauses = Pauses::default();
+    pauses.set(PauseBy::Reconcile, Some("restored".into()));
+    // The nodes had two payloads of it in their pools when it was opened.
+    let stored = StoredAccount { account, next_nonce: 7, pauses };
+    fixture.task = Task::new(Arc::clone(&fixture.chain), epoch, stored, Some(7), Vec::new());
+    for head in [100, 112] {
+        fixture.probed(head, 5);
+    }
+    assert_eq!((fixture.task.is_reconciling(), fixture.task.next_nonce()), (false, 5), "a gap below would never close");
+    fixture.written().await;
+    assert_eq!(fixture.chain.journal.account(account).await.unwrap().unwrap().next_nonce, 5);
+}
