@@ -86,7 +86,7 @@ pub struct Bounds {
 }
 
 /// A transaction on record, with the attempt that speaks for it: the one that is confirmed, else the one that is included, else
-/// the newest.
+/// the newest that was not refused, else the newest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredTransaction {
     /// Its id.

@@ -499,4 +499,4 @@ async fn recover(chain: Arc<Chain>, open: watch::Sender<bool>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -430,6 +430,16 @@ impl Nonces {
         true
     }
 
+    /// Nothing is on record or being signed: the first nonce is this one, also if it is a lower one.
+    pub fn begin(&mut self, first: u64) -> bool {
+        let is_new = self.slots.is_empty() && self.reserved.is_empty();
+        if is_new {
+            self.next = first;
+            self.committed = first;
+        }
+        is_new
+    }
+
     /// The earliest deadline of a waiting request.
     pub fn earliest_deadline(&self) -> Option<Instant> {
         let waiting = self.waiting.iter().map(|entry| entry.deadline);

@@ -25,10 +25,11 @@ const OPEN_SLOTS: usize = 256;
 const TRANSACTION: &str = "t.id, t.chain_id, t.address, t.kind, t.created_at, t.queued, a.hash, a.nonce, a.state, a.purpose,
     a.block_number, a.block_hash";
 
-/// Joins the attempt that speaks for the transaction.
+/// Joins the attempt that speaks for the transaction: what is mined, else the newest that was not refused. A refused replacement ends
+/// nothing: what it was to replace still waits.
 const SPEAKER: &str = "LEFT JOIN attempts a ON a.position = (
     SELECT b.position FROM attempts b WHERE b.transaction_id = t.id
-    ORDER BY b.state = 'confirmed' DESC, b.state = 'included' DESC, b.position DESC LIMIT 1)";
+    ORDER BY b.state = 'confirmed' DESC, b.state = 'included' DESC, b.state = 'refused', b.position DESC LIMIT 1)";
 
 pub(super) fn list_sql(by_account: bool, ascending: bool) -> String {
     let (index, account) =

@@ -20,15 +20,15 @@ use crate::transactions::reconcile::Counts;
 #[derive(Debug)]
 pub(super) struct Probe {
     pub(super) head: Arc<Head>,
-    balance: U256,
+    pub(super) balance: U256,
     /// The account's nonce at that head.
     pub(super) latest: u64,
-    pending: u64,
-    settled: bool,
+    pub(super) pending: u64,
+    pub(super) settled: bool,
     /// What each endpoint says, if that was asked.
     pub(super) counts: Option<Vec<Option<Counts>>>,
     /// Whether the account's code is a delegation, if that was asked.
-    is_delegated: Option<bool>,
+    pub(super) is_delegated: Option<bool>,
     /// What the journal has of the payloads that slots of the account are lent to.
     pub(super) holders: HashMap<B256, (AttemptState, Option<BlockRef>)>,
 }
@@ -100,17 +100,13 @@ impl Task {
         }
     }
 
-    /// Bytes that are on record already are geth's "already known", unless a client held them until now. Those whose slot has another
-    /// payload on record by now (a cancel) are as any other bytes for a slot that is in use.
+    /// Bytes that are on record already are geth's "already known", unless a client held them until now, or they were refused: whether
+    /// they can have their nonce again is asked like for any other.
     fn known_bytes(&self, submission: &Submission) -> Option<TransactionError> {
         let Payload::Signed { bytes, .. } = &submission.payload else { return None };
         let live = self.attempts.get(&bytes.hash)?;
-        let nonce = live.attempt.nonce;
-        if live.state == AttemptState::Held {
-            return (self.current.get(&nonce) != Some(&bytes.hash)).then_some(TransactionError::NonceHeld { nonce });
-        }
-        let open = live.state == AttemptState::Refused && self.nonces.slot(nonce) == Some(SlotState::Open);
-        (!open).then_some(TransactionError::AlreadyKnown { hash: bytes.hash })
+        let is_known = !matches!(live.state, AttemptState::Held | AttemptState::Refused);
+        is_known.then_some(TransactionError::AlreadyKnown { hash: bytes.hash })
     }
 
     /// Bytes that `eth_signTransaction` gave out come back to be sent from here.
@@ -118,6 +114,10 @@ impl Task {
         let Payload::Signed { bytes, .. } = &submission.payload else { return false };
         let Some(live) = self.attempts.get_mut(&bytes.hash).filter(|live| live.state == AttemptState::Held) else { return false };
         let attempt = Arc::clone(&live.attempt);
+        // A cancel may have taken their place: then they want a nonce that is in use.
+        if self.current.get(&attempt.nonce) != Some(&bytes.hash) || self.nonces.slot(attempt.nonce) != Some(SlotState::Held) {
+            return false;
+        }
         // From here on the hold cannot end, and the same bytes cannot be handed in twice.
         live.state = AttemptState::Committed;
         self.nonces.set_slot(attempt.nonce, SlotState::Reopened);
@@ -262,8 +262,29 @@ impl Task {
             self.nonces.set_on_hold(false);
         }
         self.settle_lent(probe);
+        self.doubt_foreign(probe.latest);
         self.find_foreign(probe.latest, probe.head.number);
         self.settle_foreign(probe.latest, probe.head.number);
+    }
+
+    /// The chain has not used these nonces after all: the block that had somebody else's payload is gone. Ours goes on from what it was.
+    fn doubt_foreign(&mut self, latest: u64) {
+        let unused: Vec<u64> = self.foreign.range(latest..).map(|(nonce, _)| *nonce).collect();
+        for nonce in unused {
+            self.foreign.remove(&nonce);
+            let state = self.current.get(&nonce).and_then(|hash| self.attempts.get(hash)).map(|live| live.state);
+            let (Some(state), Some(SlotState::Foreign)) = (state, self.nonces.slot(nonce)) else { continue };
+            tracing::warn!(account = %self.address(), nonce, "the chain has not used the nonce after all");
+            let slot = match state {
+                AttemptState::Refused => SlotState::Open,
+                AttemptState::Held => SlotState::Held,
+                _ => SlotState::Unsent,
+            };
+            if slot != SlotState::Open {
+                self.balance.reserve(Owed::Slot(nonce), self.owed_for(nonce));
+            }
+            self.nonces.set_slot(nonce, slot);
+        }
     }
 
     /// None of the slot's own payloads can be mined any more.

@@ -490,3 +490,6 @@ impl Task {
         submission.nonce().map_or(Wish::Any, Wish::Given)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ use crate::transactions::outboxes::Outboxes;
 const RETRY: Duration = Duration::from_millis(250);
 
 #[derive(Debug, thiserror::Error)]
-enum OpenError {
+pub(super) enum OpenError {
     #[error("{0}")]
     Journal(#[from] JournalError),
     #[error("{0}")]
@@ -101,7 +101,7 @@ async fn load(chain: Arc<Chain>, address: Address) -> Task {
     }
 }
 
-async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Task, OpenError> {
+pub(super) async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Task, OpenError> {
     let account = Account { chain_id: chain.environment.chain_id, address };
     // Behind every commit that an earlier task of this account may have left under way; none of it is written after this.
     let epoch = chain.journal.own(account).await?;
@@ -185,7 +185,7 @@ fn authorised(stored: &StoredAttempt, account: Account) -> impl Iterator<Item = 
 }
 
 impl Task {
-    fn new(chain: Arc<Chain>, epoch: Epoch, stored: StoredAccount, floor: Option<u64>, unfinished: Vec<StoredAttempt>) -> Self {
+    pub(super) fn new(chain: Arc<Chain>, epoch: Epoch, stored: StoredAccount, floor: Option<u64>, unfinished: Vec<StoredAttempt>) -> Self {
         let account = stored.account;
         let (unfinished, mut holders): (Vec<_>, Vec<_>) = unfinished.into_iter().partition(|stored| stored.attempt.account == account);
         let current = unfinished.iter().filter(|attempt| attempt.current && !attempt.state.is_final());

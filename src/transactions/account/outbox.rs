@@ -129,8 +129,7 @@ impl Task {
                 After::HoldOver { hash } => self.open_slot(hash, None),
                 After::Operated(operated) => operated.tell(),
                 After::Released { hash } => {
-                    if let Some(live) = self.attempts.get_mut(&hash) {
-                        live.state = AttemptState::Committed;
+                    if let Some(live) = self.attempts.get(&hash) {
                         let nonce = live.attempt.nonce;
                         if self.nonces.slot(nonce) == Some(SlotState::Reopened) {
                             self.nonces.set_slot(nonce, SlotState::Unsent);
@@ -147,7 +146,15 @@ impl Task {
         let Some(live) = self.attempts.get_mut(&hash).filter(|live| live.state != AttemptState::Included) else { return };
         live.state = AttemptState::Refused;
         let (nonce, order) = (live.attempt.nonce, live.order);
-        let fallback = self.fallback(nonce, hash).map(|other| (other.attempt.hash, other.order, other.state));
+        let fallback = self.fallback(nonce, hash).map(|other| {
+            let slot = match other.state {
+                AttemptState::Held => SlotState::Held,
+                // It was replaced before it was sent, or an earlier process sent it: no clock brings it back.
+                _ if other.sent_at.is_none() => SlotState::Unsent,
+                _ => SlotState::Sent,
+            };
+            (other.attempt.hash, other.order, slot)
+        });
         let is_committing = self.nonces.commits_replacement(nonce);
         // What is in its place may still be mined: then this is no error.
         let is_replaced = is_committing || fallback.is_some_and(|(_, other, _)| other > order);
@@ -172,12 +179,12 @@ impl Task {
             // The slot is final, and this came too late for it.
             None => drop(self.attempts.remove(&hash)),
             Some(SlotState::Reopened) if self.current.get(&nonce) == Some(&hash) && !is_committing => match fallback {
-                Some((other, _, state)) => {
+                Some((other, _, slot)) => {
                     self.current.insert(nonce, other);
                     // Where it was sent before, nothing above waits for it; elsewhere it goes again by the clock.
                     self.outboxes.settled(nonce);
                     self.balance.reserve(Owed::Slot(nonce), self.owed_for(nonce));
-                    self.nonces.set_slot(nonce, if state == AttemptState::Held { SlotState::Held } else { SlotState::Sent });
+                    self.nonces.set_slot(nonce, slot);
                 }
                 None => {
                     self.balance.release(Owed::Slot(nonce));

@@ -61,7 +61,9 @@ impl Task {
             return;
         }
         let unknown = nonce.saturating_sub(self.nonces.ceiling());
-        if self.nonces.resync(nonce) {
+        // Where nothing is on record, the nonce it was opened with may be that of payloads which the nodes have forgotten since.
+        let begins = self.floor.is_some() && self.nonces.begin(nonce);
+        if begins || self.nonces.resync(nonce) {
             self.floor = Some(nonce);
             self.outbox.push(Record::Floor { account: self.account, nonce }, None);
         }

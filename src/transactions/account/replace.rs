@@ -67,7 +67,7 @@ pub struct ReplaceRequest {
 const UNDER_WAY: &str = "a replacement of this transaction is under way";
 
 /// A slot that is reserved for another payload.
-struct Offer {
+pub(super) struct Offer {
     ticket: Ticket,
     prepared: Box<Prepared>,
 }
@@ -153,10 +153,13 @@ impl Task {
     }
 
     /// Reserves the slot of `current` for another payload, if the account can pay it.
-    fn offer(&mut self, current: &Attempt, what: Replacement, fees: Fees) -> Result<Offer, TransactionError> {
+    pub(super) fn offer(&mut self, current: &Attempt, what: Replacement, fees: Fees) -> Result<Offer, TransactionError> {
         let (transaction, cost) = self.replacement(current, what, fees)?;
         let more = cost.saturating_sub(self.balance.owed(Owed::Slot(current.nonce)));
-        if let Some(Err(short)) = self.balance.check(more) {
+        // What costs no more than what it replaces can always be paid: a cancel may be what helps an account that is short.
+        if !more.is_zero()
+            && let Some(Err(short)) = self.balance.check(more)
+        {
             let overshot = more.saturating_add(short.queued).saturating_sub(short.balance);
             return Err(TransactionError::InsufficientFunds { balance: short.balance, cost: more, overshot, queued: short.queued });
         }

@@ -98,7 +98,8 @@ impl Task {
         self.outboxes.settled(nonce);
         self.balance.release(Owed::Slot(nonce));
         let hashes: Vec<B256> = self.attempts.iter().filter(|(_, live)| live.attempt.nonce == nonce).map(|(hash, _)| *hash).collect();
-        self.current.retain(|slot, hash| *slot != nonce && !hashes.contains(hash));
+        // Slots that were tied to it go with it; those that it left open keep their payload on record, which the next one replaces.
+        self.current.retain(|slot, hash| *slot != nonce && (!hashes.contains(hash) || self.nonces.slot(*slot).is_some()));
         let mut attempts = Vec::with_capacity(hashes.len());
         for hash in hashes {
             self.accept(hash);

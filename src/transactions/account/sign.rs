@@ -393,7 +393,8 @@ impl Task {
             }
             return;
         }
-        if pending.submission.kind == Kind::Filler {
+        // What it borrowed went back with the commit: its authorisations are worth nothing without.
+        if pending.submission.kind == Kind::Filler || !pending.submission.borrowed.nonces.is_empty() {
             return self.fail(ticket, TransactionError::Internal);
         }
         let (cost, deadline) = (pending.submission.cost(), self.deadline(&pending.submission));

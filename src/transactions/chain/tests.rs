@@ -8,10 +8,10 @@ use crate::config::{AccountBounds, Broadcast, Bump, Confirmations, FeeMode, Node
 use crate::journal::sqlite::SqliteJournal;
 use crate::journal::{Account, Record};
 
-const ADDRESS: Address = Address::repeat_byte(7);
+pub(in crate::transactions) const ADDRESS: Address = Address::repeat_byte(7);
 
 /// A chain whose node is not there, over a journal that knows one account.
-async fn chain(folder: &std::path::Path, key_of: KeyOf) -> Arc<Chain> {
+pub(in crate::transactions) async fn chain(folder: &std::path::Path, key_of: KeyOf) -> Arc<Chain> {
     let metrics = Arc::new(Metrics::new().unwrap());
     let journal = SqliteJournal::open(&folder.join("journal.db"), Arc::clone(&metrics)).unwrap();
     let account = Account { chain_id: 31337, address: ADDRESS };

@@ -193,6 +193,24 @@ async fn the_attempt_that_counts_speaks_for_a_transaction() {
     assert_eq!(life.events.last().unwrap().state, Replaced);
 }
 
+/// Else a repeated key would tell "refused" of a payment that may still be mined.
+#[tokio::test]
+async fn a_refused_replacement_does_not_speak_for_a_transaction_that_waits() {
+    let fixture = Fixture::new();
+    let first = attempt(account(1), 0, 1);
+    let faster = Attempt { hash: B256::repeat_byte(2), ..first.clone() };
+    let spoken = async || {
+        let life = fixture.journal.life(scope(), Name::Id(first.transaction)).await.unwrap().unwrap();
+        (life.transaction.attempt, life.transaction.state)
+    };
+    fixture.commit(vec![committed(&first), reached(&first, Broadcast, None), replacing(&faster, 1)]).await;
+    assert_eq!(spoken().await, (Some((faster.hash, 0)), Committed));
+    fixture.commit(vec![reached(&faster, Refused, None)]).await;
+    assert_eq!(spoken().await, (Some((first.hash, 0)), Broadcast));
+    fixture.commit(vec![reached(&first, Refused, None)]).await;
+    assert_eq!(spoken().await, (Some((faster.hash, 0)), Refused));
+}
+
 #[tokio::test]
 async fn bytes_that_another_transaction_took_up_leave_a_refused_one_behind() {
     let fixture = Fixture::new();

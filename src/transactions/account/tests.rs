@@ -1,0 +1,266 @@
+//! The task without its loop: what the journal has is loaded, events are handed in, and what it makes of them is looked at.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use alloy_consensus::{TxEip1559, TypedTransaction};
+use alloy_primitives::{Bytes, Signature, TxKind, U256};
+use tempfile::TempDir;
+
+use super::admit::Probe;
+use super::open::try_load;
+use super::replace::Replacement;
+use super::submission::{Payload, assemble};
+use super::*;
+use crate::config::FeeCeilings;
+use crate::journal::{Kind, Purpose, StoredAccount, TransactionId};
+use crate::node::{Head, NodeError};
+use crate::telemetry::waited::Waited;
+use crate::transactions::account::loans::Borrowed;
+use crate::transactions::chain::tests::{ADDRESS, chain};
+use crate::transactions::nonces::SlotState;
+use crate::transactions::reconcile::Counts;
+use crate::transactions::request::Fees;
+
+const ACCOUNT: Account = Account { chain_id: 31337, address: ADDRESS };
+const ETHER: u64 = 1_000_000_000_000_000_000;
+
+struct Fixture {
+    chain: Arc<Chain>,
+    task: Task,
+    _folder: TempDir,
+}
+
+fn attempt(nonce: u64, hash: u8) -> Attempt {
+    Attempt {
+        account: ACCOUNT,
+        nonce,
+        transaction: TransactionId::new(),
+        kind: Kind::Raw,
+        service: Arc::from("payments"),
+        principal: Arc::from("default"),
+        request: Arc::from("{}"),
+        purpose: Purpose::Request,
+        hash: B256::repeat_byte(hash),
+        raw: Bytes::from(vec![2, hash]),
+        cost: U256::from(1),
+        hold_until: None,
+        authorisations: Vec::new(),
+    }
+}
+
+fn begun(attempt: &Attempt, state: AttemptState, replaces: Option<&Attempt>) -> Record {
+    Record::Attempt { attempt: Box::new(attempt.clone()), state, replaces: replaces.map(|other| other.hash), takes_over: Vec::new() }
+}
+
+fn refused(attempt: &Attempt) -> Record {
+    let state = AttemptState::Refused;
+    Record::State { account: ACCOUNT, hash: attempt.hash, state, block: None, detail: None, receipt: None }
+}
+
+type Told = oneshot::Receiver<Result<Accepted, TransactionError>>;
+
+/// The bytes of an attempt as a client hands them in.
+fn raw(attempt: &Attempt) -> (Submission, Told) {
+    let (sender, told) = oneshot::channel();
+    let now = clock::now();
+    let reply = Reply { sender, committed: Arc::new(OnceLock::new()), waited: Waited::new(now), token: None, claim: None };
+    let bytes = SignedBytes { raw: attempt.raw.clone(), hash: attempt.hash };
+    let submission = Submission {
+        id: TransactionId::new(),
+        kind: Kind::Raw,
+        purpose: Purpose::Request,
+        service: Arc::from("payments"),
+        principal: Arc::from("default"),
+        request: Arc::from("{}"),
+        payload: Payload::Signed { bytes, nonce: attempt.nonce, span: 1, cost: U256::ZERO },
+        arrived: now,
+        queued: now,
+        reply: Some(reply),
+        borrowed: Borrowed::default(),
+        key: None,
+        acknowledged: false,
+    };
+    (submission, told)
+}
+
+impl Fixture {
+    /// The next nonce without records is 3.
+    async fn new(records: Vec<Record>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let chain = chain(folder.path(), Arc::new(|_| None)).await;
+        chain.journal.commit(records).await.unwrap();
+        let task = try_load(&chain, ADDRESS).await.unwrap();
+        Self { chain, task, _folder: folder }
+    }
+
+    /// Everything that waits for the journal is durable.
+    async fn written(&mut self) {
+        loop {
+            let tenure = self.task.tenure();
+            self.task.outbox.write(&self.chain.journal, tenure, clock::now());
+            let Some(writing) = self.task.outbox.writing() else { return };
+            let written = writing.await;
+            self.task.outbox_finished(written);
+        }
+    }
+
+    /// What the nodes say at a head.
+    fn probed(&mut self, head: u64, latest: u64) {
+        let head = Head { number: head, hash: B256::ZERO, parent_hash: B256::ZERO, timestamp: 0, base_fee: None };
+        let probe = Probe {
+            head: Arc::new(head),
+            balance: U256::from(ETHER),
+            latest,
+            pending: latest,
+            settled: true,
+            counts: Some(vec![Some(Counts { latest, pending: latest })]),
+            is_delegated: None,
+            holders: HashMap::new(),
+        };
+        self.task.probe_finished(Ok(probe));
+    }
+
+    fn state(&self, attempt: &Attempt) -> Option<AttemptState> {
+        self.task.attempts.get(&attempt.hash).map(|live| live.state)
+    }
+}
+
+#[tokio::test]
+async fn what_a_refused_replacement_was_to_replace_is_sent_if_it_never_was() {
+    let old = attempt(3, 1);
+    let new = Attempt { hash: B256::repeat_byte(2), ..old.clone() };
+    let mut fixture =
+        Fixture::new(vec![begun(&old, AttemptState::Committed, None), begun(&new, AttemptState::Committed, Some(&old))]).await;
+    let task = &mut fixture.task;
+    task.sighting(Sighting::Absent { hash: new.hash });
+    task.act();
+    assert_eq!(task.nonces.slot(3), Some(SlotState::Sent));
+    let error = NodeError { code: -32000, message: "intrinsic gas too low: gas 20000, minimum needed 21000".into(), data: None };
+    task.answered((new.hash, 0, Err(CallError::Node(error))), clock::now());
+    fixture.written().await;
+    assert_eq!((fixture.state(&new), fixture.task.current.get(&3)), (Some(AttemptState::Refused), Some(&old.hash)));
+    fixture.task.act();
+    assert!(fixture.task.attempts.get(&old.hash).is_some_and(|live| live.sent_at.is_some()), "no clock would bring it back");
+}
+
+#[tokio::test]
+async fn a_foreign_payload_that_a_reorg_took_back_leaves_the_slot_to_ours() {
+    let ours = attempt(3, 1);
+    let mut fixture = Fixture::new(vec![begun(&ours, AttemptState::Committed, None)]).await;
+    fixture.task.sighting(Sighting::Absent { hash: ours.hash });
+    fixture.task.act();
+    fixture.task.sighting(Sighting::Absent { hash: ours.hash });
+    fixture.probed(100, 4);
+    assert_eq!(fixture.task.nonces.slot(3), Some(SlotState::Foreign));
+    fixture.probed(101, 3);
+    fixture.task.act();
+    assert_eq!(fixture.task.nonces.slot(3), Some(SlotState::Sent), "the same bytes go out again");
+    assert_eq!(fixture.task.balance.owed(Owed::Slot(3)), ours.cost);
+    fixture.probed(130, 3);
+    assert!(fixture.state(&ours).is_some(), "and are not given up");
+}
+
+#[tokio::test]
+async fn bytes_whose_cancel_is_on_record_are_not_taken_back_from_their_client() {
+    let held = Attempt { kind: Kind::SignOnly, ..attempt(3, 1) };
+    let cancel = Attempt { hash: B256::repeat_byte(2), purpose: Purpose::Cancel, ..held.clone() };
+    let mut fixture =
+        Fixture::new(vec![begun(&held, AttemptState::Held, None), begun(&cancel, AttemptState::Committed, Some(&held))]).await;
+    let (submission, mut told) = raw(&held);
+    fixture.probed(100, 3);
+    fixture.task.submit(submission);
+    fixture.task.act();
+    assert!(matches!(told.try_recv(), Ok(Err(TransactionError::NonceHeld { nonce: 3 }))));
+    assert_eq!((fixture.state(&held), fixture.task.nonces.slot(3)), (Some(AttemptState::Held), Some(SlotState::Sent)));
+}
+
+#[tokio::test]
+async fn refused_bytes_whose_slot_another_transaction_has_are_not_told_as_known() {
+    let (old, new) = (attempt(3, 1), attempt(3, 2));
+    let records = vec![begun(&old, AttemptState::Committed, None), refused(&old), begun(&new, AttemptState::Committed, Some(&old))];
+    let mut fixture = Fixture::new(records).await;
+    let (submission, mut told) = raw(&old);
+    fixture.probed(100, 3);
+    fixture.task.submit(submission);
+    fixture.task.act();
+    assert!(matches!(told.try_recv(), Ok(Err(TransactionError::NonceHeld { nonce: 3 }))));
+}
+
+#[tokio::test]
+async fn a_slot_that_a_refused_authorisation_left_open_can_be_taken_after_the_one_below_is_final() {
+    let refused_one = Attempt { authorisations: vec![(ACCOUNT, 4)], ..attempt(3, 1) };
+    let next = attempt(3, 2);
+    let records = vec![
+        begun(&refused_one, AttemptState::Committed, None),
+        refused(&refused_one),
+        begun(&next, AttemptState::Committed, Some(&refused_one)),
+    ];
+    let mut fixture = Fixture::new(records).await;
+    assert_eq!(fixture.task.nonces.slot(4), Some(SlotState::Open));
+    let block = BlockRef { number: 10, hash: B256::repeat_byte(9) };
+    let receipt: Arc<RawValue> = Arc::from(RawValue::from_string("{}".to_owned()).unwrap());
+    fixture.task.sighting(Sighting::Included { hash: next.hash, block, success: true, reason: None, receipt });
+    fixture.task.sighting(Sighting::Confirmed { hash: next.hash, block });
+    fixture.written().await;
+    // What takes it next has to name what it replaces, or the journal refuses it.
+    assert_eq!(fixture.task.current.get(&4), Some(&refused_one.hash));
+    let taker = attempt(4, 3);
+    let replaces = fixture.task.current.get(&4).copied();
+    let record = Record::Attempt { attempt: Box::new(taker), state: AttemptState::Committed, replaces, takes_over: Vec::new() };
+    fixture.chain.journal.commit(vec![record]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_account_that_cannot_pay_what_it_sent_can_cancel_it() {
+    let (cap, value) = (10, U256::from(ETHER));
+    let payload = TxEip1559 {
+        chain_id: 31337,
+        nonce: 3,
+        gas_limit: 21_000,
+        max_fee_per_gas: cap,
+        max_priority_fee_per_gas: cap,
+        to: TxKind::Call(ADDRESS),
+        value,
+        ..TxEip1559::default()
+    };
+    let SignedBytes { raw, hash } = assemble(TypedTransaction::Eip1559(payload), Signature::test_signature());
+    let dear = Attempt { raw, hash, cost: value + U256::from(210_000), ..attempt(3, 1) };
+    let mut fixture = Fixture::new(vec![begun(&dear, AttemptState::Committed, None)]).await;
+    fixture.chain.set_ceilings(&dear.service, FeeCeilings::default());
+    fixture.task.balance.read(100, U256::from(ETHER / 2));
+    assert!(fixture.task.offer(&dear, Replacement::SpeedUp, Fees::AnyPrice).is_err(), "it costs more, and there is not enough");
+    assert!(fixture.task.offer(&dear, Replacement::Cancel, Fees::AnyPrice).is_ok());
+}
+
+#[tokio::test]
+async fn what_borrowed_nonces_is_not_signed_again_without_them() {
+    let mut fixture = Fixture::new(Vec::new()).await;
+    let (culprit, _) = raw(&attempt(3, 1));
+    let (mut borrower, mut told) = raw(&attempt(4, 2));
+    borrower.borrowed.nonces.push((Address::repeat_byte(8), 0..1));
+    let transaction = culprit.id;
+    fixture.task.tickets.insert(1, Pending::new(culprit));
+    fixture.task.tickets.insert(2, Pending::new(borrower));
+    fixture.task.commit_finished((vec![1, 2], Err(JournalError::NotQueued { transaction })));
+    assert!(matches!(told.try_recv(), Ok(Err(TransactionError::Internal))));
+    assert_eq!(fixture.task.nonces.queued(), 0);
+}
+
+#[tokio::test]
+async fn the_account_of_a_restored_journal_begins_where_the_chain_settles_if_nothing_is_on_record() {
+    let mut fixture = Fixture::new(Vec::new()).await;
+    let account = Account { address: Address::repeat_byte(8), ..ACCOUNT };
+    let epoch = fixture.chain.journal.own(account).await.unwrap();
+    let mut pauses = Pauses::default();
+    pauses.set(PauseBy::Reconcile, Some("restored".into()));
+    // The nodes had two payloads of it in their pools when it was opened.
+    let stored = StoredAccount { account, next_nonce: 7, pauses };
+    fixture.task = Task::new(Arc::clone(&fixture.chain), epoch, stored, Some(7), Vec::new());
+    for head in [100, 112] {
+        fixture.probed(head, 5);
+    }
+    assert_eq!((fixture.task.is_reconciling(), fixture.task.next_nonce()), (false, 5), "a gap below would never close");
+    fixture.written().await;
+    assert_eq!(fixture.chain.journal.account(account).await.unwrap().unwrap().next_nonce, 5);
+}
