@@ -10,6 +10,7 @@ use alloy_primitives::Address;
 use clap::{Args, Parser, Subcommand};
 use sluice_gateway::server::admin::accounts::Order;
 use sluice_gateway::telemetry::logs;
+use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
 use self::commands::journal::Prune;
@@ -223,6 +224,10 @@ enum JournalCommand {
     },
 }
 
+/// SIGXFSZ: a file would grow beyond the limit of the process (`ulimit -f`). With a handler that write fails, as on a full disk; without one the
+/// signal ends the process.
+const FILE_SIZE: i32 = 25;
+
 fn main() -> ExitCode {
     let command = CommandLine::parse().command;
     // A command that answers on standard output tells the rest only when something is wrong.
@@ -240,6 +245,7 @@ fn main() -> ExitCode {
         }
     };
     let done = runtime.block_on(async {
+        let _installed = signal(SignalKind::from_raw(FILE_SIZE)).map_err(|error| commands::Failure::Failed(format!("signals: {error}")))?;
         match command {
             Command::Serve(file) => commands::serve::serve(&file.path).await,
             Command::Dev(dev) => commands::serve::dev(dev).await,

@@ -87,7 +87,7 @@ async fn send_transaction(params: &Params<'_>, service: &Arc<Service>, extension
         WaitFor::Confirmed => Target::Confirmed,
     };
     let sent = send(call, service, extensions).await?;
-    let life = until(service, extensions, sent.id, target, timeout).await;
+    let life = until(service, extensions, &sent, target, timeout).await;
     let answer = match life {
         Ok(life) if target == Target::Attempt => raw(&SentView::new(&life, sent.hash, None)),
         Ok(life) => match receipt(service, life.clone()).await {

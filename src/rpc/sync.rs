@@ -48,7 +48,7 @@ async fn included(service: &Service, extensions: &Extensions, id: TransactionId,
             let hash = first.or_else(|| life.and_then(|life| life.transaction.attempt).map(|(hash, _)| hash));
             match hash {
                 Some(_) => Err(late(hash, timeout)),
-                None => Err(Missed::Late(None).told(id, timeout)),
+                None => Err(Missed::Late(None).told(id, None, timeout)),
             }
         }
     }

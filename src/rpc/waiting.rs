@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_primitives::U256;
+use alloy_primitives::{B256, U256};
 use jsonrpsee::Extensions;
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::Value;
@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::errors::{OnRecord, Reason, RpcError, SERVER_ERROR, TIMEOUT};
 use super::refusals::invalid_argument;
+use super::send::Sent;
 use super::service::Service;
 use crate::config::Environment;
 use crate::journal::history::Life;
@@ -80,14 +81,16 @@ pub(super) enum Missed {
 }
 
 impl Missed {
-    /// How `sluice_sendTransaction` tells it.
-    pub(super) fn told(self, id: TransactionId, timeout: Duration) -> ErrorObjectOwned {
+    /// How `sluice_sendTransaction` tells it. `first` is the hash that the call knows by itself: then the transaction is on record with it, also
+    /// if nothing could be read in time.
+    pub(super) fn told(self, id: TransactionId, first: Option<B256>, timeout: Duration) -> ErrorObjectOwned {
         match self {
             Self::Refused(error) => error.into(),
             Self::Late(life) => {
                 let words = format!("the state was not reached in {timeout:?}; the transaction goes on");
-                let hash = life.as_ref().and_then(|life| life.transaction.attempt).map(|(hash, _)| hash);
-                let state = life.map_or(AttemptState::Queued.as_str(), |life| life.transaction.shown().as_str());
+                let hash = life.as_ref().and_then(|life| life.transaction.attempt).map(|(hash, _)| hash).or(first);
+                let unread = if first.is_some() { AttemptState::Committed } else { AttemptState::Queued };
+                let state = life.map_or(unread.as_str(), |life| life.transaction.shown().as_str());
                 let transaction = Some(OnRecord { id: id.to_string(), state });
                 RpcError { hash, transaction, ..RpcError::new(TIMEOUT, Reason::Timeout, words) }.into()
             }
@@ -122,11 +125,11 @@ pub(super) async fn reach(
 pub(super) async fn until(
     service: &Service,
     extensions: &Extensions,
-    id: TransactionId,
+    sent: &Sent,
     target: Target,
     timeout: Duration,
 ) -> Result<Life, ErrorObjectOwned> {
-    reach(service, extensions, id, target, timeout).await.map_err(|missed| missed.told(id, timeout))
+    reach(service, extensions, sent.id, target, timeout).await.map_err(|missed| missed.told(sent.id, sent.hash, timeout))
 }
 
 /// A client's time-out in milliseconds, as a number or a QUANTITY, within the environment's bounds: what is absent or 0 is
@@ -154,4 +157,22 @@ pub(super) async fn receipt(service: &Service, life: Life) -> Result<Arc<RawValu
     let params = serde_json::value::to_raw_value(&[hash]).map_err(|_| RpcError::internal())?;
     let answer = service.chain.pool().call_raw("eth_getTransactionReceipt", Some(&params)).await;
     answer.map_err(|error| super::pass_through::call_error(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_out_before_anything_was_read_tells_what_the_call_knows() {
+        let told = |first| {
+            let error = Missed::Late(None).told(TransactionId::new(), first, Duration::from_millis(1));
+            serde_json::from_str::<Value>(error.data().unwrap().get()).unwrap()
+        };
+        let hash = B256::repeat_byte(7);
+        let signed = told(Some(hash));
+        assert_eq!((&signed["state"], &signed["hash"]), (&"committed".into(), &hash.to_string().into()));
+        let acknowledged = told(None);
+        assert_eq!((&acknowledged["state"], acknowledged.get("hash")), (&"queued".into(), None));
+    }
 }
