@@ -67,7 +67,7 @@ impl SentView {
         Self {
             id: transaction.id.to_string(),
             hash: first.or(transaction.attempt.map(|(hash, _)| hash)),
-            state: transaction.state.as_str(),
+            state: transaction.shown().as_str(),
             slot: transaction.attempt.map(|(_, nonce)| SlotView::new(transaction.account, nonce)),
             block: transaction.block.map(BlockView::from),
             receipt,
@@ -134,5 +134,36 @@ async fn queue(mut call: Call, service: &Arc<Service>, extensions: &Extensions) 
             Err(TransactionError::KeyTaken) => {}
             Err(error) => return Err(refusal(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use alloy_primitives::Address;
+
+    use super::*;
+    use crate::journal::history::StoredTransaction;
+    use crate::journal::{AttemptState, BlockRef, Purpose};
+
+    #[test]
+    fn a_repeated_key_of_a_cancelled_transaction_is_not_told_that_it_is_included() {
+        let told = |purpose| {
+            let transaction = StoredTransaction {
+                id: TransactionId::new(),
+                kind: Kind::Send,
+                account: Account { chain_id: 1, address: Address::ZERO },
+                created_at: SystemTime::UNIX_EPOCH,
+                attempt: Some((B256::ZERO, 0)),
+                purpose,
+                state: AttemptState::Included,
+                block: Some(BlockRef { number: 1, hash: B256::ZERO }),
+            };
+            let life = Life { transaction, request: "{}".into(), attempts: Vec::new(), events: Vec::new(), receipt: None };
+            SentView::new(&life, None, None).state
+        };
+        assert_eq!(told(Purpose::Request), "included");
+        assert_eq!(told(Purpose::Cancel), "cancelled");
     }
 }

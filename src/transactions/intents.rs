@@ -2,9 +2,11 @@
 //! the process. One task per account prepares them, in the order of their ids and with the fees of the moment, and puts them
 //! into the account's queue like any other request. Each ends by its first attempt, or by an end that is journaled.
 
+mod verdict;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use alloy_primitives::Address;
 use dashmap::DashMap;
@@ -13,12 +15,13 @@ use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
 
+use self::verdict::{FIRST_REST, Verdict, judge};
 use super::account::loans::Borrowed;
 use super::authorisations::Authorisations;
 use super::chain::{Accepted, Chain, NewRequest, Payload};
-use super::errors::{ErrorClass, TransactionError};
+use super::errors::TransactionError;
 use super::idempotency::Claim;
-use super::prepare::{is_verdict, prepare};
+use super::prepare::prepare;
 use super::request::{Arguments, Request};
 use crate::journal::{Account, AttemptState, Intent, JournalError, Kind, Record, TransactionId};
 use crate::signing::{Key, KeyState, SignClass};
@@ -27,54 +30,9 @@ use crate::telemetry::crash::{self, Commit, Point, Side};
 
 /// Transactions of one account that are prepared, queued or rest at a time; the others wait in the journal.
 const AT_WORK: usize = 64;
-/// Rest after the first fault; it doubles with each further one, up to [`LONGEST_REST`].
-const FIRST_REST: Duration = Duration::from_millis(250);
-const LONGEST_REST: Duration = Duration::from_secs(30);
-/// How long a fault that may pass, but need not, is waited out: too small a balance, a key that is gone, a node's own words.
-pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The tasks, by account.
 pub(super) type Workers = DashMap<Address, Arc<Notify>>;
-
-/// How long such a fault is waited out before the transaction is ended: `None` for ever.
-fn patience(error: &TransactionError) -> Option<Duration> {
-    match error {
-        TransactionError::Sign(SignClass::KeyDown | SignClass::Configuration)
-        | TransactionError::UnknownAccount
-        | TransactionError::InsufficientFunds { .. } => Some(PATIENCE),
-        TransactionError::Node(node) if !is_verdict(node.code, &node.message) => Some(PATIENCE),
-        other => match other.class() {
-            ErrorClass::Retry | ErrorClass::Reconcile => None,
-            ErrorClass::Reject => Some(Duration::ZERO),
-        },
-    }
-}
-
-/// The rest after so many faults in a row.
-fn rest(faults: u32) -> Duration {
-    FIRST_REST.saturating_mul(2_u32.saturating_pow(faults.saturating_sub(1))).min(LONGEST_REST)
-}
-
-/// What is to become of a transaction after an answer of the account.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    /// Nothing more: it has an attempt or an end on record.
-    Over,
-    /// Once more, after this rest.
-    Again(Duration),
-    /// It is ended, for this reason.
-    End(String),
-}
-
-/// `failing`: how long it has failed without a break; `faults`: how often.
-fn judge(answer: Result<(), &TransactionError>, failing: Duration, faults: u32) -> Verdict {
-    match answer {
-        // A refusal of its bytes is on record already.
-        Ok(()) | Err(TransactionError::Refused { .. } | TransactionError::NotQueued) => Verdict::Over,
-        Err(error) if patience(error).is_some_and(|patience| failing >= patience) => Verdict::End(error.to_string()),
-        Err(_) => Verdict::Again(rest(faults)),
-    }
-}
 
 /// One transaction at work.
 #[derive(Debug)]
@@ -347,68 +305,5 @@ impl Chain {
             wake
         });
         wake.notify_one();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use alloy_primitives::U256;
-
-    use super::*;
-    use crate::node::{CallError, NodeError};
-
-    fn node(code: i64, message: &str) -> TransactionError {
-        TransactionError::Node(NodeError { code, message: message.into(), data: None })
-    }
-
-    fn short() -> TransactionError {
-        TransactionError::InsufficientFunds { balance: U256::ZERO, cost: U256::ONE, overshot: U256::ONE, queued: U256::ZERO }
-    }
-
-    #[test]
-    fn what_can_never_work_ends_a_transaction_at_once() {
-        for error in [node(3, "execution reverted"), TransactionError::Invalid("no".into()), TransactionError::Unsupported("no".into())] {
-            assert_eq!(judge(Err(&error), Duration::ZERO, 1), Verdict::End(error.to_string()), "{error:?}");
-        }
-    }
-
-    #[test]
-    fn what_passes_is_waited_out() {
-        let year = Duration::from_secs(365 * 86_400);
-        for error in [
-            TransactionError::QueueFull,
-            TransactionError::Paused("why".into()),
-            TransactionError::Sign(SignClass::Transient),
-            TransactionError::Sign(SignClass::Credentials),
-            TransactionError::Call(CallError::Unavailable),
-            TransactionError::Journal(JournalError::NotWritten("full".into())),
-            TransactionError::ShuttingDown,
-            TransactionError::Internal,
-        ] {
-            assert_eq!(judge(Err(&error), year, 1), Verdict::Again(FIRST_REST), "{error:?}");
-        }
-    }
-
-    #[test]
-    fn what_may_pass_is_waited_out_for_a_while() {
-        for error in [short(), TransactionError::UnknownAccount, TransactionError::Sign(SignClass::KeyDown), node(-32005, "limit exceeded")]
-        {
-            assert_eq!(judge(Err(&error), PATIENCE - Duration::from_millis(1), 1), Verdict::Again(FIRST_REST), "{error:?}");
-            assert_eq!(judge(Err(&error), PATIENCE, 1), Verdict::End(error.to_string()), "{error:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_on_record_is_over() {
-        let refused = TransactionError::Refused { code: 1, message: "no".into(), hash: alloy_primitives::B256::ZERO };
-        for answer in [Ok(()), Err(&refused), Err(&TransactionError::NotQueued)] {
-            assert_eq!(judge(answer, PATIENCE, 9), Verdict::Over, "{answer:?}");
-        }
-    }
-
-    #[test]
-    fn rests_grow_and_are_bounded() {
-        assert_eq!([1, 2, 3, 4].map(rest).map(|rest| rest.as_millis()), [250, 500, 1000, 2000]);
-        assert_eq!(rest(u32::MAX), LONGEST_REST);
     }
 }

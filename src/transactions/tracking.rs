@@ -2,8 +2,10 @@
 //! pool, missing parents are fetched by hash, orphaned blocks are unwound newest first. Of a block no more is fetched than
 //! its transaction hashes, and the receipts of those that are watched.
 
+mod fetch;
 mod finality;
 mod line;
+mod look_ups;
 mod reason;
 #[cfg(test)]
 mod tests;
@@ -14,13 +16,14 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256, U64};
 use futures_util::future::{BoxFuture, OptionFuture};
-use futures_util::stream::{self, FuturesUnordered};
+use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::fetch::{Found, LookedUp, block, receipts_of};
 use self::finality::{Finality, Finalized, News};
 use self::line::{Line, Link};
 use crate::config::Confirmations;
@@ -220,30 +223,11 @@ struct Task {
 /// The head that it was asked at, and the finalized block that the node knows.
 type TaggedAt = (u64, Result<Option<Tagged>, CallError>);
 
-/// A hash and what the node has of its receipt.
-type LookedUp = (B256, Result<Option<Found>, CallError>);
-
-/// A receipt, what it says, and why execution failed if it did.
-struct Found {
-    json: Arc<RawValue>,
-    facts: ReceiptFacts,
-    reason: Option<String>,
-}
-
 /// A client's hashes whose look-ups are under way.
 struct Observation {
     missing: HashSet<B256>,
     found: Vec<Receipt>,
     reply: Option<oneshot::Sender<Vec<Receipt>>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct BlockBody {
-    hash: B256,
-    number: U64,
-    parent_hash: B256,
-    transactions: Vec<B256>,
 }
 
 /// A block that a node names by a word.
@@ -253,29 +237,8 @@ struct Tagged {
     hash: B256,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReceiptFacts {
-    block_hash: B256,
-    block_number: U64,
-    #[serde(default)]
-    transaction_index: U64,
-    status: Option<U64>,
-}
-
-impl ReceiptFacts {
-    fn succeeded(&self) -> bool {
-        self.status.is_none_or(|status| status == U64::from(1))
-    }
-}
-
 /// Time before a step that the node could not answer is tried again.
 const RETRY: Duration = Duration::from_millis(250);
-/// Look-ups in flight.
-const LOOK_UPS: usize = 64;
-/// Time for the reasons of all failed executions of a block together, and for that of one that was looked up.
-const REASONS: Duration = Duration::from_secs(1);
-
 impl Task {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
         let mut heads = self.pool.heads();
@@ -492,103 +455,6 @@ impl Task {
         Ok(())
     }
 
-    /// Look-ups run beside the heads: what a client asks for delays no block. None before a head is known, which they are judged by.
-    fn start_look_ups(&mut self) {
-        if self.line.is_empty() || self.again_at.is_some() {
-            return;
-        }
-        while self.looking_up.len() < LOOK_UPS {
-            let Some(hash) = self.to_look_up.pop_front() else { return };
-            if self.watched.contains_key(&hash) {
-                let began = self.inclusions;
-                let reasons_until = self.is_owned(hash).then(|| tokio::time::Instant::now() + REASONS);
-                self.looking_up.push(receipt(self.pool.clone(), hash, reasons_until).map(move |receipt| (began, receipt)).boxed());
-            } else {
-                self.observed(hash, None);
-            }
-        }
-    }
-
-    fn looked_up(&mut self, (began, (hash, receipt)): (u64, LookedUp)) {
-        match receipt {
-            Ok(Some(found)) => match self.note_inclusion(hash, found) {
-                Some(receipt) => {
-                    self.observed(hash, Some(&receipt));
-                    self.found.push(receipt);
-                }
-                None if self.watched.contains_key(&hash) => self.look_up_again(hash),
-                None => self.observed(hash, None),
-            },
-            // Asked before the block was read that it is in: the answer is older than what is known.
-            Ok(None) if self.watched.get(&hash).is_some_and(|entry| entry.included.is_some() && entry.inclusion > began) => {
-                self.look_up_again(hash);
-            }
-            Ok(None) => {
-                self.observed(hash, None);
-                self.absent(hash);
-            }
-            Err(_) => self.look_up_again(hash),
-        }
-    }
-
-    /// What look-ups found is told when the last of them is done, in the order of the chain.
-    fn tell_found(&mut self) {
-        if self.found.is_empty() || !self.looking_up.is_empty() {
-            return;
-        }
-        let mut found = std::mem::take(&mut self.found);
-        found.sort_by_key(|receipt| (receipt.block.number, receipt.index));
-        for block in found.chunk_by(|one, other| one.block == other.block) {
-            self.audience.receipts(block.to_vec());
-        }
-    }
-
-    fn look_up_again(&mut self, hash: B256) {
-        self.to_look_up.push_back(hash);
-        self.again_at = Some(self.again_at.unwrap_or_else(|| clock::now() + RETRY));
-    }
-
-    fn observed(&mut self, hash: B256, receipt: Option<&Receipt>) {
-        for observation in &mut self.observations {
-            if observation.missing.remove(&hash) {
-                observation.found.extend(receipt.cloned());
-            }
-        }
-        self.answer_observations();
-    }
-
-    fn absent(&mut self, hash: B256) {
-        let Some(entry) = self.watched.get_mut(&hash) else { return };
-        let doubted = std::mem::take(&mut entry.doubted);
-        match entry.included {
-            Some(block) => {
-                self.drop_inclusion(block.number, hash);
-                self.orphan(hash);
-            }
-            None if doubted => self.orphan(hash),
-            None => {}
-        }
-        if let Some(owner) = self.watched.get(&hash).and_then(|entry| entry.owner.as_ref()) {
-            self.audience.sighting(owner.address, Sighting::Absent { hash });
-        }
-    }
-
-    /// A receipt that a look-up found. One from beyond the line waits for its head; one that contradicts it is asked for again.
-    fn note_inclusion(&mut self, hash: B256, found: Found) -> Option<Receipt> {
-        let number: u64 = found.facts.block_number.to();
-        if let Some(front) = self.line.front()
-            && number >= front
-            && !self.line.contains(number, found.facts.block_hash)
-        {
-            return None;
-        }
-        let receipt = self.include(hash, found);
-        if let Some(tip) = self.line.tip() {
-            self.confirm(tip);
-        }
-        receipt
-    }
-
     fn is_owned(&self, hash: B256) -> bool {
         self.watched.get(&hash).is_some_and(|entry| entry.owner.is_some())
     }
@@ -673,37 +539,4 @@ impl Task {
             }
         }
     }
-}
-
-async fn block(pool: &Pool, hash: B256) -> Result<BlockBody, CallError> {
-    pool.call::<Option<BlockBody>>("eth_getBlockByHash", (hash, false))
-        .await?
-        .ok_or_else(|| CallError::Malformed(format!("the node does not have block {hash} that it announced")))
-}
-
-/// Each hash with whether the reason of a failure is wanted.
-async fn receipts_of(pool: Pool, hashes: Vec<(B256, bool)>) -> Vec<LookedUp> {
-    let until = tokio::time::Instant::now() + REASONS;
-    let read = |(hash, reasons): (B256, bool)| receipt(pool.clone(), hash, reasons.then_some(until));
-    stream::iter(hashes).map(read).buffered(LOOK_UPS).collect().await
-}
-
-async fn receipt(pool: Pool, hash: B256, reasons_until: Option<tokio::time::Instant>) -> LookedUp {
-    let mut found = read_receipt(&pool, hash).await;
-    if let (Ok(Some(found)), Some(until)) = (&mut found, reasons_until)
-        && !found.facts.succeeded()
-    {
-        found.reason = reason::reason(&pool, hash, found.facts.block_number.to(), until).await;
-    }
-    (hash, found)
-}
-
-async fn read_receipt(pool: &Pool, hash: B256) -> Result<Option<Found>, CallError> {
-    let params = serde_json::value::to_raw_value(&(hash,)).map_err(|error| CallError::Malformed(error.to_string()))?;
-    let json = pool.call_raw("eth_getTransactionReceipt", Some(&params)).await?;
-    if json.get() == "null" {
-        return Ok(None);
-    }
-    let facts = serde_json::from_str(json.get()).map_err(|error| CallError::Malformed(error.to_string()))?;
-    Ok(Some(Found { json, facts, reason: None }))
 }
