@@ -218,6 +218,23 @@ impl Outboxes {
         }
     }
 
+    /// This payload was refused for good and is never sent again; the slot has another one, which is sent or is to be.
+    pub fn withdraw(&mut self, nonce: u64, hash: B256) {
+        for outbox in &mut self.outboxes {
+            if let Some(place) = outbox.waiting.get_mut(&nonce)
+                && matches!(place, Place::Waits(item) if item.hash == hash)
+            {
+                *place = Place::Hole;
+                if self.mode != Broadcast::Sequential {
+                    outbox.waiting.remove(&nonce);
+                }
+            }
+            for under_way in outbox.under_way.iter_mut().filter(|under_way| under_way.item.hash == hash) {
+                under_way.over = true;
+            }
+        }
+    }
+
     /// The chain has used the nonce: nothing of it goes anywhere any more, and nothing waits for it.
     pub fn settled(&mut self, nonce: u64) {
         self.leave(nonce);

@@ -164,6 +164,8 @@ impl Task {
         if self.current.get(&attempt.nonce) == Some(&hash) {
             self.nonces.set_slot(attempt.nonce, SlotState::Reopened);
             self.outboxes.refused(attempt.nonce);
+        } else {
+            self.outboxes.withdraw(attempt.nonce, hash);
         }
         if attempt.kind == Kind::Filler && self.fallback(attempt.nonce, hash).is_none() && !self.nonces.commits_replacement(attempt.nonce) {
             let reason = format!("a filler for nonce {} was refused: {message}", attempt.nonce);

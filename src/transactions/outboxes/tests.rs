@@ -154,6 +154,24 @@ fn another_payload_of_a_slot_takes_the_place_of_the_one_that_waits() {
     assert_eq!(steps(&mut outboxes, now), [first], "and an older payload is not tried again");
 }
 
+#[test]
+fn a_payload_that_is_withdrawn_is_not_tried_again_and_what_is_above_waits_for_the_other_one() {
+    let now = Instant::now();
+    let mut outboxes = pushed(Broadcast::Sequential, 1, 0..2);
+    steps(&mut outboxes, now);
+    outboxes.answered(0, hash(0, 0), &refused(), now);
+    outboxes.withdraw(0, hash(0, 0));
+    assert!(!steps(&mut outboxes, now + LONGEST).iter().any(|step| matches!(step, Step::To { .. })));
+    outboxes.push(0, hash(0, 1), 100);
+    outboxes.withdraw(0, hash(0, 0));
+    assert_eq!(steps(&mut outboxes, now), [Step::To { endpoint: 0, hashes: vec![hash(0, 1)] }], "the other one is left alone");
+    outboxes.answered(0, hash(0, 1), &Outcome::Known, now);
+    assert_eq!(steps(&mut outboxes, now), [to(0, &[1])]);
+    let mut outboxes = pushed(Broadcast::Batched, 1, 0..2);
+    outboxes.withdraw(0, hash(0, 0));
+    assert_eq!(steps(&mut outboxes, now), [to(0, &[1])]);
+}
+
 #[derive(Debug, Clone)]
 enum Event {
     Push,
