@@ -177,7 +177,7 @@ pub(super) async fn claim(call: &mut Call, service: &Service, extensions: &Exten
         let stored = service.chain.journal().idempotency_key(names.0, names.1, Arc::clone(&key.key)).await;
         waited.since(begun);
         return match stored.map_err(|error| refusal(TransactionError::Journal(error)))? {
-            Some(_) if crash::bug(Side::After, Point::Commit(Commit::Claim)) => Ok(Claimed::Ours(claim)),
+            Some(_) if crash::bug(Side::After, Point::Commit(Commit::Claim)) => Ok(Claimed::NoKey),
             None => Ok(Claimed::Ours(claim)),
             Some(stored) if stored.digest != key.digest => Err(conflict()),
             Some(stored) => Ok(Claimed::Before(stored)),

@@ -7,7 +7,7 @@ mod words;
 
 use alloy_primitives::B256;
 
-use self::words::{FULL, KNOWN, NEVER_VALID, OCCUPIED, PASSING, REFUSED, TOO_LOW};
+use self::words::{FULL, KNOWN, NEVER_VALID, OCCUPIED, PASSING, REFUSED, TOO_CHEAP, TOO_LOW};
 use crate::node::{CallError, NodeError};
 
 /// One endpoint's answer to one send, from best to worst.
@@ -81,6 +81,12 @@ pub fn classify(answer: &Result<B256, CallError>, ours: B256) -> Outcome {
         Err(CallError::Unavailable | CallError::WrongChain(_) | CallError::Full) => Outcome::NotSent,
         Err(error) => Outcome::Unknown(error.to_string()),
     }
+}
+
+/// Whether a refusal in these words is of the price alone.
+pub fn is_too_cheap(message: &str) -> bool {
+    let text = message.to_lowercase();
+    TOO_CHEAP.iter().any(|word| text.contains(word)) || text == "underpriced"
 }
 
 /// Codes of the standard that is being written for all clients (ethereum/execution-apis, error groups).

@@ -18,7 +18,7 @@ use crate::transactions::errors::TransactionError;
 use crate::transactions::meters::Stage;
 use crate::transactions::nonces::SlotState;
 use crate::transactions::outboxes::Step;
-use crate::transactions::outcome::{Outcome, classify};
+use crate::transactions::outcome::{Outcome, classify, is_too_cheap};
 
 /// Time before an account that is paused by a refused filler tries another one: somebody may have added funds.
 const FILL_PAUSED: Duration = Duration::from_secs(30);
@@ -143,6 +143,11 @@ impl Task {
             }
             Verdict::RefusedInDoubt(why) => {
                 let nonce = attempt.nonce;
+                // More money helps whichever it was: the same transaction, in the same slot.
+                if is_too_cheap(&why) && self.current.get(&nonce) == Some(&hash) {
+                    live.occupied = true;
+                    self.probe_wanted = true;
+                }
                 self.alarm(
                     "refused_in_doubt",
                     &format!("nonce {nonce} is refused ({why}), but an earlier send of these bytes ended in doubt: held"),

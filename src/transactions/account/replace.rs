@@ -307,7 +307,8 @@ impl Task {
     }
 }
 
-/// Whether the attempt is given to its client instead of the nodes.
-pub(super) fn first_state(kind: Kind, purpose: Purpose) -> AttemptState {
-    if kind == Kind::SignOnly && purpose == Purpose::Request { AttemptState::Held } else { AttemptState::Committed }
+/// Whether the attempt is given to its client instead of the nodes. What is put in the place of bytes that a client was given is sent from
+/// here: they are cancelled, or they were sent from here themselves.
+pub(super) fn first_state(kind: Kind, replacement: Option<Replacement>) -> AttemptState {
+    if kind == Kind::SignOnly && replacement.is_none() { AttemptState::Held } else { AttemptState::Committed }
 }

@@ -199,7 +199,7 @@ impl Task {
             {
                 let replaces = if pending.replaces { self.current.get(&pending.nonce).copied() } else { None };
                 let takes_over = pending.submission.borrowed.replaced();
-                let state = first_state(pending.submission.kind, pending.submission.purpose);
+                let state = first_state(pending.submission.kind, pending.replacement);
                 records.extend(once_only(&pending.submission, self.account.chain_id));
                 records.push(Record::Attempt { attempt: Box::new(attempt), state, replaces, takes_over });
             }
@@ -246,7 +246,7 @@ impl Task {
     fn attempt(&self, pending: &Pending) -> Option<Attempt> {
         let submission = &pending.submission;
         let SignedBytes { raw, hash } = pending.signed.clone()?;
-        let held = first_state(submission.kind, submission.purpose) == AttemptState::Held;
+        let held = first_state(submission.kind, pending.replacement) == AttemptState::Held;
         let own = (1..submission.span()).map(|more| (self.account, pending.nonce + more));
         Some(Attempt {
             account: self.account,
@@ -284,7 +284,7 @@ impl Task {
             let Some(mut pending) = self.tickets.remove(&ticket) else { continue };
             pending.waited(Stage::Commit, now, &self.chain);
             let Some(attempt) = self.attempt(&pending).map(Arc::new) else { continue };
-            let state = first_state(attempt.kind, attempt.purpose);
+            let state = first_state(attempt.kind, pending.replacement);
             self.chain.metrics.state(state);
             slots.push((ticket, state == AttemptState::Held && !crash::bug(Side::After, Point::Answer(Told::Bytes))));
             if let Some(what) = pending.replacement {

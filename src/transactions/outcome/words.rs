@@ -42,6 +42,15 @@ pub(super) const PASSING: &[&str] = &[
     "nonce too high",
     "temporarily",
 ];
+/// Of those that are refused: a higher price helps.
+pub(super) const TOO_CHEAP: &[&str] = &[
+    "transaction underpriced",
+    "gas price below configured minimum",
+    "below current base fee",
+    "less than block base fee",
+    "below minimum required priority fee",
+    "fee too low",
+];
 /// The bytes are wrong, or too cheap, or not paid for: nothing that passes by itself.
 pub(super) const REFUSED: &[&str] = &[
     "insufficient funds",

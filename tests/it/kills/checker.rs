@@ -7,7 +7,7 @@ use alloy_primitives::{Address, B256};
 
 use super::chain::Mined;
 use super::journal::{Attempt, Event, Journal};
-use super::ledger::{Answer, Record};
+use super::ledger::{Answer, Change, Changed, Name, Outcome, Record};
 
 /// What there is after a run, when everything has come to rest.
 #[derive(Debug, Default)]
@@ -61,6 +61,8 @@ pub(super) enum Rule {
     WrongRecord,
     /// Lifecycle events are missing, doubled or out of order (I7a).
     Stream,
+    /// An operator's order that was answered did not hold.
+    Disobeyed,
     /// It does not come to rest.
     Stuck,
 }
@@ -83,6 +85,7 @@ pub(super) fn check(evidence: &Evidence) -> Vec<Violation> {
     let mut checker = Checker::new(evidence);
     checker.rest();
     checker.requests();
+    checker.changes();
     checker.chain();
     checker.slots();
     checker.lives();
@@ -127,6 +130,25 @@ impl<'a> Checker<'a> {
         for complaint in &self.evidence.record.complaints {
             self.tell(Rule::WrongReport, complaint.clone());
         }
+        for complaint in &self.evidence.record.disobeyed {
+            self.tell(Rule::Disobeyed, complaint.clone());
+        }
+    }
+
+    /// All attempts of a transaction, oldest first.
+    fn attempts_of<'b>(&'b self, transaction: &'b str) -> impl Iterator<Item = &'a Attempt> + 'b {
+        let attempts: &'a [Attempt] = &self.evidence.journal.attempts;
+        attempts.iter().filter(move |attempt| attempt.transaction == transaction)
+    }
+
+    /// A cancel of the transaction is mined.
+    fn is_cancelled(&self, transaction: &str) -> bool {
+        self.attempts_of(transaction).any(|attempt| attempt.cancels && self.mined.contains_key(&attempt.hash))
+    }
+
+    /// Nothing of the transaction can be mined any more: all of it was refused.
+    fn is_refused(&self, transaction: &str) -> bool {
+        self.attempts_of(transaction).all(|attempt| self.refused.contains_key(&attempt.hash))
     }
 
     /// Accepted: exactly one attempt is mined, or none and a refusal is on record. Refused: none. No answer: one or none.
@@ -146,7 +168,7 @@ impl<'a> Checker<'a> {
                 Answer::Nothing | Answer::Known => {}
                 Answer::Queued(id) => {
                     let ended = evidence.journal.events.iter().any(|event| event.transaction == *id && event.state == "refused");
-                    if mined.is_empty() && !ended {
+                    if mined.is_empty() && !ended && !self.is_cancelled(id) {
                         self.tell(Rule::Lost, format!("{name} was acknowledged as {id}, and is neither mined nor ended"));
                     }
                 }
@@ -162,7 +184,8 @@ impl<'a> Checker<'a> {
                         self.tell(Rule::WrongReport, format!("{name} was given bytes to send, and they are mined without that"));
                     }
                     let settled = mined.len() == 1
-                        || self.refused.contains_key(hash)
+                        || self.is_refused(&attempt.transaction)
+                        || self.is_cancelled(&attempt.transaction)
                         // Bytes that a client holds and does not send are nobody's promise.
                         || matches!(request.answer, Answer::Bytes(_));
                     if !settled {
@@ -174,12 +197,70 @@ impl<'a> Checker<'a> {
                         self.tell(Rule::WrongReport, format!("{name} was refused ({words}), and {} is mined", mined.hash));
                     }
                     let on_record = evidence.journal.attempts.iter().filter(|attempt| attempt.value == u128::from(request.value));
-                    let unrefused: Vec<B256> =
-                        on_record.map(|attempt| attempt.hash).chain(*hash).filter(|hash| !self.refused.contains_key(hash)).collect();
+                    let unrefused: Vec<B256> = on_record
+                        .filter(|attempt| !self.is_cancelled(&attempt.transaction))
+                        .map(|attempt| attempt.hash)
+                        .chain(hash.filter(|hash| !self.attempts.contains_key(hash)))
+                        .filter(|hash| !self.refused.contains_key(hash))
+                        .collect();
                     for hash in unrefused {
                         self.tell(Rule::WrongReport, format!("{name} was refused ({words}), and no refusal of {hash} is on record"));
                     }
                 }
+            }
+        }
+    }
+
+    /// What was told of a speed-up or a cancel is so, and nothing is cancelled that nobody asked for.
+    fn changes(&mut self) {
+        let evidence = self.evidence;
+        let mut cancels: HashSet<&str> = HashSet::new();
+        for changed in &evidence.record.changes {
+            let transaction = match &changed.name {
+                Name::Id(id) => id.as_str(),
+                Name::Hash(hash) => self.attempts.get(hash).map_or("", |attempt| attempt.transaction.as_str()),
+            };
+            let fails = matches!(&changed.outcome, Outcome::Refused { reason } if reason != "refused");
+            if changed.change == Change::Cancel && !fails {
+                cancels.insert(transaction);
+            }
+            if let Some((rule, why)) = self.untrue(changed, transaction) {
+                self.tell(rule, format!("{:?} of {:?} ({} wei): {why}", changed.change, changed.name, changed.value));
+            }
+        }
+        for attempt in evidence.journal.attempts.iter().filter(|attempt| attempt.cancels) {
+            if !cancels.contains(attempt.transaction.as_str()) {
+                self.tell(Rule::WrongRecord, format!("{} cancels {}, and nobody was told so", attempt.hash, attempt.transaction));
+            }
+        }
+    }
+
+    /// What is wrong with the answer to a change.
+    fn untrue(&self, changed: &Changed, transaction: &str) -> Option<(Rule, String)> {
+        match &changed.outcome {
+            Outcome::Nothing | Outcome::Refused { .. } => None,
+            Outcome::Ended => {
+                let ended = self
+                    .evidence
+                    .journal
+                    .events
+                    .iter()
+                    .any(|event| event.transaction == transaction && event.state == "refused" && event.hash.is_none());
+                let signed = self.attempts_of(transaction).next().is_some();
+                (signed || !ended).then(|| (Rule::WrongReport, format!("told to be ended; signed: {signed}, ended on record: {ended}")))
+            }
+            Outcome::Replaced { hash, before } => {
+                let Some(attempt) = self.attempts.get(hash) else {
+                    return Some((Rule::Lost, format!("{hash} was told, which is not on record")));
+                };
+                // A cancel that is sped up is still a cancel.
+                let cancels = changed.change == Change::Cancel || self.attempts.get(before).is_some_and(|before| before.cancels);
+                let value = if cancels { 0 } else { u128::from(changed.value) };
+                let is_so = attempt.transaction == transaction
+                    && attempt.replaces == Some(*before)
+                    && attempt.value == value
+                    && attempt.cancels == cancels;
+                (!is_so).then(|| (Rule::WrongReport, format!("{hash} in the place of {before} was told, and on record is {attempt:?}")))
             }
         }
     }
@@ -218,7 +299,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Every slot is used up, none is left out, and a second payload came only after a refusal of the one before.
+    /// Every slot is used up, none is left out, and a second payload came only after a refusal of those before, or as a replacement.
     fn slots(&mut self) {
         let evidence = self.evidence;
         let foreign: HashSet<(Address, u64)> = evidence
@@ -257,14 +338,18 @@ impl<'a> Checker<'a> {
                 self.tell(Rule::WrongRecord, format!("{} is still paused: {why}", account.address));
             }
         }
-        let mut payloads: BTreeMap<(Address, u64), &Attempt> = BTreeMap::new();
+        let mut payloads: BTreeMap<(Address, u64), Vec<&Attempt>> = BTreeMap::new();
         for attempt in &evidence.journal.attempts {
-            let before = payloads.insert((attempt.address, attempt.nonce), attempt);
-            let Some(before) = before.filter(|before| before.transaction != attempt.transaction) else { continue };
-            let refused = self.refused.get(&before.hash).is_some_and(|at| at.iter().any(|at| *at < attempt.position));
-            if !refused {
-                self.tell(Rule::TwoPayloads, format!("{} took the slot of {}, which was not refused", attempt.hash, before.hash));
+            let before = payloads.entry((attempt.address, attempt.nonce)).or_default();
+            for other in before.iter() {
+                let refused = self.refused.get(&other.hash).is_some_and(|at| at.iter().any(|at| *at < attempt.position));
+                let replaced = attempt.replaces.is_some() && other.transaction == attempt.transaction;
+                if !refused && !replaced {
+                    let detail = format!("{} took the slot of {}, which was neither refused nor replaced", attempt.hash, other.hash);
+                    self.violations.push(Violation { rule: Rule::TwoPayloads, detail });
+                }
             }
+            before.push(attempt);
         }
     }
 
@@ -339,8 +424,9 @@ impl<'a> Checker<'a> {
             }
         }
         for (hash, (state, speaker)) in &evidence.looked_up {
+            let cancels = self.attempts.get(speaker).is_some_and(|attempt| attempt.cancels);
             let agrees = match self.mined.get(speaker) {
-                Some(_) => state == "confirmed",
+                Some(_) => state == if cancels { "cancelled" } else { "confirmed" },
                 None => matches!(state.as_str(), "refused" | "replaced"),
             };
             if !agrees {
@@ -399,6 +485,8 @@ mod tests {
             address: ACCOUNT,
             nonce: 0,
             transaction: "a".into(),
+            replaces: None,
+            cancels: false,
             state: "confirmed".into(),
             block: Some(block),
             value: 1_000_000,
@@ -415,7 +503,7 @@ mod tests {
             journal: Journal {
                 genesis: Some(B256::ZERO),
                 keys: vec![ACCOUNT],
-                accounts: vec![super::super::journal::Account { address: ACCOUNT, floor: 0, paused: None }],
+                accounts: vec![super::super::journal::Account { address: ACCOUNT, floor: 0, ordered: None, paused: None }],
                 slots: vec![super::super::journal::Slot { address: ACCOUNT, nonce: 0, authorisation: false, done: true }],
                 attempts: vec![attempt],
                 events,
@@ -472,6 +560,70 @@ mod tests {
         let other = Attempt { position: 5, hash: B256::repeat_byte(9), transaction: "b".into(), ..evidence.journal.attempts[0].clone() };
         evidence.journal.attempts.push(other);
         assert!(rules(&evidence).contains(&Rule::TwoPayloads));
+    }
+
+    /// The transaction is replaced by a payload that is mined in its place.
+    fn replaced(change: Change) -> Evidence {
+        let mut evidence = good();
+        let (before, after) = (B256::repeat_byte(7), B256::repeat_byte(8));
+        let mut newer = Attempt {
+            position: 3,
+            hash: after,
+            replaces: Some(before),
+            cancels: change == Change::Cancel,
+            ..evidence.journal.attempts[0].clone()
+        };
+        if newer.cancels {
+            newer.value = 0;
+        }
+        evidence.mined[0] = Mined { hash: after, value: newer.value, ..evidence.mined[0].clone() };
+        evidence.journal.attempts[0] = Attempt { state: "replaced".into(), block: None, ..evidence.journal.attempts[0].clone() };
+        evidence.journal.attempts.push(newer);
+        let of = |event: Event, hash| Event { hash: Some(hash), ..event };
+        let block = evidence.mined[0].block;
+        evidence.journal.events = vec![
+            event(1, "committed", None),
+            event(2, "broadcast", None),
+            of(event(3, "committed", None), after),
+            of(event(4, "included", Some(block)), after),
+            of(event(5, "confirmed", Some(block)), after),
+            event(6, "replaced", None),
+        ];
+        evidence.stream = evidence.journal.events.iter().map(told).collect();
+        let state = if change == Change::Cancel { "cancelled" } else { "confirmed" };
+        evidence.looked_up = [(before, (state.to_owned(), after))].into();
+        let outcome = Outcome::Replaced { hash: after, before };
+        evidence.record.changes = vec![Changed { change, name: Name::Hash(before), value: 1_000_000, outcome }];
+        evidence
+    }
+
+    #[test]
+    fn a_payload_that_is_sped_up_or_cancelled_as_it_was_told_breaks_no_promise() {
+        assert_eq!(check(&replaced(Change::SpeedUp)), []);
+        assert_eq!(check(&replaced(Change::Cancel)), []);
+    }
+
+    #[test]
+    fn a_replacement_is_of_the_transaction_and_was_asked_for() {
+        let mut evidence = replaced(Change::SpeedUp);
+        evidence.journal.attempts[1].replaces = None;
+        assert!(rules(&evidence).contains(&Rule::TwoPayloads));
+        let mut evidence = replaced(Change::SpeedUp);
+        evidence.journal.attempts[1].transaction = "b".into();
+        assert!(rules(&evidence).contains(&Rule::TwoPayloads) && rules(&evidence).contains(&Rule::WrongReport));
+        let mut evidence = replaced(Change::Cancel);
+        evidence.record.changes[0].outcome = Outcome::Refused { reason: "already_mined".into() };
+        assert_eq!(rules(&evidence), [Rule::WrongRecord]);
+        let mut evidence = replaced(Change::Cancel);
+        evidence.record.changes[0].outcome = Outcome::Ended;
+        assert_eq!(rules(&evidence), [Rule::WrongReport]);
+    }
+
+    #[test]
+    fn what_is_cancelled_and_mined_all_the_same_is_seen() {
+        let mut evidence = replaced(Change::Cancel);
+        evidence.mined[0] = good().mined[0].clone();
+        assert!(rules(&evidence).contains(&Rule::WrongRecord) && rules(&evidence).contains(&Rule::WrongReport));
     }
 
     #[test]

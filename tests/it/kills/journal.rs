@@ -13,6 +13,9 @@ pub(super) type Block = (u64, B256);
 pub(super) struct Account {
     pub(super) address: Address,
     pub(super) floor: u64,
+    /// Why an operator stopped it.
+    pub(super) ordered: Option<String>,
+    /// Why it is stopped, whoever did it.
     pub(super) paused: Option<String>,
 }
 
@@ -31,6 +34,10 @@ pub(super) struct Attempt {
     pub(super) address: Address,
     pub(super) nonce: u64,
     pub(super) transaction: String,
+    /// The payload in whose place it was put.
+    pub(super) replaces: Option<B256>,
+    /// Whether it is there so that the transaction is not mined.
+    pub(super) cancels: bool,
     pub(super) state: String,
     pub(super) block: Option<Block>,
     /// What it pays, by which the test names requests.
@@ -71,13 +78,27 @@ impl Journal {
         Self::of(&snapshot).ok()
     }
 
+    /// Whether an operator has the account paused.
+    pub(super) fn is_ordered(&self, account: Address) -> bool {
+        self.accounts.iter().any(|one| one.address == account && one.ordered.is_some())
+    }
+
     fn of(file: &Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             genesis: rows(file, "SELECT genesis FROM chains", |row| hash(row, "genesis"))?.pop(),
             keys: rows(file, "SELECT address FROM keys", |row| address(row, "address"))?,
-            accounts: rows(file, "SELECT address, floor, coalesce(paused, filler, reconcile) AS paused FROM accounts", |row| {
-                Ok(Account { address: address(row, "address")?, floor: number(row, "floor")?, paused: row.get("paused")? })
-            })?,
+            accounts: rows(
+                file,
+                "SELECT address, floor, paused AS ordered, coalesce(paused, filler, reconcile) AS paused FROM accounts",
+                |row| {
+                    Ok(Account {
+                        address: address(row, "address")?,
+                        floor: number(row, "floor")?,
+                        ordered: row.get("ordered")?,
+                        paused: row.get("paused")?,
+                    })
+                },
+            )?,
             slots: rows(file, "SELECT address, nonce, authorisation, done FROM slots ORDER BY address, nonce", |row| {
                 Ok(Slot {
                     address: address(row, "address")?,
@@ -134,6 +155,8 @@ fn attempt(row: &Row<'_>) -> rusqlite::Result<Attempt> {
         address: address(row, "address")?,
         nonce: number(row, "nonce")?,
         transaction: row.get("id")?,
+        replaces: row.get::<_, Option<Vec<u8>>>("replaces")?.map(|hash| B256::from_slice(&hash)),
+        cancels: row.get::<_, String>("purpose")? == "cancel",
         state: row.get("state")?,
         block: block(row)?,
         value: envelope.value().try_into().unwrap(),

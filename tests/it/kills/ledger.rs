@@ -1,6 +1,6 @@
 //! What clients asked for and what they were told, over all lives of the gateway.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use alloy_primitives::{Address, B256};
@@ -37,6 +37,45 @@ pub(super) struct Request {
     pub(super) handed_in: bool,
 }
 
+/// What a client wants put in the place of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    SpeedUp,
+    Cancel,
+}
+
+/// How a client names a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Name {
+    /// The hash that it was told.
+    Hash(B256),
+    /// The id, without dashes.
+    Id(String),
+}
+
+/// What a client was told of a change that it asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// No answer came.
+    Nothing,
+    /// This payload is in the place of that one.
+    Replaced { hash: B256, before: B256 },
+    /// The transaction is ended, without ever having been signed.
+    Ended,
+    /// The transaction stays as it was.
+    Refused { reason: String },
+}
+
+/// A change of a request that was asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Changed {
+    pub(super) change: Change,
+    pub(super) name: Name,
+    /// The value of the request.
+    pub(super) value: u64,
+    pub(super) outcome: Outcome,
+}
+
 /// Everything that a checker has to know of what happened outside of the gateway.
 #[derive(Debug, Default)]
 pub(super) struct Record {
@@ -49,6 +88,12 @@ pub(super) struct Record {
     pub(super) receipts: Vec<Value>,
     /// Requests with an idempotency key, as they were made, by number.
     pub(super) kept: Vec<(usize, (&'static str, Value))>,
+    /// Speed-ups and cancels.
+    pub(super) changes: Vec<Changed>,
+    /// Accounts that an operator was told to be paused, or to go on; others may be either.
+    pub(super) ordered: BTreeMap<Address, bool>,
+    /// What an operator was told that is not so.
+    pub(super) disobeyed: Vec<String>,
 }
 
 /// Shared by all that ask.
@@ -88,11 +133,54 @@ impl Ledger {
         record.kept.get(drawn.checked_rem(record.kept.len())?).cloned()
     }
 
-    /// An answer to a request that may have been told something before: one hash for life.
-    pub(super) fn told_again(&self, number: usize, answer: Answer) {
+    /// One of the newest requests that a client can name, and its value.
+    pub(super) fn nameable(&self, drawn: usize) -> Option<(Name, u64)> {
+        let record = self.read();
+        let mut named = record.requests.iter().rev().filter_map(|request| match &request.answer {
+            Answer::Hash(hash) | Answer::Bytes(hash) => Some((Name::Hash(*hash), request.value)),
+            Answer::Queued(id) => Some((Name::Id(id.clone()), request.value)),
+            Answer::Nothing | Answer::Refused { .. } | Answer::Known => None,
+        });
+        named.nth(drawn)
+    }
+
+    /// A change is about to be asked for: its number.
+    pub(super) fn change(&self, change: Change, (name, value): (Name, u64)) -> usize {
+        let mut record = self.read();
+        record.changes.push(Changed { change, name, value, outcome: Outcome::Nothing });
+        record.changes.len() - 1
+    }
+
+    /// What became of the change.
+    pub(super) fn changed(&self, number: usize, outcome: Outcome) {
+        self.read().changes[number].outcome = outcome;
+    }
+
+    /// Somebody is about to pause the account or to let it go on.
+    pub(super) fn order(&self, account: Address) {
+        self.read().ordered.remove(&account);
+    }
+
+    /// The operator was told that it is done.
+    pub(super) fn obeyed(&self, account: Address, paused: bool) {
+        self.read().ordered.insert(account, paused);
+    }
+
+    /// What the operator was told of the account.
+    pub(super) fn ordered(&self, account: Address) -> Option<bool> {
+        self.read().ordered.get(&account).copied()
+    }
+
+    pub(super) fn disobeyed(&self, complaint: String) {
+        self.read().disobeyed.push(complaint);
+    }
+
+    /// An answer to a request that may have been told something before. `exact`: one hash for life; else an attempt of the same
+    /// transaction, which has the same value.
+    pub(super) fn told_again(&self, number: usize, answer: Answer, exact: bool) {
         let before = self.read().requests[number].answer.clone();
         match (before, answer) {
-            (Answer::Hash(before), Answer::Hash(after)) if before != after => {
+            (Answer::Hash(before), Answer::Hash(after)) if before != after && exact => {
                 self.complain(format!("request {number} was told {before}, and {after} under the same key"));
             }
             (Answer::Hash(_), _) | (_, Answer::Nothing) => {}

@@ -11,8 +11,8 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use sluice_load_tests::client::{Client, ClientError};
 
-use super::ledger::{Answer, Ledger, answer_of};
-use crate::support::anvil::quantity;
+use super::ledger::{Answer, Change, Ledger, Name, Outcome, answer_of};
+use crate::support::anvil::{parse, quantity};
 use crate::support::soon;
 
 /// Who asks, over one connection.
@@ -27,7 +27,7 @@ pub(super) struct Asker {
 type Operation = fn(Asker, Address, StdRng) -> BoxFuture<'static, ()>;
 
 /// Each with its weight.
-const OPERATIONS: [(u32, Operation); 12] = [
+const OPERATIONS: [(u32, Operation); 16] = [
     (30, |asker, from, _| async move { asker.send("plain", from, json!({})).await }.boxed()),
     (10, |asker, from, _| async move { asker.send("with gas", from, json!({ "gas": "0x5208" })).await }.boxed()),
     (10, |asker, from, rng| async move { asker.send("with fees", from, dynamic(rng)).await }.boxed()),
@@ -39,12 +39,21 @@ const OPERATIONS: [(u32, Operation); 12] = [
     (8, |asker, from, rng| async move { asker.once(from, "sluice_sendTransaction", wait_for(rng)).await }.boxed()),
     (10, |asker, _, rng| async move { asker.again(rng).await }.boxed()),
     (3, |asker, from, _| async move { asker.send("too dear", from, json!({ "gasPrice": "0xffffffffffffff" })).await }.boxed()),
+    (3, |asker, from, _| async move { asker.send("pays too little", from, cheap()).await }.boxed()),
+    (3, |asker, from, rng| async move { asker.regret(from, rng).await }.boxed()),
+    (5, |asker, _, rng| async move { asker.change(Change::SpeedUp, rng).await }.boxed()),
+    (5, |asker, _, rng| async move { asker.change(Change::Cancel, rng).await }.boxed()),
     (4, |asker, from, _| async move { asker.send("too little gas", from, json!({ "gas": "0x4e20" })).await }.boxed()),
 ];
 
 fn dynamic(mut rng: StdRng) -> Value {
     let tip = rng.random_range(1_000_000_000_u64..3_000_000_000);
     json!({ "gas": "0x5208", "maxFeePerGas": format!("{:#x}", 40_000_000_000 + tip), "maxPriorityFeePerGas": format!("{tip:#x}") })
+}
+
+/// A price that no block takes, until it is raised.
+fn cheap() -> Value {
+    json!({ "gas": "0x5208", "maxFeePerGas": "0x2", "maxPriorityFeePerGas": "0x1" })
 }
 
 fn wait_for(mut rng: StdRng) -> Value {
@@ -82,6 +91,11 @@ pub(super) async fn run(asker: Asker, seed: u64, requests: usize) {
     for client in join_all(clients).await {
         client.unwrap();
     }
+}
+
+/// An id as clients write it.
+fn dashed(id: &str) -> String {
+    [&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]].join("-")
 }
 
 /// The members of `more` beside sender, receiver and value.
@@ -130,7 +144,47 @@ impl Asker {
 
     async fn repeat(&self, number: usize, (method, request): (&'static str, Value)) {
         let answer = answer_of(soon("a request with a key", self.client.request(method, json!([request]))).await);
-        self.ledger.told_again(number, answer);
+        self.ledger.told_again(number, answer, method == "eth_sendTransaction");
+    }
+
+    /// What is acknowledged is cancelled or sped up at once, whether it is signed by then or not.
+    async fn regret(&self, from: Address, mut rng: StdRng) {
+        let (number, value) = self.ledger.begin("regretted", from);
+        let mut request = transaction(from, value, cheap());
+        let object = request.as_object_mut().unwrap();
+        object.extend([("waitFor".to_owned(), json!("queued"))]);
+        let answer = answer_of(soon("a request", self.client.request("sluice_sendTransaction", json!([request]))).await);
+        self.ledger.end(number, answer.clone());
+        let Answer::Queued(id) = answer else { return };
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..200))).await;
+        let change = if rng.random_ratio(2, 3) { Change::Cancel } else { Change::SpeedUp };
+        self.ask_for(change, (Name::Id(id), value)).await;
+    }
+
+    /// One of the newest transactions is replaced.
+    async fn change(&self, change: Change, mut rng: StdRng) {
+        if let Some(named) = self.ledger.nameable(rng.random_range(0..6)) {
+            self.ask_for(change, named).await;
+        }
+    }
+
+    async fn ask_for(&self, change: Change, named: (Name, u64)) {
+        let by = match &named.0 {
+            Name::Hash(hash) => json!({ "hash": hash }),
+            Name::Id(id) => json!({ "id": dashed(id) }),
+        };
+        let method = match change {
+            Change::SpeedUp => "sluice_speedUpTransaction",
+            Change::Cancel => "sluice_cancelTransaction",
+        };
+        let number = self.ledger.change(change, named);
+        let outcome = match soon(method, self.client.request(method, json!([by]))).await {
+            Ok(told) if told["hash"].is_null() => Outcome::Ended,
+            Ok(told) => Outcome::Replaced { hash: parse(&told["hash"]), before: parse(&told["replaced"]) },
+            Err(ClientError::Connection(_) | ClientError::Status(_)) => Outcome::Nothing,
+            Err(error) => Outcome::Refused { reason: error.reason().unwrap_or_default().to_owned() },
+        };
+        self.ledger.changed(number, outcome);
     }
 
     async fn given_nonce(&self, from: Address) {

@@ -9,6 +9,7 @@ mod checker;
 mod journal;
 mod ledger;
 mod load;
+mod operate;
 mod plan;
 mod provoke;
 mod report;
@@ -37,6 +38,12 @@ fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} cannot be read")))
 }
 
+/// As asked for, or by the clock.
+fn seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    variable("SLUICE_KILL_SEED").unwrap_or(now.as_secs() << 8 | u64::from(now.subsec_micros() & 0xff))
+}
+
 /// Kills its share of all on one chain, world after world.
 async fn kill_on(environment: Environment, test: &str, parts: &[Part]) {
     let chosen: Vec<Environment> = match variable::<String>("SLUICE_KILL_ON") {
@@ -51,13 +58,12 @@ async fn kill_on(environment: Environment, test: &str, parts: &[Part]) {
     }
     let all: usize = variable("SLUICE_KILLS").unwrap_or(KILLS);
     let share = all / chosen.len() + usize::from(place < all % chosen.len());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed: u64 = variable("SLUICE_KILL_SEED").unwrap_or(now.as_secs() << 8 | u64::from(now.subsec_micros() & 0xff));
+    let seed = seed();
     let only: Option<u64> = variable("SLUICE_KILL_WORLD");
     let plan = plan::kills(seed.wrapping_add(place as u64), share);
     let mut broken = Vec::new();
     for (world, kills) in (0..).zip(plan.chunks(KILLS_OF_A_WORLD)).filter(|(world, _)| only.is_none_or(|only| only == *world)) {
-        let wanted = Wanted { environment, seed, world, kills: kills.to_vec(), bug: None, patience: PATIENCE };
+        let wanted = Wanted { environment, seed, world, kills: kills.to_vec(), bug: None, troubled: true, patience: PATIENCE };
         let mut done = run(&wanted).await;
         report::write(&wanted, &done);
         if !done.violations.is_empty() {

@@ -40,7 +40,8 @@ pub(super) async fn provoke(world: &World, asker: &Asker, edge: Edge, seed: u64)
             Point::Commit(Commit::Held | Commit::Released) | Point::Answer(Told::Bytes) => {
                 asker.held(world.loaded(&mut rng), StdRng::seed_from_u64(rng.random())).await;
             }
-            Point::Commit(Commit::Pause) => refuse_fillers(world, asker).await,
+            // An operator makes it be passed, too.
+            Point::Commit(Commit::Pause) if rng.random() => refuse_fillers(world, asker).await,
             Point::Commit(Commit::Floor) => use_elsewhere(world, asker).await,
             Point::Commit(Commit::Replaced) => use_held_elsewhere(world, asker).await,
             Point::Commit(Commit::Used) => borrow(world, asker).await,

@@ -16,6 +16,7 @@ use super::checker::{Evidence, Violation, check};
 use super::journal::Journal;
 use super::ledger::Answer;
 use super::load::{self, Asker};
+use super::operate::{self, operate};
 use super::plan::Moment;
 use super::provoke::provoke;
 use super::stream::Stream;
@@ -38,13 +39,16 @@ pub(super) struct Wanted {
     pub(super) kills: Vec<Moment>,
     /// The seeded fault that is switched on.
     pub(super) bug: Option<Edge>,
+    /// Whether the simulated node loses, delays and cuts.
+    pub(super) troubled: bool,
     /// How long what waits at the end may take.
     pub(super) patience: Duration,
 }
 
 impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, seed {}, world {}", self.environment.name(), self.seed, self.world)
+        write!(f, "{}, seed {}, world {}", self.environment.name(), self.seed, self.world)?;
+        self.bug.map_or(Ok(()), |edge| write!(f, ", fault at {edge}"))
     }
 }
 
@@ -66,7 +70,7 @@ pub(super) struct Done {
 
 /// Kills as planned, waits for rest, and compares.
 pub(super) async fn run(wanted: &Wanted) -> Done {
-    let mut world = World::start(wanted.environment, wanted.seed.wrapping_add(wanted.world), wanted.bug.is_none()).await;
+    let mut world = World::start(wanted.environment, wanted.seed.wrapping_add(wanted.world), wanted.troubled).await;
     let stream = Stream::start(Arc::clone(&world.ledger));
     let mut kills = Vec::new();
     for (number, moment) in wanted.kills.iter().enumerate() {
@@ -103,6 +107,7 @@ async fn one_life(world: &mut World, stream: &Stream, moment: Moment, bug: Optio
         }
     };
     stream.at(Some(life.url()));
+    let admin = life.admin.clone();
     if let Some(asker) = ask(world, &life).await {
         let world: &World = world;
         let provoking = async {
@@ -113,12 +118,13 @@ async fn one_life(world: &mut World, stream: &Stream, moment: Moment, bug: Optio
         };
         let until = if let Moment::Random(after) = moment { Duration::from_millis(after) } else { LIFE };
         let ending = end(&mut life, until, &asker);
-        tokio::join!(load::run(asker.clone(), seed, REQUESTS), provoking, ending);
+        tokio::join!(load::run(asker.clone(), seed, REQUESTS), operate(world, &admin, &asker, seed), provoking, ending);
     } else {
         life.process.exit().await;
     }
     stream.at(None);
     let hit = killed_at(&mut life);
+    operate::compare(world);
     // A reorg that happens while nobody looks.
     if rng.random_ratio(1, 5) {
         world.chain.reorg(rng.random_range(1..super::CONFIRMATIONS)).await;
@@ -168,6 +174,7 @@ async fn rest(world: &mut World, stream: &Stream, wanted: &Wanted) -> Evidence {
             return Evidence { journal, record: std::mem::take(&mut *world.ledger.read()), unrest: vec![why], ..Evidence::default() };
         }
     };
+    operate::resume_all(world, &life.admin).await;
     // By itself: nobody asks for anything.
     while let Some(why) = unsettled(&world.journal().unwrap_or_default()) {
         if Instant::now() > until {

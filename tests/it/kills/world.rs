@@ -54,6 +54,8 @@ pub(super) enum Start {
 pub(super) struct Life {
     pub(super) process: Process,
     listen: String,
+    /// Address of the admin port.
+    pub(super) admin: String,
 }
 
 impl Life {
@@ -164,6 +166,7 @@ answer_after = "1s"
 node_deadline = "3s"
 rebroadcast = "2s"
 hold = "3s"
+bump = {{ after = "1s", blocks = 1, times = 20 }}
 account = {{ queue_deadline = "5s" }}
 [[configuration]]
 name = "keys"
@@ -203,7 +206,8 @@ configurations = ["keys"]
             if let Some(addresses) = serving(&process.log())
                 && let Ok((200, _)) = http::get(&format!("http://{}/readyz", addresses["admin"])).await
             {
-                return Start::Lives(Life { process, listen: addresses["listen"].clone() });
+                let place = |name: &str| addresses[name].clone();
+                return Start::Lives(Life { process, listen: place("listen"), admin: place("admin") });
             }
             assert!(std::time::Instant::now() < until, "the gateway is not ready:\n{}", process.log());
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;

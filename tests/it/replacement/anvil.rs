@@ -8,6 +8,7 @@ use sluice_load_tests::node_proxy::{RawAnswer, RawFault};
 
 use super::{SOON, call, lose_the_next, metric, payment, send, shown, told};
 use crate::support::anvil::{parse, quantity};
+use crate::support::eventually;
 use crate::support::world::World;
 
 const GWEI: u64 = 1_000_000_000;
@@ -306,4 +307,44 @@ async fn a_legacy_environment_pays_one_price() {
     world.mined(parse(&faster["hash"])).await;
     let dynamic = json!([{ "from": from, "to": from, "maxFeePerGas": "0x77359400" }]);
     assert_eq!(told(&call(&client, "eth_sendTransaction", dynamic).await.unwrap_err()), (-32000, "invalid_transaction"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_replaces_bytes_that_their_client_sent_is_sent_and_not_held() {
+    let Some(world) = World::start("what_replaces_bytes_that_their_client_sent_is_sent_and_not_held").await else { return };
+    let from = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let request = json!([{ "from": from, "to": from, "value": "0x1", "gas": "0x5208", "nonce": "0x0",
+        "maxFeePerGas": "0x77359400", "maxPriorityFeePerGas": "0x3b9aca00" }]);
+    let signed = call(&client, "eth_signTransaction", request).await.unwrap();
+    lose_the_next(&world);
+    let sent: B256 = parse(&call(&client, "eth_sendRawTransaction", json!([signed["raw"]])).await.unwrap());
+    // Nobody hears of the replacement either: its state is what its record says.
+    world.node.set_faults([RawFault { count: u64::MAX, answer: RawAnswer::Lose }]);
+    let faster = call(&client, "sluice_speedUpTransaction", json!([{ "hash": sent }])).await.unwrap();
+    let life = call(&client, "sluice_getTransaction", json!([sent])).await.unwrap();
+    assert_eq!((&life["attempts"][1]["hash"], &life["attempts"][1]["state"]), (&faster["hash"], &json!("committed")), "{life}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_price_that_is_refused_while_an_earlier_send_is_in_doubt_is_raised() {
+    let Some(mut world) = World::start("a_price_that_is_refused_while_an_earlier_send_is_in_doubt_is_raised").await else { return };
+    world.extra.environment = format!("{SOON}\nnode_deadline = \"1s\"\nrebroadcast = \"1s\"");
+    let from = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    world.node.set_faults([RawFault { count: 1, answer: RawAnswer::Lose }]);
+    let mut cheap = payment(from);
+    cheap["maxFeePerGas"] = json!("0x2");
+    cheap["maxPriorityFeePerGas"] = json!("0x1");
+    let hash = send(&client, cheap).await;
+    eventually("the bump", || async {
+        world.anvil.call("evm_mine", json!([])).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let life = call(&client, "sluice_getTransaction", json!([hash])).await.unwrap();
+        (life["state"] == "included" && life["attempts"].as_array().unwrap().len() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(world.anvil.nonces().await[&from], [0]);
 }
