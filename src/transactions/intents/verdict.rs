@@ -57,6 +57,7 @@ mod tests {
     use alloy_primitives::U256;
 
     use super::*;
+    use crate::journal::JournalError;
     use crate::node::{CallError, NodeError};
 
     fn node(code: i64, message: &str) -> TransactionError {
