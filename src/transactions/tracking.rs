@@ -135,6 +135,7 @@ impl Tracker {
             to_look_up: VecDeque::new(),
             looking_up: FuturesUnordered::new(),
             inclusions: 0,
+            outdated: 0,
             observations: Vec::new(),
             found: Vec::new(),
             again_at: None,
@@ -214,6 +215,8 @@ struct Task {
     /// Each with the number of inclusions known when it began.
     looking_up: FuturesUnordered<BoxFuture<'static, (u64, LookedUp)>>,
     inclusions: u64,
+    /// Look-ups that began below this number of inclusions may tell of orphaned blocks.
+    outdated: u64,
     observations: Vec<Observation>,
     found: Vec<Receipt>,
     again_at: Option<Instant>,
@@ -381,6 +384,7 @@ impl Task {
         } else {
             tracing::warn!(number = head.number, "the chain moved further than the blocks on record; every open transaction is looked up");
             self.line.clear();
+            self.outdate();
             // No inclusion is believed any more before it has been looked up: its block may be gone.
             self.included.clear();
             for (hash, entry) in &mut self.watched {
@@ -405,6 +409,7 @@ impl Task {
     /// Takes blocks from `lowest` up off the line, newest first.
     fn unwind(&mut self, lowest: u64) {
         while let Some(gone) = self.line.pop_from(lowest) {
+            self.outdate();
             tracing::info!(number = gone.number, hash = %gone.hash, "a block was orphaned");
             for hash in self.included.remove(&gone.number).unwrap_or_default() {
                 self.orphan(hash);
@@ -416,6 +421,12 @@ impl Task {
                 self.orphan(hash);
             }
         }
+    }
+
+    /// What was asked until now is older than the chain.
+    fn outdate(&mut self) {
+        self.inclusions += 1;
+        self.outdated = self.inclusions;
     }
 
     fn orphan(&mut self, hash: B256) {

@@ -64,8 +64,9 @@ impl Database {
 
     fn read<T>(&self, read: impl FnOnce(&Transaction<'_>) -> Result<T, ReadFault>) -> Result<T, JournalError> {
         let writer = self.writer();
-        let snapshot = writer.connection.unchecked_transaction().map_err(ReadFault::from)?;
-        Ok(read(&snapshot)?)
+        let failed = |fault: ReadFault| JournalError::NotRead(format!("{fault:?}"));
+        let snapshot = writer.connection.unchecked_transaction().map_err(|error| failed(error.into()))?;
+        read(&snapshot).map_err(failed)
     }
 }
 
@@ -115,7 +116,14 @@ impl SqliteJournal {
         tokio::spawn(Arc::clone(&inline).run());
         let path = PathBuf::from(":memory:");
         let commits = database.writer().commits.subscribe();
-        Arc::new(Self { pool: Arc::new(Pool::inline(Arc::clone(&inline))), path, writer: None, commits, fatal, inline: Some(inline) })
+        Arc::new(Self {
+            pool: Arc::new(Pool::inline(Arc::clone(&inline), fatal.clone())),
+            path,
+            writer: None,
+            commits,
+            fatal,
+            inline: Some(inline),
+        })
     }
 }
 

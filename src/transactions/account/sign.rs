@@ -315,6 +315,7 @@ impl Task {
     /// sent to anybody.
     fn never_sent(&mut self, attempt: Arc<Attempt>, state: AttemptState, pending: Pending) {
         let (hash, nonce) = (attempt.hash, attempt.nonce);
+        self.chain.tracker.watch(hash, Self::owner(&attempt), false);
         self.add_live(Arc::clone(&attempt), state, pending);
         let error = TransactionError::NonceTooLow { next: self.nonces.next_free(), nonce };
         let detail = Some("the slot was mined before these bytes were sent".into());

@@ -49,7 +49,12 @@ impl Kind {
                 AttemptState::Replaced => Self::Replaced,
             },
             Record::Pause { .. } => Self::Pause,
-            Record::Intent(_) | Record::Taken { .. } | Record::Ended { .. } | Record::Key { .. } | Record::Used { .. } => return None,
+            Record::Tenure { .. }
+            | Record::Intent(_)
+            | Record::Taken { .. }
+            | Record::Ended { .. }
+            | Record::Key { .. }
+            | Record::Used { .. } => return None,
         })
     }
 }

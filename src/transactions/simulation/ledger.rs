@@ -97,7 +97,8 @@ impl Ledger {
                 }
                 Record::Attempt { attempt, state, replaces, .. } => self.attempt(attempt, *state, *replaces),
                 Record::State { hash, state, .. } => self.state(*hash, *state),
-                Record::Intent(_)
+                Record::Tenure { .. }
+                | Record::Intent(_)
                 | Record::Taken { .. }
                 | Record::Ended { .. }
                 | Record::Key { .. }

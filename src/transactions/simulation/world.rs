@@ -19,6 +19,7 @@ use super::schedule::Schedule;
 use super::store::Store;
 use super::tap::Tap;
 use crate::config::{Bump, Environment, FeeCeilings};
+use crate::journal::Engine as _;
 use crate::journal::Record;
 use crate::journal::sqlite::SqliteJournal;
 use crate::journal::sqlite::inline::{Database, Fate, Watch};
@@ -216,7 +217,7 @@ impl Watch for Life {
 
     fn durable(&self, records: &[Record]) {
         lock(&self.world.ledger).durable(records, |address| self.world.pending(address));
-        for record in records {
+        for record in records.iter().filter(|record| !matches!(record, Record::Tenure { .. })) {
             self.world.note(|| format!("durable {}", words(&self.world, record)));
         }
         Self::kinds(records).into_iter().for_each(|kind| self.pass(Edge::Durable(kind)));
@@ -251,6 +252,7 @@ fn words(world: &World, record: &Record) -> String {
                 detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default()
             )
         }
+        Record::Tenure { .. } => "tenure".to_owned(),
         Record::Intent(_) => "intent".to_owned(),
         Record::Taken { .. } => "intent taken".to_owned(),
         Record::Ended { detail, .. } => format!("intent ended ({detail})"),

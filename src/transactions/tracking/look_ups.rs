@@ -27,6 +27,8 @@ impl Task {
 
     pub(super) fn looked_up(&mut self, (began, (hash, receipt)): (u64, LookedUp)) {
         match receipt {
+            // Asked before blocks were orphaned: it may be of one of them.
+            Ok(Some(_)) if began < self.outdated => self.look_up_again(hash),
             Ok(Some(found)) => match self.note_inclusion(hash, found) {
                 Some(receipt) => {
                     self.observed(hash, Some(&receipt));
