@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use alloy_primitives::{Address, B256};
 use serde_json::{Value, json};
-use sluice_load_tests::client::Client;
+use sluice_load_tests::client::{Client, ClientError};
 
 use sluice_load_tests::faults::Faults;
 use sluice_load_tests::sim_node::{Client as Rules, Fault, Listener, Reorg, Returned, Settings, SimNode};
@@ -86,6 +86,8 @@ fn troubles() -> Faults<Fault> {
         .sometimes(SEND, 20, Fault::ForgetPool)
 }
 
+/// How long the node may take for its answer to a raw send.
+const ANSWER: Duration = Duration::from_secs(2);
 /// Blocks at least on top of what prepares a chain: no reorg of a run reaches it.
 const SETTLED: u64 = 4;
 
@@ -206,9 +208,12 @@ impl Chain {
         self.reaches(before + 1).await;
     }
 
-    /// Gives signed bytes to the node, past the gateway; false if it does not want them.
+    /// Gives signed bytes to the node, past the gateway; false if it does not want them. A troubled node loses, delays and cuts these, too:
+    /// they have a connection of their own, and no answer is no refusal.
     pub(super) async fn send(&self, raw: &str) -> bool {
-        soon("a raw send", self.client.request("eth_sendRawTransaction", json!([raw]))).await.is_ok()
+        let client = soon("a connection", Client::connect(&format!("ws://{}", self.address), &[])).await.unwrap();
+        let answer = tokio::time::timeout(ANSWER, client.request("eth_sendRawTransaction", json!([raw]))).await;
+        !matches!(answer, Ok(Err(ClientError::Rpc { .. })))
     }
 
     /// Every transaction of the chain, in order.
