@@ -505,7 +505,7 @@ mod tests {
             journal: Journal {
                 genesis: Some(B256::ZERO),
                 keys: vec![ACCOUNT],
-                accounts: vec![super::super::journal::Account { address: ACCOUNT, floor: 0, ordered: None, paused: None }],
+                accounts: vec![super::super::journal::Account { address: ACCOUNT, floor: 0, paused: None }],
                 slots: vec![super::super::journal::Slot { address: ACCOUNT, nonce: 0, authorisation: false, done: true }],
                 attempts: vec![attempt],
                 events,
