@@ -236,8 +236,14 @@ impl Chain {
                     return Err(TransactionError::Paused(reason));
                 }
             }
-            // The row of an account says where its nonces begin: it must not come to be without.
-            None => records.push(Record::Floor { account, nonce: self.first_nonce(account.address).await? }),
+            // The row of an account says where its nonces begin: it must not come to be without. If it came to be meanwhile, what a node
+            // counts may be ours already.
+            None => {
+                let nonce = self.first_nonce(account.address).await?;
+                if self.journal.account(account).await.map_err(TransactionError::Journal)?.is_none() {
+                    records.push(Record::Floor { account, nonce });
+                }
+            }
         }
         let transaction = intent.transaction;
         if let Some(claim) = &claim {

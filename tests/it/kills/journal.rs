@@ -13,8 +13,6 @@ pub(super) type Block = (u64, B256);
 pub(super) struct Account {
     pub(super) address: Address,
     pub(super) floor: u64,
-    /// Why an operator stopped it.
-    pub(super) ordered: Option<String>,
     /// Why it is stopped, whoever did it.
     pub(super) paused: Option<String>,
 }
@@ -78,27 +76,13 @@ impl Journal {
         Self::of(&snapshot).ok()
     }
 
-    /// Whether an operator has the account paused.
-    pub(super) fn is_ordered(&self, account: Address) -> bool {
-        self.accounts.iter().any(|one| one.address == account && one.ordered.is_some())
-    }
-
     fn of(file: &Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             genesis: rows(file, "SELECT genesis FROM chains", |row| hash(row, "genesis"))?.pop(),
             keys: rows(file, "SELECT address FROM keys", |row| address(row, "address"))?,
-            accounts: rows(
-                file,
-                "SELECT address, floor, paused AS ordered, coalesce(paused, filler, reconcile) AS paused FROM accounts",
-                |row| {
-                    Ok(Account {
-                        address: address(row, "address")?,
-                        floor: number(row, "floor")?,
-                        ordered: row.get("ordered")?,
-                        paused: row.get("paused")?,
-                    })
-                },
-            )?,
+            accounts: rows(file, "SELECT address, floor, coalesce(paused, filler, reconcile) AS paused FROM accounts", |row| {
+                Ok(Account { address: address(row, "address")?, floor: number(row, "floor")?, paused: row.get("paused")? })
+            })?,
             slots: rows(file, "SELECT address, nonce, authorisation, done FROM slots ORDER BY address, nonce", |row| {
                 Ok(Slot {
                     address: address(row, "address")?,
@@ -122,6 +106,12 @@ impl Journal {
             )?,
         })
     }
+}
+
+/// The accounts that an operator has paused, as it is on record now; `None` while there is no journal of the right version.
+pub(super) fn ordered(path: &Path) -> Option<Vec<Address>> {
+    let file = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+    rows(&file, "SELECT address FROM accounts WHERE paused IS NOT NULL", |row| address(row, "address")).ok()
 }
 
 fn rows<T>(file: &Connection, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<Vec<T>> {
