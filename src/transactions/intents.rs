@@ -6,7 +6,7 @@ mod verdict;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alloy_primitives::Address;
 use dashmap::DashMap;
@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 
 use self::verdict::{FIRST_REST, Verdict, judge};
 use super::account::loans::Borrowed;
@@ -28,8 +29,12 @@ use crate::signing::{Key, KeyState, SignClass};
 use crate::telemetry::clock;
 use crate::telemetry::crash::{self, Commit, Point, Side};
 
-/// Transactions of one account that are prepared, queued or rest at a time; the others wait in the journal.
+/// Transactions of one account that are prepared or queued at a time; the others wait in the journal.
 const AT_WORK: usize = 64;
+/// Transactions of one account that wait for a fault to pass; with so many, the others wait in the journal.
+const AT_REST: usize = 1_024;
+/// Time before the work on an account that ended by a fault begins again.
+const RESTART: Duration = Duration::from_millis(100);
 
 /// The tasks, by account.
 pub(super) type Workers = DashMap<Address, Arc<Notify>>;
@@ -53,6 +58,21 @@ struct Worker {
     queued: FuturesUnordered<BoxFuture<'static, Answered>>,
     resting: FuturesUnordered<BoxFuture<'static, Job>>,
     ending: FuturesUnordered<BoxFuture<'static, TransactionId>>,
+}
+
+/// Begins again, from the journal, when the work ends by a fault.
+async fn keep_running(chain: Arc<Chain>, address: Address, wake: Arc<Notify>) {
+    loop {
+        let work = AbortOnDropHandle::new(tokio::spawn(run(Arc::clone(&chain), address, Arc::clone(&wake))));
+        match work.await {
+            Err(error) if error.is_panic() => {
+                chain.metrics.alarm("account_restarted");
+                tracing::error!(account = %address, "the work on acknowledged transactions ended by a fault; it begins again from the journal");
+                tokio::time::sleep(RESTART).await;
+            }
+            _ => return,
+        }
+    }
 }
 
 async fn run(chain: Arc<Chain>, address: Address, wake: Arc<Notify>) {
@@ -79,7 +99,11 @@ async fn run(chain: Arc<Chain>, address: Address, wake: Arc<Notify>) {
                     worker.read().await;
                 }
             }
-            Some((job, prepared)) = worker.preparing.next() => worker.prepared(job, prepared),
+            Some((job, prepared)) = worker.preparing.next() => {
+                if worker.prepared(job, prepared) {
+                    worker.read().await;
+                }
+            }
             Some(job) = worker.resting.next() => worker.prepare(job),
             () = wake.notified() => worker.read().await,
         }
@@ -89,11 +113,13 @@ async fn run(chain: Arc<Chain>, address: Address, wake: Arc<Notify>) {
 impl Worker {
     /// Takes what is on record and not at work yet, as far as there is room.
     async fn read(&mut self) {
-        if self.at_work.len() >= AT_WORK {
+        let resting = self.resting.len();
+        if !self.has_room() {
             return;
         }
         let intents = loop {
-            let at_work = if crash::bug(Side::After, Point::Commit(Commit::Intent)) { 0 } else { AT_WORK };
+            // Those that rest are the oldest on record, mostly: what is behind them is read too.
+            let at_work = if crash::bug(Side::After, Point::Commit(Commit::Intent)) { 0 } else { AT_WORK + resting };
             match self.chain.journal.queued(self.account, at_work).await {
                 Ok(intents) => break intents,
                 // The process ends: its next start reads them.
@@ -105,10 +131,15 @@ impl Worker {
             }
         };
         for intent in intents {
-            if self.at_work.len() < AT_WORK && self.at_work.insert(intent.transaction) {
+            if self.has_room() && self.at_work.insert(intent.transaction) {
                 self.prepare(Job { intent, failing_since: None, faults: 0 });
             }
         }
+    }
+
+    /// What waits for a fault to pass keeps no other transaction from being worked on.
+    fn has_room(&self) -> bool {
+        self.resting.len() < AT_REST && self.at_work.len() - self.resting.len() < AT_WORK
     }
 
     /// Preparations run side by side; what comes of them goes into the queue in their order.
@@ -121,7 +152,8 @@ impl Worker {
         self.preparing.push_back(prepared.boxed());
     }
 
-    fn prepared(&mut self, job: Job, prepared: Result<Payload, TransactionError>) {
+    /// Answers whether there is room for another one now.
+    fn prepared(&mut self, job: Job, prepared: Result<Payload, TransactionError>) -> bool {
         let intent = &job.intent;
         let submitted = prepared.and_then(|payload| {
             self.chain.submit(NewRequest {
@@ -139,10 +171,9 @@ impl Worker {
         });
         match submitted {
             Ok(submitted) => self.queued.push(async move { (job, submitted.answer().await) }.boxed()),
-            Err(error) => {
-                self.answered(job, Err(error));
-            }
+            Err(error) => return self.answered(job, Err(error)),
         }
+        false
     }
 
     /// Answers whether there is room for another one now.
@@ -164,6 +195,7 @@ impl Worker {
                     }
                     .boxed(),
                 );
+                return true;
             }
             Verdict::End(why) => {
                 tracing::warn!(%id, why, "an acknowledged transaction is ended: it will not be mined");
@@ -306,7 +338,7 @@ impl Chain {
     pub(super) fn finish_intents(self: &Arc<Self>, address: Address) {
         let wake = self.intents.entry(address).or_insert_with(|| {
             let wake = Arc::new(Notify::new());
-            let work = run(Arc::clone(self), address, Arc::clone(&wake));
+            let work = keep_running(Arc::clone(self), address, Arc::clone(&wake));
             tokio::spawn(self.stop.clone().run_until_cancelled_owned(work));
             wake
         });

@@ -296,8 +296,14 @@ impl Task {
     fn command(&mut self, command: Command) {
         match command {
             Command::Watch { hash, owner, look_up } => {
-                self.watched.entry(hash).or_default().owner = Some(owner);
-                if look_up {
+                let entry = self.watched.entry(hash).or_default();
+                entry.owner = Some(owner);
+                // Known for a client that observes it: its owner is told of the inclusion before anything that follows from it.
+                let known = entry.included.take();
+                if let Some(block) = known {
+                    self.drop_inclusion(block.number, hash);
+                }
+                if look_up || known.is_some() {
                     self.to_look_up.push_back(hash);
                 }
             }

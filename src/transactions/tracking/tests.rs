@@ -188,6 +188,29 @@ async fn an_answer_from_before_the_inclusion_is_asked_again_and_orphans_nothing(
     assert_eq!(short(&bench.sighting().await), ("included", 0xa1, 11), "asked again, and found");
 }
 
+/// A client that comes back asks for its hashes before the account is open.
+#[tokio::test]
+async fn an_inclusion_that_a_client_observed_is_told_to_its_owner_before_it_is_confirmed() {
+    let mut bench = Bench::start(Confirmations::Blocks(2)).await;
+    bench.processed(10).await;
+    bench.mine(11, 11, &[0xa1]);
+    bench.processed(11).await;
+    let tracker = bench.tracker.clone();
+    let client = tokio::spawn(async move { tracker.observe(vec![hash(0xa1)]).await });
+    let asked = bench.node.asked().await;
+    bench.answer(asked);
+    assert_eq!(client.await.unwrap().len(), 1);
+    bench.chain.held.insert(0xa1);
+    bench.watch(0xa1, true);
+    let question = bench.parked().await;
+    bench.mine(12, 12, &[]);
+    bench.processed(12).await;
+    bench.nothing_told();
+    question.answer(json!({ "blockHash": text(11), "blockNumber": "0xb", "status": "0x1" }));
+    assert_eq!(short(&bench.sighting().await), ("included", 0xa1, 11));
+    assert_eq!(short(&bench.sighting().await), ("confirmed", 0xa1, 11));
+}
+
 #[tokio::test]
 async fn after_a_gap_deeper_than_the_line_every_inclusion_is_looked_up_again() {
     let mut bench = Bench::start(Confirmations::Blocks(12)).await;

@@ -114,3 +114,23 @@ async fn an_account_whose_first_request_is_acknowledged_begins_where_the_chain_i
     state(&client, &queued["id"], "included").await;
     assert_eq!(world.anvil.nonces().await[&account], [41]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_balance_holds_up_nothing_behind_it() {
+    let Some(world) = World::start("what_waits_for_a_balance_holds_up_nothing_behind_it").await else { return };
+    let account = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let ask = |value: &str| {
+        let params = json!([{ "from": account, "to": account, "value": value, "waitFor": "queued" }]);
+        client.request("sluice_sendTransaction", params)
+    };
+    // More than the places for what is worked on, each beyond what the account has.
+    for _ in 0..70 {
+        soon("an acknowledgement", ask("0xffffffffffffffffffffffff")).await.unwrap();
+    }
+    let affordable = soon("an acknowledgement", ask("0x1")).await.unwrap();
+    state(&client, &affordable["id"], "included").await;
+    let list = client.request("sluice_listTransactions", json!([{ "state": "queued", "limit": 100 }])).await.unwrap();
+    assert_eq!(list["transactions"].as_array().unwrap().len(), 70);
+}
