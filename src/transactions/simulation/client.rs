@@ -120,7 +120,7 @@ fn told(process: &Process, request: &Request, again: bool, answer: Answer) -> Op
         Ok(accepted) => format!("told {} {}", request.number, short(accepted.hash)),
         Err(error) => format!("told {} error: {error}", request.number),
     });
-    let what = answer.as_ref().err().map_or_else(|| "hash".to_owned(), |error| name(error));
+    let what = answer.as_ref().err().map_or_else(|| "hash".to_owned(), name);
     world.count(format!("told {what}"));
     lock(&world.ledger).told(request.number, again, &answer);
     life.pass(if answer.is_ok() { Edge::ToldHash } else { Edge::ToldError });
@@ -156,7 +156,7 @@ async fn unsigned(process: &Process, request: &Request, from: Address, kind: Kin
     let asked = request::Request {
         from,
         to: Some(RECIPIENT),
-        gas: (kind == Kind::SignOnly || request.number % 2 == 0).then_some(TRANSFER_GAS),
+        gas: (kind == Kind::SignOnly || request.number.is_multiple_of(2)).then_some(TRANSFER_GAS),
         fees: if kind == Kind::SignOnly {
             Fees::Dynamic { cap: Some(CAP), tip: Some(TIP) }
         } else {

@@ -10,7 +10,7 @@ use super::world::Detail;
 use crate::telemetry::bugs::{self, Bug};
 
 /// Schedules of a usual run.
-const SCHEDULES: u64 = 1_000;
+const SCHEDULES: u64 = 2_000;
 /// Schedules that a seeded fault has to be found in.
 const FOUND_WITHIN: u64 = 600;
 
