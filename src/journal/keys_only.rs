@@ -52,6 +52,10 @@ impl Journal for KeysOnly {
         self.base.as_ref().map_or_else(|| ready(Ok(Vec::new())).boxed(), |base| base.unfinished(account))
     }
 
+    fn next_slot(&self, account: Account, from: u64) -> Answer<Option<u64>> {
+        self.base.as_ref().map_or_else(|| ready(Ok(None)).boxed(), |base| base.next_slot(account, from))
+    }
+
     fn attempt(&self, chain_id: u64, hash: B256) -> Answer<Option<StoredAttempt>> {
         self.base.as_ref().map_or_else(|| ready(Ok(None)).boxed(), |base| base.attempt(chain_id, hash))
     }

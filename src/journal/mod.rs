@@ -514,6 +514,9 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
     /// All attempts of the account's slots that have no confirmed payload yet, in order of nonce and commit.
     fn unfinished(&self, account: Account) -> BoxFuture<'static, Result<Vec<StoredAttempt>, JournalError>>;
 
+    /// The lowest nonce from `from` up that has a slot on record, final ones included.
+    fn next_slot(&self, account: Account, from: u64) -> BoxFuture<'static, Result<Option<u64>, JournalError>>;
+
     /// The attempt with this hash.
     fn attempt(&self, chain_id: u64, hash: B256) -> BoxFuture<'static, Result<Option<StoredAttempt>, JournalError>>;
 

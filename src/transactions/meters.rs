@@ -13,8 +13,10 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::accounts::{AccountMeter, Accounts};
 
 /// Conditions that somebody has to look at. Each begins at 0, so that the first one is an increase.
-pub(super) const ALARMS: [&str; 9] = [
+pub(super) const ALARMS: [&str; 11] = [
     "foreign_nonce",
+    "nonce_missing",
+    "final_lost",
     "slot_occupied",
     "refused_in_doubt",
     "bump_stopped",

@@ -16,6 +16,7 @@
 pub mod figures;
 mod halt;
 mod loans;
+mod missing;
 mod next;
 mod replace;
 mod words;

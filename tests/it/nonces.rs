@@ -109,6 +109,41 @@ async fn foreign_use_of_a_key_is_alarmed_and_nonces_go_on_where_the_chain_is() {
     assert_eq!(pending(&client, accounts[0]).await, 4);
 }
 
+/// The account began behind a payload of somebody else that was in the node's pool, and the pool lost it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nonces_that_nothing_has_are_filled_once_the_chain_has_settled() {
+    let test = "nonces_that_nothing_has_are_filled_once_the_chain_has_settled";
+    let Some(mut world) = World::start_with(test, &["--no-mining"]).await else { return };
+    world.extra.environment = "reconcile_blocks = 2".into();
+    let account = world.accounts(1).await[0];
+    world.anvil.call("anvil_impersonateAccount", json!([account])).await.unwrap();
+    let mut foreign = Vec::new();
+    for value in [5, 6] {
+        foreign.push(world.anvil.call("eth_sendTransaction", transfer(account, value)).await.unwrap());
+    }
+    world.anvil.call("anvil_stopImpersonatingAccount", json!([account])).await.unwrap();
+    let mut gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let ours = send(&client, account, 1).await;
+    for lost in foreign {
+        world.anvil.call("anvil_dropTransaction", json!([lost])).await.unwrap();
+    }
+    // What is suspected is in memory only: a restart finds it again.
+    drop(client);
+    gateway.process.kill();
+    let gateway = world.gateway().await;
+    eventually("ours to be mined behind two fillers", || async {
+        world.anvil.call("evm_mine", json!([])).await.unwrap();
+        let receipt = world.anvil.call("eth_getTransactionReceipt", json!([ours])).await.unwrap();
+        (!receipt.is_null()).then_some(())
+    })
+    .await;
+    assert_eq!(world.anvil.nonces().await[&account], [0, 1, 2]);
+    let (_, metrics) = gateway.admin("metrics").await;
+    let alarm = "sluice_alarms_total{environment=\"dev\",kind=\"nonce_missing\"} ";
+    assert!(metrics.lines().any(|line| line.strip_prefix(alarm).is_some_and(|count| count != "0")), "{metrics}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_without_rows_starts_where_the_chain_is() {
     let Some(world) = World::start("an_account_without_rows_starts_where_the_chain_is").await else { return };

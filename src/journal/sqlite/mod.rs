@@ -267,6 +267,10 @@ impl Journal for SqliteJournal {
         self.read(move |connection| queries::unfinished(connection, account))
     }
 
+    fn next_slot(&self, account: Account, from: u64) -> BoxFuture<'static, Result<Option<u64>, JournalError>> {
+        self.read(move |connection| queries::next_slot(connection, account, from))
+    }
+
     fn attempt(&self, chain_id: u64, hash: B256) -> BoxFuture<'static, Result<Option<StoredAttempt>, JournalError>> {
         self.read(move |connection| queries::attempt(connection, chain_id, hash))
     }

@@ -81,6 +81,14 @@ pub(super) fn unfinished(connection: &Connection, account: Account) -> Answer<Ve
     Ok(attempts)
 }
 
+pub(super) fn next_slot(connection: &Connection, account: Account, from: u64) -> Answer<Option<u64>> {
+    let (Some(chain_id), Ok(from)) = (chain(account.chain_id), i64::try_from(from)) else { return Ok(None) };
+    let nonce: Option<i64> = connection
+        .prepare_cached("SELECT min(nonce) FROM slots WHERE chain_id = ?1 AND address = ?2 AND nonce >= ?3")?
+        .query_row(params![chain_id, account.address.as_slice(), from], |row| row.get(0))?;
+    Ok(nonce.and_then(|nonce| u64::try_from(nonce).ok()))
+}
+
 pub(super) fn attempt_sql() -> String {
     format!(
         "SELECT coalesce(s.payload = a.hash, 0) AS current, {ATTEMPT}

@@ -38,6 +38,9 @@ impl Journal for KeysOnly {
     fn unfinished(&self, _: Account) -> BoxFuture<'static, Result<Vec<StoredAttempt>, JournalError>> {
         closed()
     }
+    fn next_slot(&self, _: Account, _: u64) -> BoxFuture<'static, Result<Option<u64>, JournalError>> {
+        closed()
+    }
     fn attempt(&self, _: u64, _: B256) -> BoxFuture<'static, Result<Option<StoredAttempt>, JournalError>> {
         closed()
     }

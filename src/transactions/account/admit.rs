@@ -27,6 +27,8 @@ pub(super) struct Probe {
     pub(super) settled: bool,
     /// What each endpoint says, if that was asked.
     pub(super) counts: Option<Vec<Option<Counts>>>,
+    /// The lowest nonce from `latest` up that has a slot on record, if that was asked and the journal could say it.
+    pub(super) next_slot: Option<Option<u64>>,
     /// Whether the account's code is a delegation, if that was asked.
     pub(super) is_delegated: Option<bool>,
     /// What the journal has of the payloads that slots of the account are lent to.
@@ -38,6 +40,7 @@ pub(super) struct Probe {
 struct Wants {
     code: bool,
     counts: bool,
+    next_slot: bool,
 }
 
 /// Time before a probe that failed, or that has to be confirmed, is made again.
@@ -70,8 +73,9 @@ async fn probe(chain: Arc<super::Chain>, account: Account, head: Arc<Head>, hold
         }
     }
     let counts = if wants.counts { Some(counts(pool, address).await) } else { None };
+    let next_slot = if wants.next_slot { chain.journal.next_slot(account, latest).await.ok() } else { None };
     let settled = answers.iter().all(|nonce| *nonce == latest);
-    Ok(Probe { head, balance: balance?, latest, pending, settled, counts, is_delegated, holders: known })
+    Ok(Probe { head, balance: balance?, latest, pending, settled, counts, next_slot, is_delegated, holders: known })
 }
 
 impl Task {
@@ -207,7 +211,7 @@ impl Task {
         self.probe_wanted = false;
         let mut holders: Vec<B256> = self.lent.values().map(|lent| lent.holder).collect();
         holders.dedup();
-        let wants = Wants { code: self.code_wanted, counts: self.is_reconciling() };
+        let wants = Wants { code: self.code_wanted, counts: self.is_reconciling() || self.suspects_gap(), next_slot: self.suspects_gap() };
         self.probe = Some(Box::pin(probe(Arc::clone(&self.chain), self.account, head, holders, wants)));
         self.code_wanted = false;
     }
@@ -262,29 +266,9 @@ impl Task {
             self.nonces.set_on_hold(false);
         }
         self.settle_lent(probe);
-        self.doubt_foreign(probe.latest);
         self.find_foreign(probe.latest, probe.head.number);
         self.settle_foreign(probe.latest, probe.head.number);
-    }
-
-    /// The chain has not used these nonces after all: the block that had somebody else's payload is gone. Ours goes on from what it was.
-    fn doubt_foreign(&mut self, latest: u64) {
-        let unused: Vec<u64> = self.foreign.range(latest..).map(|(nonce, _)| *nonce).collect();
-        for nonce in unused {
-            self.foreign.remove(&nonce);
-            let state = self.current.get(&nonce).and_then(|hash| self.attempts.get(hash)).map(|live| live.state);
-            let (Some(state), Some(SlotState::Foreign)) = (state, self.nonces.slot(nonce)) else { continue };
-            tracing::warn!(account = %self.address(), nonce, "the chain has not used the nonce after all");
-            let slot = match state {
-                AttemptState::Refused => SlotState::Open,
-                AttemptState::Held => SlotState::Held,
-                _ => SlotState::Unsent,
-            };
-            if slot != SlotState::Open {
-                self.balance.reserve(Owed::Slot(nonce), self.owed_for(nonce));
-            }
-            self.nonces.set_slot(nonce, slot);
-        }
+        self.settle_gap(probe);
     }
 
     /// None of the slot's own payloads can be mined any more.

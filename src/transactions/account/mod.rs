@@ -4,6 +4,7 @@
 mod admit;
 mod deliver;
 mod foreign;
+mod gap;
 pub mod loans;
 mod open;
 pub mod operate;
@@ -44,6 +45,7 @@ use super::meters::Laps;
 use super::nonces::figures::Figures;
 use super::nonces::{Action, Denial, Nonces, Ticket, Wish};
 use super::outboxes::Outboxes;
+use super::reconcile::Settling;
 use super::tracking::{Owner, Sighting};
 use crate::journal::{Account, Attempt, AttemptState, BlockRef, Epoch, JournalError, PauseBy, Pauses, Record};
 use crate::node::CallError;
@@ -183,6 +185,8 @@ pub(super) struct Task {
     settled_at: Option<u64>,
     /// Slots that the chain used for payloads that are not ours.
     foreign: BTreeMap<u64, Foreign>,
+    /// While the chain waits for a nonce that nothing has: for how long every endpoint says so.
+    gap: Option<Settling>,
     /// The slot of which it was told that its price is not raised any more.
     bumps_ended: Option<u64>,
     /// Who stopped the account, on record.

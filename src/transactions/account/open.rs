@@ -254,6 +254,7 @@ impl Task {
             settled_at: None,
             foreign: BTreeMap::new(),
             reconcile: Reconcile::of(&stored.pauses, chain.environment.reconcile_blocks),
+            gap: None,
             bumps_ended: None,
             pauses: if crash::bug(Side::After, Point::Commit(Commit::Pause)) { Pauses::default() } else { stored.pauses },
             slot_taken: false,

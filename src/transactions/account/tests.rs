@@ -107,6 +107,11 @@ impl Fixture {
 
     /// What the nodes say at a head.
     fn probed(&mut self, head: u64, latest: u64) {
+        self.probed_beside(head, latest, None);
+    }
+
+    /// The same, with the lowest slot that the journal has from there up.
+    fn probed_beside(&mut self, head: u64, latest: u64, next_slot: Option<u64>) {
         let head = Head { number: head, hash: B256::ZERO, parent_hash: B256::ZERO, timestamp: 0, base_fee: None };
         let probe = Probe {
             head: Arc::new(head),
@@ -115,6 +120,7 @@ impl Fixture {
             pending: latest,
             settled: true,
             counts: Some(vec![Some(Counts { latest, pending: latest })]),
+            next_slot: self.task.suspects_gap().then_some(next_slot),
             is_delegated: None,
             holders: HashMap::new(),
         };
@@ -263,4 +269,32 @@ async fn the_account_of_a_restored_journal_begins_where_the_chain_settles_if_not
     assert_eq!((fixture.task.is_reconciling(), fixture.task.next_nonce()), (false, 5), "a gap below would never close");
     fixture.written().await;
     assert_eq!(fixture.chain.journal.account(account).await.unwrap().unwrap().next_nonce, 5);
+}
+
+/// The account began behind somebody else's payload, which was lost.
+#[tokio::test]
+async fn what_the_chain_waits_for_and_nothing_has_is_open_once_every_node_has_said_so() {
+    let ours = attempt(5, 1);
+    let mut fixture = Fixture::new(vec![Record::Floor { account: ACCOUNT, nonce: 5 }, begun(&ours, AttemptState::Committed, None)]).await;
+    let blocks = fixture.chain.environment.reconcile_blocks;
+    fixture.probed_beside(100, 3, Some(5));
+    assert!(fixture.task.suspects_gap());
+    for head in 101..100 + blocks - 1 {
+        fixture.probed_beside(head, 3, Some(5));
+        assert_eq!(fixture.task.nonces.slot(3), None, "not before it is sure");
+    }
+    fixture.probed_beside(100 + blocks - 1, 3, Some(5));
+    assert_eq!([3, 4].map(|nonce| fixture.task.nonces.slot(nonce)), [Some(SlotState::Open); 2]);
+    fixture.probed_beside(102 + blocks, 3, Some(5));
+    assert!(!fixture.task.suspects_gap());
+}
+
+#[tokio::test]
+async fn a_final_slot_that_the_chain_does_not_count_any_more_is_not_opened() {
+    let ours = attempt(5, 1);
+    let mut fixture = Fixture::new(vec![Record::Floor { account: ACCOUNT, nonce: 3 }, begun(&ours, AttemptState::Committed, None)]).await;
+    for head in 100..200 {
+        fixture.probed_beside(head, 3, Some(3));
+    }
+    assert_eq!(fixture.task.nonces.slot(3), None, "its payload is on record: another one would be a second");
 }

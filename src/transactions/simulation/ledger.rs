@@ -62,6 +62,10 @@ pub(super) struct Ledger {
     left: BTreeMap<(Address, u64), BTreeSet<B256>>,
     /// Payloads of somebody else who has the key.
     pub(super) foreign: BTreeSet<B256>,
+    /// The nonce that the chain was at, the pool included, once such a payload was there; it may be lost since.
+    beside: BTreeMap<Address, u64>,
+    /// Nonces that were left to such payloads: if those are lost, they are filled.
+    skipped: BTreeSet<(Address, u64)>,
     pub(super) violations: Vec<String>,
 }
 
@@ -84,16 +88,27 @@ impl Ledger {
         self.violations.push(what);
     }
 
+    /// Somebody else used the key, and the chain is at this nonce now, the pool included.
+    pub(super) fn used_beside(&mut self, address: Address, hash: B256, nonce: u64) {
+        self.foreign.insert(hash);
+        let beside = self.beside.entry(address).or_default();
+        *beside = nonce.max(*beside);
+    }
+
     /// The records of one group are durable now. `used`: the nonce that the chain is at, the pool included.
     pub(super) fn durable(&mut self, records: &[Record], used: impl Fn(Address) -> u64) {
         for record in records {
             match record {
                 Record::Floor { account, nonce } => {
-                    let before = self.next.get(&account.address).copied();
-                    if before.is_some_and(|before| *nonce > before) && *nonce > used(account.address) {
-                        self.violation(format!("I3: the floor of {} goes to {nonce}, beyond the chain", account.address));
+                    let address = account.address;
+                    let before = self.next.get(&address).copied();
+                    let chain = used(address).max(self.beside.get(&address).copied().unwrap_or(0));
+                    if before.is_some_and(|before| *nonce > before) && *nonce > chain {
+                        self.violation(format!("I3: the floor of {address} goes to {nonce}, beyond the chain"));
                     }
-                    self.next.insert(account.address, before.unwrap_or(0).max(*nonce));
+                    let next = before.unwrap_or(0);
+                    self.skipped.extend((next..*nonce).map(|nonce| (address, nonce)));
+                    self.next.insert(address, next.max(*nonce));
                 }
                 Record::Attempt { attempt, state, replaces, .. } => self.attempt(attempt, *state, *replaces),
                 Record::State { hash, state, .. } => self.state(*hash, *state),
@@ -123,6 +138,7 @@ impl Ledger {
         }
         let next = self.next.get(&address).copied().unwrap_or(0);
         match replaces.map(|old| (old, self.durable.get(&old))) {
+            None if self.skipped.remove(&(address, *nonce)) => {}
             None if *nonce != next => self.violation(format!("the prefix of {address} is broken: {nonce} is on record after {next}")),
             None => drop(self.next.insert(address, nonce + 1)),
             Some((_, Some(old))) if (old.address, old.nonce) != (address, *nonce) => {

@@ -141,7 +141,8 @@ impl Driver {
                 let from = world.addresses[*account];
                 let hash = world.node.with(|node, now| node.impersonate(now, from, from, U256::from(1), None));
                 world.note(|| format!("foreign {}", short(hash)));
-                lock(&world.ledger).foreign.insert(hash);
+                let nonce = world.pending(from);
+                lock(&world.ledger).used_beside(from, hash, nonce);
             }
             Event::Kill => {
                 if let Some(process) = &self.process {

@@ -110,7 +110,6 @@ impl Schedule {
         let end = events.iter().map(|(at, _)| *at).max().unwrap_or_default() + Duration::from_secs(2);
         events.extend(chain(random, end));
         events.extend(trouble(random, end, &world));
-        keep_foreign(&mut events);
         events.sort_by_key(|(at, _)| *at);
         let edges = Edge::all();
         let kills = pick(random, &[0, 1, 1, 2, 3]);
@@ -298,17 +297,6 @@ fn chain(random: &mut Random, end: Duration) -> Vec<(Duration, Event)> {
         }
     }
     events
-}
-
-/// What somebody else sent is mined again after a reorg: a nonce that was used elsewhere, and is never used, stays a gap that nobody fills.
-fn keep_foreign(events: &mut [(Duration, Event)]) {
-    if events.iter().any(|(_, event)| matches!(event, Event::Foreign(_))) {
-        for (_, event) in events {
-            if let Event::Reorg(reorg) = event {
-                reorg.transactions = Returned::Mined;
-            }
-        }
-    }
 }
 
 fn trouble(random: &mut Random, end: Duration, world: &Settings) -> Vec<(Duration, Event)> {

@@ -363,3 +363,16 @@ async fn the_summary_counts_attempts_by_state() {
         ]
     );
 }
+
+#[tokio::test]
+async fn the_next_slot_on_record_is_found_whatever_its_state() {
+    let fixture = Fixture::new();
+    let (low, high) = (attempt(account(1), 3, 1), attempt(account(1), 7, 2));
+    fixture.commit(vec![committed(&low), committed(&high), reached(&low, AttemptState::Confirmed, Some(block(1, 1)))]).await;
+    let mut found = Vec::new();
+    for from in [0, 3, 4, 7, 8, u64::MAX] {
+        found.push(fixture.journal.next_slot(account(1), from).await.unwrap());
+    }
+    assert_eq!(found, [Some(3), Some(3), Some(7), Some(7), None, None]);
+    assert_eq!(fixture.journal.next_slot(account(2), 0).await.unwrap(), None);
+}
