@@ -35,7 +35,8 @@ fn kinds_of(work: &Work) -> Vec<Commit> {
     }
 }
 
-fn kind(record: &Record) -> Option<Commit> {
+/// What a record makes durable.
+pub(crate) fn kind(record: &Record) -> Option<Commit> {
     Some(match record {
         Record::Floor { .. } => Commit::Floor,
         Record::Attempt { state: AttemptState::Held, .. } => Commit::Held,

@@ -15,7 +15,7 @@ const SCHEDULES: u64 = 2_000;
 const FOUND_WITHIN: u64 = 600;
 
 /// What has to have happened in a usual run: every kind of event and fault, kills at every kind of edge, answers of every kind.
-const HAPPENED: [&str; 51] = [
+const HAPPENED: [&str; 52] = [
     "event Request",
     "event Block",
     "event Reorg",
@@ -38,6 +38,7 @@ const HAPPENED: [&str; 51] = [
     "(Released)",
     "(Refused)",
     "(Orphaned)",
+    "(Claim)",
     "killed Signed",
     "killed Sent",
     "killed ToldHash",
