@@ -454,7 +454,7 @@ pub enum JournalError {
     /// Nothing of the batch was written; it may be tried again.
     #[error("the journal cannot write: {0}")]
     NotWritten(String),
-    /// The slot has another payload and `replaces` does not name it. Nothing was written: a bug, or another writer.
+    /// The slot has another payload and `replaces` does not name it. Nothing was written: the caller is wrong, or there is another writer.
     #[error("nonce {nonce} of {address} has another payload on record")]
     SlotTaken {
         /// The address.

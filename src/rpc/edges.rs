@@ -3,7 +3,8 @@
 use alloy_primitives::{B256, Bytes};
 
 use crate::journal::{Kind, TransactionId};
-use crate::telemetry::crash::{self, Point, Side, Told};
+use crate::telemetry::crash::{self, Told};
+use crate::telemetry::faults::SeededFault;
 use crate::transactions::chain::Accepted;
 use crate::transactions::errors::TransactionError;
 
@@ -17,18 +18,19 @@ pub(super) fn tell(kind: Kind, answer: Result<Accepted, TransactionError>) -> Re
         Ok(_) => Told::Hash,
         Err(_) => Told::Error,
     };
-    let before = crash::bug(Side::Before, Point::Answer(told));
     let answer = match answer {
         // An error, for what is on record.
-        Ok(_) if before && told == Told::Hash => Err(TransactionError::Internal),
+        Ok(_) if told == Told::Hash && SeededFault::ErrorToldForHash.is_on() => Err(TransactionError::Internal),
         // Other bytes than those on record.
-        Ok(accepted) if before => Ok(Accepted { raw: tampered(&accepted.raw), ..accepted }),
-        // A hash, for what is on record nowhere.
-        Err(_) if before => Ok(Accepted { id: TransactionId::new(), hash: B256::repeat_byte(0xee), raw: Bytes::new() }),
-        // Another hash than the one on record.
-        Ok(accepted) if told == Told::Hash && crash::bug(Side::After, Point::Answer(told)) => {
-            Ok(Accepted { hash: !accepted.hash, ..accepted })
+        Ok(accepted) if told == Told::Bytes && SeededFault::OtherBytesTold.is_on() => {
+            Ok(Accepted { raw: tampered(&accepted.raw), ..accepted })
         }
+        // A hash, for what is on record nowhere.
+        Err(_) if SeededFault::HashToldForError.is_on() => {
+            Ok(Accepted { id: TransactionId::new(), hash: B256::repeat_byte(0xee), raw: Bytes::new() })
+        }
+        // Another hash than the one on record.
+        Ok(accepted) if told == Told::Hash && SeededFault::OtherHashTold.is_on() => Ok(Accepted { hash: !accepted.hash, ..accepted }),
         answer => answer,
     };
     crash::telling(told);

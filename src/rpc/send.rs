@@ -22,7 +22,8 @@ use super::waiting::refused;
 use crate::journal::history::{Life, Name};
 use crate::journal::{IdempotencyKey, Kind, StoredIdempotencyKey, TransactionId};
 use crate::signing::{Key, KeyState, SignClass};
-use crate::telemetry::crash::{self, Commit, Point, Side};
+use crate::telemetry::crash::Commit;
+use crate::telemetry::faults::SeededFault;
 use crate::telemetry::waited::Waited;
 use crate::transactions::account::loans::Borrowed;
 use crate::transactions::authorisations::Authorisations;
@@ -177,7 +178,7 @@ pub(super) async fn claim(call: &mut Call, service: &Service, extensions: &Exten
         let stored = service.chain.journal().idempotency_key(names.0, names.1, Arc::clone(&key.key)).await;
         waited.since(begun);
         return match stored.map_err(|error| refusal(TransactionError::Journal(error)))? {
-            Some(_) if crash::bug(Side::After, Point::Commit(Commit::Claim)) => Ok(Claimed::NoKey),
+            Some(_) if SeededFault::Unseen(Commit::Claim).is_on() => Ok(Claimed::NoKey),
             None => Ok(Claimed::Ours(claim)),
             Some(stored) if stored.digest != key.digest => Err(conflict()),
             Some(stored) => Ok(Claimed::Before(stored)),

@@ -12,7 +12,7 @@ use k256::pkcs8::spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 use k256::{ProjectivePoint, PublicKey, Scalar, U256};
 
 use super::{KeyArn, RawSignature, SignAnswer};
-use crate::telemetry::bugs::{self, Bug};
+use crate::telemetry::faults::SeededFault;
 
 /// id-ecPublicKey (RFC 5480, 2.1.1).
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -163,7 +163,7 @@ pub fn finish(answer: &SignAnswer, digest: B256, key: &PinnedKey) -> Result<Sign
     }
     let point = point.to_affine();
     let x = point.x();
-    let is_unchecked = bugs::has(Bug::SignatureUnchecked);
+    let is_unchecked = SeededFault::SignatureUnchecked.is_on();
     if <Scalar as Reduce<U256>>::reduce_bytes(&x) != *r && !is_unchecked {
         return Err(SignatureFault::Unverified);
     }

@@ -1,11 +1,11 @@
 //! The moments at which a process may be killed, for the crash harness (docs/crash-testing.md). Only with the cargo feature
 //! `crash-points`, which neither releases nor the demo have; without it every function here is empty.
 //!
-//! With it, `SLUICE_CRASH_AT=EDGE:N` makes the process kill itself (SIGKILL) at its n-th passing of the edge, and `SLUICE_BUG=EDGE` switches
-//! on the one fault that is seeded at that edge, so that the harness can show that it would be seen.
+//! With it, `SLUICE_CRASH_AT=EDGE:N` makes the process kill itself (SIGKILL) at its n-th passing of the edge. The fault that is seeded at an
+//! edge, so that the harness can show that it would be seen, is in [`super::faults`].
 
 #[cfg(feature = "crash-points")]
-mod plan;
+pub(super) mod plan;
 
 use std::fmt;
 
@@ -151,19 +151,6 @@ pub fn edge(side: Side, point: Point) {
 #[cfg(not(feature = "crash-points"))]
 #[inline]
 pub const fn edge(_: Side, _: Point) {}
-
-/// Whether the fault that is seeded at this edge is switched on.
-#[cfg(feature = "crash-points")]
-pub fn bug(side: Side, point: Point) -> bool {
-    plan::has_bug(Edge(side, point))
-}
-
-/// Whether the fault that is seeded at this edge is switched on: never.
-#[cfg(not(feature = "crash-points"))]
-#[inline]
-pub const fn bug(_: Side, _: Point) -> bool {
-    false
-}
 
 /// A client is about to be told: before its answer is given to the connection.
 #[cfg(feature = "crash-points")]

@@ -1,9 +1,9 @@
-//! What operators see: metrics and structured logs; and where tests kill the process.
+//! What operators see: metrics and structured logs; and where tests kill the process and seed faults.
 
-pub mod bugs;
 pub mod chance;
 pub mod clock;
 pub mod crash;
+pub mod faults;
 pub mod logs;
 pub mod metrics;
 pub mod waited;

@@ -31,7 +31,8 @@ use crate::node::Pool;
 use crate::signing::Key;
 use crate::signing::Scheduler;
 use crate::telemetry::clock;
-use crate::telemetry::crash::{self, Commit, Point, Side};
+use crate::telemetry::crash::Commit;
+use crate::telemetry::faults::SeededFault;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::waited::Waited;
 
@@ -480,7 +481,7 @@ async fn recover(chain: Arc<Chain>, open: watch::Sender<bool>) {
         };
         match done.await {
             Ok(accounts) => {
-                for stored in accounts.into_iter().filter(|_| !crash::bug(Side::After, Point::Commit(Commit::Chain))) {
+                for stored in accounts.into_iter().filter(|_| !SeededFault::Unseen(Commit::Chain).is_on()) {
                     chain.account(stored.account.address);
                     chain.finish_intents(stored.account.address);
                 }

@@ -27,7 +27,8 @@ use super::request::{Arguments, Request};
 use crate::journal::{Account, AttemptState, Intent, JournalError, Kind, Record, TransactionId};
 use crate::signing::{Key, KeyState, SignClass};
 use crate::telemetry::clock;
-use crate::telemetry::crash::{self, Commit, Point, Side};
+use crate::telemetry::crash::Commit;
+use crate::telemetry::faults::SeededFault;
 
 /// Transactions of one account that are prepared or queued at a time; the others wait in the journal.
 const AT_WORK: usize = 64;
@@ -119,7 +120,7 @@ impl Worker {
         }
         let intents = loop {
             // Those that rest are the oldest on record, mostly: what is behind them is read too.
-            let at_work = if crash::bug(Side::After, Point::Commit(Commit::Intent)) { 0 } else { AT_WORK + resting };
+            let at_work = if SeededFault::Unseen(Commit::Intent).is_on() { 0 } else { AT_WORK + resting };
             match self.chain.journal.queued(self.account, at_work).await {
                 Ok(intents) => break intents,
                 // The process ends: its next start reads them.

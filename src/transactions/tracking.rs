@@ -30,8 +30,8 @@ use crate::config::Confirmations;
 use crate::journal::BlockRef;
 use crate::node::Pool;
 use crate::node::{CallError, Followed, Head};
-use crate::telemetry::bugs::{self, Bug};
 use crate::telemetry::clock;
+use crate::telemetry::faults::SeededFault;
 
 /// Whose attempt a hash is.
 #[derive(Debug, Clone)]
@@ -542,7 +542,7 @@ impl Task {
     }
 
     fn confirm(&mut self, head: u64) {
-        let height = if bugs::has(Bug::ConfirmedAtOnce) { Some(head) } else { self.finality.height(head) };
+        let height = if SeededFault::ConfirmedAtOnce.is_on() { Some(head) } else { self.finality.height(head) };
         let Some(height) = height else { return };
         while let Some(entry) = self.included.first_entry() {
             if *entry.key() > height {

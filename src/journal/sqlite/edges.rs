@@ -1,8 +1,9 @@
-//! Which edges a group commit passes, and the faults that are seeded there, for the crash harness.
+//! Which edges a group commit passes, and the faults that are seeded there, for the crash harness and the simulation.
 
 use super::queue::Work;
 use crate::journal::{AttemptState, Record, StoredKey};
 use crate::telemetry::crash::{self, Commit, Point, Side};
+use crate::telemetry::faults::SeededFault;
 
 /// The kinds of record in a group; always empty in a build that cannot be killed.
 pub(super) struct Kinds(Vec<Commit>);
@@ -35,7 +36,8 @@ fn kinds_of(work: &Work) -> Vec<Commit> {
     }
 }
 
-fn kind(record: &Record) -> Option<Commit> {
+/// What a record makes durable.
+pub(crate) fn kind(record: &Record) -> Option<Commit> {
     Some(match record {
         Record::Floor { .. } => Commit::Floor,
         Record::Attempt { state: AttemptState::Held, .. } => Commit::Held,
@@ -63,14 +65,14 @@ fn kind(record: &Record) -> Option<Commit> {
 
 /// The seeded fault: what is said to be durable was never written.
 pub(super) fn lose(work: Work) -> Work {
-    let is_lost = |kind: Commit| crash::bug(Side::Before, Point::Commit(kind));
+    let is_lost = |kind: Commit| SeededFault::Lost(kind).is_on();
     match work {
         Work::Commit(mut records) => {
             records.retain(|record| !kind(record).is_some_and(is_lost));
             Work::Commit(records)
         }
         // The record is another one than what was asked.
-        Work::PutKey(key) if crash::bug(Side::After, Point::Commit(Commit::Key)) => {
+        Work::PutKey(key) if SeededFault::KeyMisplaced.is_on() => {
             Work::PutKey(StoredKey { address: alloy_primitives::Address::ZERO, ..key })
         }
         work if kinds_of(&work).into_iter().any(is_lost) => Work::Probe,

@@ -4,7 +4,7 @@
 
 mod codec;
 mod copy;
-mod edges;
+pub(crate) mod edges;
 mod events;
 mod export;
 mod file;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::codec::{get_address, get_block, get_hash, get_state, get_u64, integer, slot_nonce};
 use super::records::{Event, Fault, Row, add_event};
 use crate::journal::{AttemptState, BlockRef, JournalError, TransactionId};
-use crate::telemetry::crash::{self, Commit, Point, Side};
+use crate::telemetry::faults::SeededFault;
 
 /// What an event says of its state beside the state itself.
 #[derive(Clone, Copy, Default)]
@@ -53,8 +53,8 @@ pub(super) fn change(
     let because = Because { block: kept.or(because.block), ..because };
     let event = Event { transaction: known.transaction, hash: Some(hash), state, because };
     let position = add_event(connection, account, &event)?;
-    if crash::bug(Side::After, Point::Commit(Commit::Confirmed)) && state == AttemptState::Confirmed
-        || crash::bug(Side::After, Point::Commit(Commit::Replaced)) && state == AttemptState::Replaced
+    if SeededFault::ConfirmedLeftOpen.is_on() && state == AttemptState::Confirmed
+        || SeededFault::ReplacedLeftOpen.is_on() && state == AttemptState::Replaced
     {
         return Ok(Some(position));
     }
@@ -147,7 +147,7 @@ fn own_authorised(connection: &Connection, account: Row, hash: B256) -> Result<V
 
 /// The slot is done: the chain used it up by the authorisation that took it. A slot that is held by an attempt of its own is left alone.
 pub(super) fn used(connection: &Connection, account: Row, nonce: u64) -> Result<(), Fault> {
-    if crash::bug(Side::After, Point::Commit(Commit::Used)) {
+    if SeededFault::UsedDropped.is_on() {
         connection
             .prepare_cached("DELETE FROM slots WHERE chain_id = ?1 AND address = ?2 AND nonce = ?3 AND authorisation = 1")?
             .execute(params![account.chain_id, account.address.as_slice(), slot_nonce(nonce)?])?;

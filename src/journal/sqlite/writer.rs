@@ -14,7 +14,8 @@ use super::queue::{Done, Job, Queue, Work, answer};
 use super::records::{self, Fault};
 use super::registry;
 use crate::journal::JournalError;
-use crate::telemetry::crash::{self, Side};
+use crate::telemetry::crash::Side;
+use crate::telemetry::faults;
 use crate::telemetry::metrics::Metrics;
 
 /// Records after which the log is moved into the file.
@@ -160,7 +161,7 @@ impl Writer {
     }
 
     fn apply(&self, work: Work) -> Result<Done, Fault> {
-        let work = if crash::ON { edges::lose(work) } else { work };
+        let work = if faults::SEEDED { edges::lose(work) } else { work };
         match work {
             Work::Commit(records) => {
                 let mut positions = Vec::with_capacity(records.len());

@@ -1,4 +1,4 @@
-//! What the variables ask for, and the kill itself.
+//! What the variable asks for, and the kill itself.
 
 use std::str::FromStr as _;
 use std::sync::LazyLock;
@@ -10,27 +10,19 @@ use super::{Edge, Point, Side, Told};
 
 /// The edge and which passing of it, from 1.
 const AT: &str = "SLUICE_CRASH_AT";
-/// The edge whose seeded fault is switched on.
-const BUG: &str = "SLUICE_BUG";
 
-struct Plan {
-    kill: Option<(Edge, u64)>,
-    bug: Option<Edge>,
-}
-
-static PLAN: LazyLock<Plan> = LazyLock::new(|| Plan {
-    kill: variable(AT, |text| {
+static KILL: LazyLock<Option<(Edge, u64)>> = LazyLock::new(|| {
+    variable(AT, |text| {
         let (edge, passing) = text.rsplit_once(':')?;
         Some((Edge::parse(edge)?, u64::from_str(passing).ok()?))
-    }),
-    bug: variable(BUG, Edge::parse),
+    })
 });
 static PASSED: AtomicU64 = AtomicU64::new(0);
 /// Answers of each kind that are on their way.
 static TELLING: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
 /// A variable that cannot be read ends the process: a harness must not take a plan that was never followed for one that was.
-fn variable<T>(name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+pub(in crate::telemetry) fn variable<T>(name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
     let text = std::env::var(name).ok()?;
     let value = read(&text);
     if value.is_none() {
@@ -41,7 +33,7 @@ fn variable<T>(name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
 }
 
 pub(super) fn pass(edge: Edge) {
-    if let Some((at, passing)) = PLAN.kill
+    if let Some((at, passing)) = *KILL
         && at == edge
         && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == passing
     {
@@ -52,10 +44,6 @@ pub(super) fn pass(edge: Edge) {
             std::thread::park();
         }
     }
-}
-
-pub(super) fn has_bug(edge: Edge) -> bool {
-    PLAN.bug == Some(edge)
 }
 
 fn place(told: Told) -> Option<&'static AtomicU64> {

@@ -10,9 +10,8 @@ use serde_json::value::RawValue;
 use super::outbox::After;
 use super::{Answered, Live, RESEND, Task};
 use crate::journal::{AttemptState, Kind, PauseBy};
-use crate::telemetry::bugs::{self, Bug};
 use crate::telemetry::clock;
-use crate::telemetry::crash::{self, Point, Side};
+use crate::telemetry::faults::SeededFault;
 use crate::transactions::broadcast::Verdict;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::meters::Stage;
@@ -98,7 +97,7 @@ impl Task {
         }
         self.outboxes.answered(endpoint, hash, &outcome, now);
         if let Some(live) = self.attempts.get_mut(&hash) {
-            let misread = outcome.is_taken() && crash::bug(Side::Before, Point::NodeAnswer);
+            let misread = outcome.is_taken() && SeededFault::TakenIsRefused.is_on();
             let verdict = live.delivery.record(endpoint, outcome);
             let no = Verdict::Refused { code: -32000, message: "a yes, read as a no".into() };
             self.judge(hash, if misread { no } else { verdict });
@@ -118,7 +117,7 @@ impl Task {
                     self.note(&attempt, AttemptState::Broadcast, None, None, None);
                 }
                 self.accept(hash);
-                if crash::bug(Side::After, Point::NodeAnswer) {
+                if SeededFault::TakenForgotten.is_on() {
                     self.chain.tracker.forget(hash);
                 }
                 self.filled(&attempt);
@@ -126,8 +125,8 @@ impl Task {
             Verdict::NotSent => self.nonces.send_later(attempt.nonce, clock::now() + RESEND),
             Verdict::Refused { code, message } if waits => self.refused(&attempt, code, message),
             Verdict::Refused { message, .. } => tracing::debug!(%hash, message, "a refusal of bytes that are not waited for"),
-            Verdict::NonceTooLow if bugs::has(Bug::TooLowIsRefused) => self.refused(&attempt, -32000, "nonce too low".into()),
-            Verdict::Held(why) if bugs::has(Bug::UnknownIsRefused) => self.refused(&attempt, -32000, why),
+            Verdict::NonceTooLow if SeededFault::TooLowIsRefused.is_on() => self.refused(&attempt, -32000, "nonce too low".into()),
+            Verdict::Held(why) if SeededFault::UnknownIsRefused.is_on() => self.refused(&attempt, -32000, why),
             Verdict::NonceTooLow => {
                 self.accept(hash);
                 self.look_up_slot(attempt.nonce);
@@ -179,7 +178,7 @@ impl Task {
             self.fill_later(FILL_PAUSED);
         }
         let error = TransactionError::Refused { code, message: message.clone(), hash };
-        if bugs::has(Bug::RefusalToldBeforeDurable) {
+        if SeededFault::RefusalToldBeforeDurable.is_on() {
             let reply = self.attempts.get_mut(&hash).and_then(|live| live.reply.take());
             let _gone = reply.map(|reply| reply.sender.send(Err(error.clone())));
         }
@@ -237,7 +236,7 @@ impl Task {
                     live.resend_if_absent = true;
                     self.chain.tracker.look_up(*hash);
                 }
-                Some(SlotState::Held) if bugs::has(Bug::HeldHandedOn) => {
+                Some(SlotState::Held) if SeededFault::HeldHandedOn.is_on() => {
                     self.nonces.set_slot(nonce, SlotState::Open);
                 }
                 // Whether its client has sent it since is not known while the account reconciles.

@@ -15,9 +15,9 @@ use super::sign::params;
 use super::{Command, Live, Owed, Task};
 use crate::journal::{Account, AttemptState, Epoch, JournalError, Kind, Pauses, StoredAccount, StoredAttempt};
 use crate::node::CallError;
-use crate::telemetry::bugs::{self, Bug};
 use crate::telemetry::clock;
-use crate::telemetry::crash::{self, Commit, Point, Side};
+use crate::telemetry::crash::Commit;
+use crate::telemetry::faults::SeededFault;
 use crate::transactions::balance::Balance;
 use crate::transactions::broadcast::Delivery;
 use crate::transactions::chain::Chain;
@@ -107,11 +107,8 @@ pub(super) async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Tas
     let epoch = chain.journal.own(account).await?;
     let stored = chain.journal.account(account).await?;
     let mut unfinished = chain.journal.unfinished(account).await?;
-    unfinished.retain(|stored| !is_overlooked(stored));
-    let stored = stored.filter(|_| !crash::bug(Side::After, Point::Commit(Commit::Floor)));
-    if bugs::has(Bug::RestartForgets) {
-        unfinished.pop();
-    }
+    unfinished.retain(|stored| !is_unseen(stored));
+    let stored = stored.filter(|_| !SeededFault::Unseen(Commit::Floor).is_on());
     let (stored, floor) = match stored {
         // A row that has no slots and no floor says only who stopped the account.
         Some(stored) if stored.next_nonce > 0 => (stored, None),
@@ -141,8 +138,8 @@ pub(in crate::transactions) async fn first_nonce(chain: &Chain, address: Address
     highest.ok_or(failed)
 }
 
-/// The fault that is seeded behind a commit: a restart does not see what it has written.
-fn is_overlooked(stored: &StoredAttempt) -> bool {
+/// The seeded fault: a restart does not see it.
+fn is_unseen(stored: &StoredAttempt) -> bool {
     let kind = match stored.state {
         AttemptState::Committed if stored.attempt.kind == Kind::SignOnly => Commit::Released,
         AttemptState::Committed => Commit::Attempt,
@@ -153,13 +150,12 @@ fn is_overlooked(stored: &StoredAttempt) -> bool {
         AttemptState::Orphaned => Commit::Orphaned,
         AttemptState::Queued | AttemptState::Confirmed | AttemptState::Replaced => return false,
     };
-    crash::bug(Side::After, Point::Commit(kind))
+    SeededFault::Unseen(kind).is_on()
 }
 
 fn slot_state(stored: &StoredAttempt) -> SlotState {
     match stored.state {
-        AttemptState::Committed if crash::bug(Side::After, Point::Send) => SlotState::Open,
-        AttemptState::Committed if bugs::has(Bug::RestartSignsAgain) => SlotState::Open,
+        AttemptState::Committed if SeededFault::RestartSignsAgain.is_on() => SlotState::Open,
         // Whether it was sent, and arrived, is asked before it is sent again.
         AttemptState::Queued | AttemptState::Committed | AttemptState::Broadcast | AttemptState::Orphaned => SlotState::Sent,
         AttemptState::Held => SlotState::Held,
@@ -256,7 +252,7 @@ impl Task {
             reconcile: Reconcile::of(&stored.pauses, chain.environment.reconcile_blocks),
             gap: None,
             bumps_ended: None,
-            pauses: if crash::bug(Side::After, Point::Commit(Commit::Pause)) { Pauses::default() } else { stored.pauses },
+            pauses: if SeededFault::Unseen(Commit::Pause).is_on() { Pauses::default() } else { stored.pauses },
             slot_taken: false,
             chain_nonce: None,
             resyncs: Vec::new(),
@@ -301,7 +297,7 @@ impl Task {
             waiting_since: None,
             occupied: false,
             broadcast_at: None,
-            resend_if_absent: stored.current && waits && !crash::bug(Side::Before, Point::Send) && !bugs::has(Bug::RestartNeverSends),
+            resend_if_absent: stored.current && waits && !SeededFault::RestartNeverSends.is_on(),
             absent: false,
             attempt: Arc::clone(&attempt),
         };

@@ -10,9 +10,8 @@ use serde_json::value::RawValue;
 use super::operate::Operated;
 use super::{Owed, Task};
 use crate::journal::{Attempt, AttemptState, BlockRef, Journal, JournalError, Record};
-use crate::telemetry::bugs::{self, Bug};
 use crate::telemetry::clock;
-use crate::telemetry::crash::{self, Point, Side, Told};
+use crate::telemetry::faults::SeededFault;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::nonces::SlotState;
 
@@ -116,7 +115,7 @@ impl Task {
             return self.lose();
         }
         if let Err(error) = result {
-            if bugs::has(Bug::StateLost) {
+            if SeededFault::StateLost.is_on() {
                 return;
             }
             tracing::error!(%error, account = %self.address(), "a change of state is not durable yet");
@@ -167,11 +166,8 @@ impl Task {
             }
             let _gone = reply.sender.send(Err(error));
         }
-        if bugs::has(Bug::RefusedSentAgain) {
-            return self.nonces.set_slot(nonce, SlotState::Unsent);
-        }
         self.accept(hash);
-        if crash::bug(Side::After, Point::Answer(Told::Error)) {
+        if SeededFault::RefusedSentAgain.is_on() {
             self.nonces.set_slot(nonce, SlotState::Unsent);
             return;
         }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::{Owed, Task};
 use crate::journal::history::reverted;
 use crate::journal::{Attempt, AttemptState, BlockRef};
-use crate::telemetry::bugs::{self, Bug};
+use crate::telemetry::faults::SeededFault;
 use crate::transactions::nonces::SlotState;
 use crate::transactions::tracking::Sighting;
 
@@ -67,7 +67,7 @@ impl Task {
         self.balance.forget();
         self.note(&attempt, AttemptState::Orphaned, None, None, None);
         self.doubt_lent();
-        if bugs::has(Bug::OrphanForgotten) {
+        if SeededFault::OrphanForgotten.is_on() {
             return;
         }
         // The slot's payload on record is sent again, whichever of its attempts the lost block had.

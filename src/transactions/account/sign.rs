@@ -15,9 +15,8 @@ use super::submission::{Accepted, Payload, SignedBytes, Submission, assemble, wi
 use super::{Live, Owed, Pending, Signed, Task, Written};
 use crate::journal::{Attempt, AttemptState, JournalError, Kind, Purpose, Record, TransactionId};
 use crate::signing::SignClass;
-use crate::telemetry::bugs::{self, Bug};
 use crate::telemetry::clock;
-use crate::telemetry::crash::{self, Point, Side, Told};
+use crate::telemetry::faults::SeededFault;
 use crate::transactions::broadcast::Delivery;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::fees::{Price, decide};
@@ -46,7 +45,7 @@ impl Task {
         pending.nonce = nonce;
         pending.replaces = replaces;
         pending.laps.end(Stage::Queue, now, &self.chain.metrics);
-        if bugs::has(Bug::MovedDownUnsigned)
+        if SeededFault::MovedDownUnsigned.is_on()
             && let Some(bytes) = pending.signed.clone()
         {
             return self.signed(ticket, bytes);
@@ -112,7 +111,7 @@ impl Task {
     pub(super) fn void(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             if let Some(pending) = self.tickets.get_mut(ticket) {
-                if !bugs::has(Bug::MovedDownUnsigned) {
+                if !SeededFault::MovedDownUnsigned.is_on() {
                     pending.signed = None;
                 }
                 if let Some(sign) = pending.sign.take() {
@@ -214,12 +213,12 @@ impl Task {
             if let (Some(reply), Some(bytes)) = (&pending.submission.reply, &pending.signed) {
                 let accepted = Accepted { id: pending.submission.id, hash: bytes.hash, raw: bytes.raw.clone() };
                 told.push((Arc::clone(&reply.committed), accepted));
-                if bugs::has(Bug::SentBeforeCommit) {
+                if SeededFault::SentBeforeCommit.is_on() {
                     drop(self.chain.pool.send_raw(params(&bytes.raw)));
                 }
             }
         }
-        if bugs::has(Bug::ToldBeforeCommit) {
+        if SeededFault::ToldBeforeCommit.is_on() {
             for (ticket, (_, accepted)) in tickets.iter().zip(&told) {
                 let reply = self.tickets.get_mut(ticket).and_then(|pending| pending.submission.reply.take());
                 let _gone = reply.map(|reply| reply.sender.send(Ok(accepted.clone())));
@@ -268,7 +267,7 @@ impl Task {
     pub(super) fn commit_finished(&mut self, (tickets, result): Written) {
         match result {
             Ok(_) => self.committed(&tickets),
-            Err(JournalError::NotWritten(_)) if bugs::has(Bug::FailedCommitIgnored) => self.committed(&tickets),
+            Err(JournalError::NotWritten(_)) if SeededFault::FailedCommitIgnored.is_on() => self.committed(&tickets),
             // Nobody knows what was written: the process ends and reads it at its next start. Nothing may be told before.
             Err(JournalError::Closed) => tracing::error!(account = %self.address(), "the journal is closed in the middle of a commit"),
             Err(JournalError::NotOwner { .. }) => self.lose(),
@@ -286,7 +285,7 @@ impl Task {
             let Some(attempt) = self.attempt(&pending).map(Arc::new) else { continue };
             let state = first_state(attempt.kind, pending.replacement);
             self.chain.metrics.state(state);
-            slots.push((ticket, state == AttemptState::Held && !crash::bug(Side::After, Point::Answer(Told::Bytes))));
+            slots.push((ticket, state == AttemptState::Held && !SeededFault::HeldSent.is_on()));
             if let Some(what) = pending.replacement {
                 self.chain.metrics.replacement(what);
             }

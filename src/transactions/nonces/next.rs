@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Action, Denial, Given, Halt, Nonces, Progress, Reserved, SlotState, Waiting, Wish};
-use crate::telemetry::bugs::{self, Bug};
+use crate::telemetry::faults::SeededFault;
 
 impl Nonces {
     /// What to do next; call until it answers `None`, after every event.
@@ -52,9 +52,9 @@ impl Nonces {
         let mut end = self.committed;
         for (&nonce, slot) in &mut self.reserved {
             let replacement = nonce < self.committed;
-            let in_order = replacement || nonce == end || bugs::has(Bug::GapCommitted);
+            let in_order = replacement || nonce == end || SeededFault::GapCommitted.is_on();
             if slot.progress != Progress::Signed || !in_order {
-                if replacement || bugs::has(Bug::GapCommitted) {
+                if replacement || SeededFault::GapCommitted.is_on() {
                     continue;
                 }
                 break;

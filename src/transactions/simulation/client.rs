@@ -1,10 +1,10 @@
 //! What clients do, each in a task of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy_consensus::{TxEip1559, TypedTransaction};
-use alloy_primitives::{Address, Bytes, TxKind, U256};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use serde_json::json;
 use sluice_load_tests::wallet::Wallet;
 
@@ -13,13 +13,14 @@ use super::ledger::BASE;
 use super::schedule::{Asked, Held, Request};
 use super::world::{CHAIN, Process, lock, short};
 use crate::config::FeeCeilings;
-use crate::journal::{Kind, TransactionId};
+use crate::journal::{IdempotencyKey, Kind, TransactionId};
 use crate::telemetry::clock;
 use crate::transactions::account::loans::Borrowed;
 use crate::transactions::account::replace::Replacement;
 use crate::transactions::authorisations::Authorisations;
 use crate::transactions::chain::{Accepted, NewRequest, Payload, ReplaceWish, SignedBytes};
 use crate::transactions::errors::TransactionError;
+use crate::transactions::idempotency::{self, Claim};
 use crate::transactions::prepare::{TRANSFER_GAS, prepare, prepare_as_given};
 use crate::transactions::request::{self, Fees};
 
@@ -27,6 +28,9 @@ use crate::transactions::request::{self, Fees};
 const CAP: u128 = 20_000_000_000;
 const TIP: u128 = 1_000_000_000;
 const RECIPIENT: Address = Address::repeat_byte(0x55);
+/// Whose requests they are.
+const SERVICE: &str = "payments";
+const PRINCIPAL: &str = "default";
 
 type Answer = Result<Accepted, TransactionError>;
 
@@ -175,26 +179,36 @@ async fn unsigned(process: &Process, request: &Request, from: Address, kind: Kin
         _ => prepare(asked, &none, chain.environment(), chain.pool(), chain.fees(), FeeCeilings::default()).await?,
     };
     let key = process.keys.get(&from).cloned().ok_or(TransactionError::UnknownAccount)?;
-    submit(process, from, kind, Payload::Unsigned { prepared: Box::new(prepared), key }, arrived).await
+    let claim = if kind == Kind::Send && request.number.is_multiple_of(3) { claim(process, request) } else { None };
+    submit(process, from, kind, Payload::Unsigned { prepared: Box::new(prepared), key }, claim, arrived).await
 }
 
 async fn raw(process: &Process, from: Address, nonce: u64, bytes: SignedBytes) -> Answer {
     let arrived = clock::now();
     process.chain.ready().await?;
     let cost = U256::from(CAP).saturating_mul(U256::from(TRANSFER_GAS)) + U256::from(BASE);
-    submit(process, from, Kind::Raw, Payload::Signed { bytes, nonce, span: 1, cost }, arrived).await
+    submit(process, from, Kind::Raw, Payload::Signed { bytes, nonce, span: 1, cost }, None, arrived).await
 }
 
-async fn submit(process: &Process, from: Address, kind: Kind, payload: Payload, arrived: std::time::Instant) -> Answer {
+/// An idempotency key of the request's own.
+fn claim(process: &Process, request: &Request) -> Option<Claim> {
+    let key = IdempotencyKey { key: Arc::from(request.number.to_string()), digest: B256::ZERO };
+    match process.chain.claims().ask(&Arc::from(SERVICE), &Arc::from(PRINCIPAL), &key) {
+        idempotency::Asked::Ours(claim) => Some(claim),
+        idempotency::Asked::InFlight(_) | idempotency::Asked::Conflict => None,
+    }
+}
+
+async fn submit(process: &Process, from: Address, kind: Kind, payload: Payload, claim: Option<Claim>, arrived: Instant) -> Answer {
     let new = NewRequest {
         from,
         kind,
-        service: Arc::from("payments"),
-        principal: Arc::from("default"),
+        service: Arc::from(SERVICE),
+        principal: Arc::from(PRINCIPAL),
         request: Arc::from("{}"),
         payload,
         borrowed: Borrowed::default(),
-        claim: None,
+        claim,
         acknowledged: None,
         arrived,
     };

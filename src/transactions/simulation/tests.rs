@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::run::{Report, run};
 use super::schedule::Schedule;
 use super::world::Detail;
-use crate::telemetry::bugs::{self, Bug};
+use crate::telemetry::crash::Commit;
+use crate::telemetry::faults::{self, SeededFault};
 
 /// Schedules of a usual run.
 const SCHEDULES: u64 = 2_000;
@@ -15,7 +16,7 @@ const SCHEDULES: u64 = 2_000;
 const FOUND_WITHIN: u64 = 600;
 
 /// What has to have happened in a usual run: every kind of event and fault, kills at every kind of edge, answers of every kind.
-const HAPPENED: [&str; 51] = [
+const HAPPENED: [&str; 52] = [
     "event Request",
     "event Block",
     "event Reorg",
@@ -38,6 +39,7 @@ const HAPPENED: [&str; 51] = [
     "(Released)",
     "(Refused)",
     "(Orphaned)",
+    "(Claim)",
     "killed Signed",
     "killed Sent",
     "killed ToldHash",
@@ -82,14 +84,14 @@ struct Findings {
 }
 
 /// Runs schedules from `first` on, on every core, until `enough` have failed.
-fn explore(first: u64, count: u64, enough: usize, bug: Option<Bug>) -> Findings {
+fn explore(first: u64, count: u64, enough: usize, fault: Option<SeededFault>) -> Findings {
     let next = AtomicU64::new(first);
     let findings = Mutex::new(Findings::default());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
-                bugs::seed(bug);
+                faults::seed(fault);
                 while findings.lock().unwrap().failed.len() < enough {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + count {
@@ -168,34 +170,34 @@ fn the_same_seed_runs_the_same_way() {
 }
 
 /// The fault is seen within a bounded number of schedules.
-fn is_found(bug: Bug) {
-    let failed = explore(1, FOUND_WITHIN, 1, Some(bug)).failed;
-    let (seed, violation) = failed.first_key_value().unwrap_or_else(|| panic!("{bug:?} was not found"));
-    println!("{bug:?}: seed {seed}: {violation}");
+fn is_found(fault: SeededFault) {
+    let failed = explore(1, FOUND_WITHIN, 1, Some(fault)).failed;
+    let (seed, violation) = failed.first_key_value().unwrap_or_else(|| panic!("{fault:?} was not found"));
+    println!("{fault:?}: seed {seed}: {violation}");
 }
 
 macro_rules! found {
-    ($($name:ident: $bug:ident,)*) => {
-        $(#[test] fn $name() { is_found(Bug::$bug); })*
+    ($($name:ident: $fault:expr,)*) => {
+        $(#[test] fn $name() { is_found($fault); })*
     };
 }
 
 found! {
-    a_hash_told_before_the_commit_is_found: ToldBeforeCommit,
-    bytes_sent_before_the_commit_are_found: SentBeforeCommit,
-    a_gap_in_the_committed_prefix_is_found: GapCommitted,
-    a_failed_commit_taken_for_done_is_found: FailedCommitIgnored,
-    a_payload_that_moved_down_with_its_old_signature_is_found: MovedDownUnsigned,
-    an_unknown_answer_taken_for_a_refusal_is_found: UnknownIsRefused,
-    nonce_too_low_taken_for_a_refusal_is_found: TooLowIsRefused,
-    a_refusal_told_before_it_is_on_record_is_found: RefusalToldBeforeDurable,
-    refused_bytes_sent_again_are_found: RefusedSentAgain,
-    a_change_of_state_that_is_lost_is_found: StateLost,
-    a_restart_that_forgets_an_attempt_is_found: RestartForgets,
-    a_restart_that_hands_a_committed_slot_on_is_found: RestartSignsAgain,
-    a_restart_that_never_sends_is_found: RestartNeverSends,
-    an_orphan_that_is_forgotten_is_found: OrphanForgotten,
-    a_confirmation_too_early_is_found: ConfirmedAtOnce,
-    a_held_slot_handed_on_is_found: HeldHandedOn,
-    a_signature_that_nobody_checked_is_found: SignatureUnchecked,
+    a_hash_told_before_the_commit_is_found: SeededFault::ToldBeforeCommit,
+    bytes_sent_before_the_commit_are_found: SeededFault::SentBeforeCommit,
+    a_gap_in_the_committed_prefix_is_found: SeededFault::GapCommitted,
+    a_failed_commit_taken_for_done_is_found: SeededFault::FailedCommitIgnored,
+    a_payload_that_moved_down_with_its_old_signature_is_found: SeededFault::MovedDownUnsigned,
+    an_unknown_answer_taken_for_a_refusal_is_found: SeededFault::UnknownIsRefused,
+    nonce_too_low_taken_for_a_refusal_is_found: SeededFault::TooLowIsRefused,
+    a_refusal_told_before_it_is_on_record_is_found: SeededFault::RefusalToldBeforeDurable,
+    refused_bytes_sent_again_are_found: SeededFault::RefusedSentAgain,
+    a_change_of_state_that_is_lost_is_found: SeededFault::StateLost,
+    a_restart_that_forgets_an_attempt_is_found: SeededFault::Unseen(Commit::Attempt),
+    a_restart_that_hands_a_committed_slot_on_is_found: SeededFault::RestartSignsAgain,
+    a_restart_that_never_sends_is_found: SeededFault::RestartNeverSends,
+    an_orphan_that_is_forgotten_is_found: SeededFault::OrphanForgotten,
+    a_confirmation_too_early_is_found: SeededFault::ConfirmedAtOnce,
+    a_held_slot_handed_on_is_found: SeededFault::HeldHandedOn,
+    a_signature_that_nobody_checked_is_found: SeededFault::SignatureUnchecked,
 }

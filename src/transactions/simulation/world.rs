@@ -13,7 +13,7 @@ use sluice_load_tests::sim_node::{self, SimNode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::edges::{Edge, Kind};
+use super::edges::Edge;
 use super::ledger::Ledger;
 use super::schedule::Schedule;
 use super::store::Store;
@@ -21,10 +21,11 @@ use super::tap::Tap;
 use crate::config::{Bump, Environment, FeeCeilings};
 use crate::journal::Engine as _;
 use crate::journal::Record;
-use crate::journal::sqlite::SqliteJournal;
 use crate::journal::sqlite::inline::{Database, Fate, Watch};
+use crate::journal::sqlite::{SqliteJournal, edges};
 use crate::node::testing::{self, pool_in_memory};
 use crate::signing::{Key, Scheduler, SignLimits};
+use crate::telemetry::crash::Commit;
 use crate::telemetry::metrics::Metrics;
 use crate::transactions::chain::{Chain, Parts};
 
@@ -178,8 +179,8 @@ impl Life {
         }
     }
 
-    fn kinds(records: &[Record]) -> Vec<Kind> {
-        let mut kinds: Vec<Kind> = records.iter().filter_map(Kind::of).collect();
+    fn kinds(records: &[Record]) -> Vec<Commit> {
+        let mut kinds: Vec<Commit> = records.iter().filter_map(edges::kind).collect();
         kinds.sort_unstable();
         kinds.dedup();
         kinds

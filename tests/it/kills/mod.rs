@@ -63,7 +63,7 @@ async fn kill_on(environment: Environment, test: &str, parts: &[Part]) {
     let plan = plan::kills(seed.wrapping_add(place as u64), share);
     let mut broken = Vec::new();
     for (world, kills) in (0..).zip(plan.chunks(KILLS_OF_A_WORLD)).filter(|(world, _)| only.is_none_or(|only| only == *world)) {
-        let wanted = Wanted { environment, seed, world, kills: kills.to_vec(), bug: None, troubled: true, patience: PATIENCE };
+        let wanted = Wanted { environment, seed, world, kills: kills.to_vec(), fault: None, troubled: true, patience: PATIENCE };
         let mut done = run(&wanted).await;
         report::write(&wanted, &done);
         if !done.violations.is_empty() {

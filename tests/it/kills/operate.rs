@@ -32,9 +32,9 @@ pub(super) async fn operate(world: &World, admin: &str, asker: &Asker, seed: u64
     }
 }
 
-/// Lets all accounts go on.
+/// Lets all accounts go on that are paused. The others are not asked for anything: an order would open an account that the restart did not.
 pub(super) async fn resume_all(world: &World, admin: &str) {
-    for account in world.accounts() {
+    for account in world.accounts().into_iter().filter(|account| world.is_paused(*account)) {
         order(world, admin, account, false).await;
     }
 }

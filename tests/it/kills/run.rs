@@ -37,8 +37,8 @@ pub(super) struct Wanted {
     pub(super) seed: u64,
     pub(super) world: u64,
     pub(super) kills: Vec<Moment>,
-    /// The seeded fault that is switched on.
-    pub(super) bug: Option<Edge>,
+    /// The edge whose seeded fault is switched on.
+    pub(super) fault: Option<Edge>,
     /// Whether the simulated node loses, delays and cuts.
     pub(super) troubled: bool,
     /// How long what waits at the end may take.
@@ -48,7 +48,7 @@ pub(super) struct Wanted {
 impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, seed {}, world {}", self.environment.name(), self.seed, self.world)?;
-        self.bug.map_or(Ok(()), |edge| write!(f, ", fault at {edge}"))
+        self.fault.map_or(Ok(()), |edge| write!(f, ", seeded fault at {edge}"))
     }
 }
 
@@ -79,7 +79,7 @@ pub(super) async fn run(wanted: &Wanted) -> Done {
             world.add_key();
         }
         let began = Instant::now();
-        let hit = one_life(&mut world, &stream, *moment, wanted.bug, seed).await;
+        let hit = one_life(&mut world, &stream, *moment, wanted.fault, seed).await;
         println!("{wanted}: {moment}{} ({:?})", if hit { "" } else { " was not passed" }, began.elapsed());
         kills.push(Kill { planned: *moment, hit });
     }
@@ -94,11 +94,11 @@ pub(super) async fn run(wanted: &Wanted) -> Done {
 }
 
 /// Whether it was killed at the planned edge, or at a random moment that was planned.
-async fn one_life(world: &mut World, stream: &Stream, moment: Moment, bug: Option<Edge>, seed: u64) -> bool {
+async fn one_life(world: &mut World, stream: &Stream, moment: Moment, fault: Option<Edge>, seed: u64) -> bool {
     let mut rng = StdRng::seed_from_u64(seed);
     world.node.set_faults([]);
     let plan = if let Moment::Edge(edge, passing) = moment { Some((edge, passing)) } else { None };
-    let mut life = match world.live(plan, bug).await {
+    let mut life = match world.live(plan, fault).await {
         Start::Lives(life) => life,
         Start::Killed => return true,
         Start::Failed(why) => {
@@ -113,7 +113,7 @@ async fn one_life(world: &mut World, stream: &Stream, moment: Moment, bug: Optio
         let provoking = async {
             match moment {
                 Moment::Edge(edge, _) => provoke(world, &asker, edge, seed).await,
-                Moment::Random(_) => provoke(world, &asker, bug.unwrap_or_else(|| any(&mut rng)), seed).await,
+                Moment::Random(_) => provoke(world, &asker, fault.unwrap_or_else(|| any(&mut rng)), seed).await,
             }
         };
         let until = if let Moment::Random(after) = moment { Duration::from_millis(after) } else { LIFE };
@@ -167,7 +167,7 @@ async fn rest(world: &mut World, stream: &Stream, wanted: &Wanted) -> Evidence {
     world.chain.heal();
     let until = Instant::now() + wanted.patience;
     let mut unrest = Vec::new();
-    let mut life = match live_on(world, stream, wanted.bug).await {
+    let mut life = match live_on(world, stream, wanted.fault).await {
         Ok(life) => life,
         Err(why) => {
             let journal = world.journal().unwrap_or_default();
@@ -188,7 +188,7 @@ async fn rest(world: &mut World, stream: &Stream, wanted: &Wanted) -> Evidence {
             if world.accounts().iter().any(|account| world.is_paused(*account)) {
                 stream.at(None);
                 life.process.kill();
-                life = live_on(world, stream, wanted.bug).await.expect("it did start before");
+                life = live_on(world, stream, wanted.fault).await.expect("it did start before");
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -240,8 +240,8 @@ async fn rest(world: &mut World, stream: &Stream, wanted: &Wanted) -> Evidence {
     }
 }
 
-async fn live_on(world: &mut World, stream: &Stream, bug: Option<Edge>) -> Result<Life, String> {
-    match world.live(None, bug).await {
+async fn live_on(world: &mut World, stream: &Stream, fault: Option<Edge>) -> Result<Life, String> {
+    match world.live(None, fault).await {
         Start::Lives(life) => {
             stream.at(Some(life.url()));
             Ok(life)

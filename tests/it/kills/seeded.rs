@@ -1,7 +1,7 @@
-//! The harness sees what it is there for: each edge has a fault that is seeded there (`SLUICE_BUG`), and each is caught, by a rule that
+//! The harness sees what it is there for: each edge has a seeded fault (`SLUICE_SEEDED_FAULT`), and each is caught, by a rule that
 //! names what it does. A world like theirs without a fault is clean.
 //!
-//! `SLUICE_KILL_BUGS` says how many edges are tried (`all`, or a number; 6 without it, others each time, by the seed), `SLUICE_KILL_BUG`
+//! `SLUICE_KILL_FAULTS` says how many edges are tried (`all`, or a number; 6 without it, others each time, by the seed), `SLUICE_KILL_FAULT`
 //! names one.
 
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ use super::run::{Wanted, run};
 const WORLDS: usize = 6;
 /// Edges that are tried if nobody says how many.
 const SPREAD: usize = 6;
-/// Worlds in which a fault is looked for: by chance none of what it harms may be under way when the kill comes.
+/// Worlds in which a seeded fault is looked for: by chance none of what it harms may be under way when the kill comes.
 const TRIES: u64 = 3;
 /// How long a world whose gateway is at fault may take to come to rest before that is the finding.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -35,7 +35,7 @@ fn kills(edge: Option<Edge>) -> Vec<Moment> {
     }
 }
 
-/// The rules that name what a fault at this edge does; at least one of them has to be broken.
+/// The rules that name what the seeded fault at this edge does; at least one of them has to be broken.
 fn broken_by(Edge(side, point): Edge) -> &'static [Rule] {
     use Commit::*;
     use Rule::*;
@@ -65,8 +65,8 @@ fn broken_by(Edge(side, point): Edge) -> &'static [Rule] {
     }
 }
 
-fn wanted(bug: Option<Edge>, seed: u64) -> Wanted {
-    Wanted { environment: Environment::Simulator, seed, world: 0, kills: kills(bug), bug, troubled: false, patience: PATIENCE }
+fn wanted(fault: Option<Edge>, seed: u64) -> Wanted {
+    Wanted { environment: Environment::Simulator, seed, world: 0, kills: kills(fault), fault, troubled: false, patience: PATIENCE }
 }
 
 /// The edges of this run: so many, evenly over the list, from another one with each seed.
@@ -78,30 +78,30 @@ fn spread(seed: u64, count: usize) -> Vec<Edge> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_fault_that_is_seeded_at_each_edge_is_caught() {
+async fn the_seeded_fault_of_each_edge_is_caught() {
     let seed = super::seed();
-    let count = match super::variable::<String>("SLUICE_KILL_BUGS").as_deref() {
+    let count = match super::variable::<String>("SLUICE_KILL_FAULTS").as_deref() {
         None => SPREAD,
         Some("all") => usize::MAX,
-        Some(number) => number.parse().expect("SLUICE_KILL_BUGS is all or a number"),
+        Some(number) => number.parse().expect("SLUICE_KILL_FAULTS is all or a number"),
     };
-    let edges = match super::variable::<String>("SLUICE_KILL_BUG") {
-        Some(name) => vec![Edge::parse(&name).expect("SLUICE_KILL_BUG names an edge")],
+    let edges = match super::variable::<String>("SLUICE_KILL_FAULT") {
+        Some(name) => vec![Edge::parse(&name).expect("SLUICE_KILL_FAULT names an edge")],
         None => spread(seed, count),
     };
     println!("seeded faults, seed {seed}: {}", edges.iter().map(Edge::to_string).collect::<Vec<_>>().join(", "));
     let began = Instant::now();
-    let bugs = std::iter::once(None).chain(edges.into_iter().map(Some));
-    let worlds = bugs.map(|bug| async move {
-        let Some(edge) = bug else {
+    let faults = std::iter::once(None).chain(edges.into_iter().map(Some));
+    let worlds = faults.map(|fault| async move {
+        let Some(edge) = fault else {
             let done = run(&wanted(None, seed)).await;
-            return (!done.violations.is_empty()).then(|| format!("no fault, and {} broken promises", done.violations.len()));
+            return (!done.violations.is_empty()).then(|| format!("no seeded fault, and {} broken promises", done.violations.len()));
         };
         let named = broken_by(edge);
         for world in 0..TRIES {
-            let done = run(&wanted(bug, seed.wrapping_add(world))).await;
+            let done = run(&wanted(fault, seed.wrapping_add(world))).await;
             let rules: BTreeSet<Rule> = done.violations.iter().map(|violation| violation.rule).collect();
-            println!("the fault at {edge}: {} broken promises {rules:?}", done.violations.len());
+            println!("the seeded fault at {edge}: {} broken promises {rules:?}", done.violations.len());
             if named.iter().any(|rule| rules.contains(rule)) {
                 return None;
             }

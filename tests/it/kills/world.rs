@@ -186,15 +186,15 @@ configurations = ["keys"]
     }
 
     /// Starts the gateway, and waits until it takes sends.
-    pub(super) async fn live(&mut self, kill: Option<(Edge, u64)>, bug: Option<Edge>) -> Start {
+    pub(super) async fn live(&mut self, kill: Option<(Edge, u64)>, fault: Option<Edge>) -> Start {
         self.lives += 1;
         let log = self.folder.path().join(format!("gateway-{}.log", self.lives));
         let mut command = sluice(&["serve", self.configuration().to_str().unwrap()]);
         if let Some((edge, passing)) = kill {
             command.env("SLUICE_CRASH_AT", format!("{edge}:{passing}"));
         }
-        if let Some(edge) = bug {
-            command.env("SLUICE_BUG", edge.to_string());
+        if let Some(edge) = fault {
+            command.env("SLUICE_SEEDED_FAULT", edge.to_string());
         }
         let mut process = Process::start(&mut command, &log);
         let until = std::time::Instant::now() + crate::support::PATIENCE;
