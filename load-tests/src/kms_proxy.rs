@@ -14,10 +14,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
 
+use crate::listener::Listener;
 use crate::lock;
 
 /// Largest request or answer passed on, in bytes; those of KMS are a few kilobytes.
@@ -123,32 +123,30 @@ struct Shared {
 /// A running proxy; it stops, with all its connections, when this is dropped.
 #[derive(Debug)]
 pub struct KmsProxy {
-    address: SocketAddr,
+    listener: Listener,
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
 }
 
 impl KmsProxy {
     /// Listens on a free port of 127.0.0.1, before the KMS endpoint at `upstream` (plain HTTP).
     pub async fn start(upstream: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         let shared = Arc::new(Shared { upstream, client, inner: Mutex::default(), limit: watch::Sender::new(u64::MAX) });
-        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { address, shared, task })
+        let serving = Arc::clone(&shared);
+        let enter = move |stream| Some(serve(stream, Arc::clone(&serving)));
+        Ok(Self { listener: Listener::start("http", (Ipv4Addr::LOCALHOST, 0).into(), enter).await?, shared })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
     /// Its base URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.listener.url()
     }
 
     /// What it has seen since the start or the last [`KmsProxy::reset`].
@@ -183,29 +181,7 @@ impl KmsProxy {
     }
 }
 
-impl Drop for KmsProxy {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                if let Ok((stream, _)) = accepted {
-                    connections.spawn(serve(stream, Arc::clone(&shared)));
-                }
-            }
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-        }
-    }
-}
-
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    // Without it, Nagle and delayed acknowledgements would add tens of milliseconds to what is measured.
-    let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
         async move { answer(&shared, request).await }

@@ -12,12 +12,14 @@ use k256::ecdsa::SigningKey;
 use serde_json::json;
 use sluice_load_tests::client::Client;
 use sluice_load_tests::faults::Faults;
+use sluice_load_tests::listener::Listener;
 use sluice_load_tests::node_proxy::NodeProxy;
 use sluice_load_tests::sim_kms::{self, SimKms};
 use sluice_load_tests::sim_node::{self, Fault, Reorg, Returned, SimNode};
 use tempfile::TempDir;
 
 use crate::support::anvil::{parse, quantity};
+use crate::support::configuration::{Configuration, Extra, Keys};
 use crate::support::gateway::{Gateway, sluice};
 use crate::support::geth::{self, Geth};
 use crate::support::parts::{Part, have};
@@ -34,7 +36,7 @@ struct Stage {
     account: Address,
     gateway: Gateway,
     client: Client,
-    _listeners: (sim_kms::Listener, sim_node::Listener),
+    _listeners: (Listener, Listener),
 }
 
 impl Stage {
@@ -46,35 +48,10 @@ impl Stage {
         let node = SimNode::new(settings.with_balance(ether, [account]));
         let listeners = (kms.listen(ANYWHERE).await.unwrap(), node.listen(ANYWHERE).await.unwrap());
         let folder = tempfile::tempdir().unwrap();
-        let text = format!(
-            r#"[server]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-[journal]
-path = "sluice.db"
-[[environment]]
-name = "dev"
-chain_id = 31337
-nodes = [{{ url = "{}" }}]
-{environment}
-[[configuration]]
-name = "kms"
-provider = "aws_kms"
-region = "us-east-1"
-endpoint = "{}"
-access_key_id = {{ env = "TEST_ACCESS_KEY_ID" }}
-secret_access_key = {{ env = "TEST_SECRET_ACCESS_KEY" }}
-[[service]]
-name = "payments"
-environment = "dev"
-configurations = ["kms"]
-keys = {{ tag = {{ app = "payments" }} }}
-"#,
-            listeners.1.url(),
-            listeners.0.url(),
-        );
-        std::fs::write(folder.path().join("sluice.toml"), text).unwrap();
+        let (keys, url) = (listeners.0.url(), listeners.1.url());
+        let extra = Extra::environment(environment);
+        let configuration = Configuration { chain_id: 31337, node: &url, keys: Keys::Kms(&keys), service: "payments", extra: &extra };
+        configuration.write(folder.path());
         let gateway = Self::gateway(&folder, "gateway.log").await;
         let client = gateway.connect().await;
         Self { folder, node, account, gateway, client, _listeners: listeners }
@@ -166,6 +143,8 @@ async fn batched_keeps_the_order_where_frames_overtake_each_other() {
     let hashes = stage.send(200).await;
     stage.mined_in_order(&hashes).await;
     blocks.abort();
+    let overtaken = stage.node.with(|node, _| node.arrivals().iter().filter(|one| matches!(one.fault, Some(Fault::Overtaken))).count());
+    assert!(overtaken > 0, "frames did overtake each other");
     assert!(stage.first_arrivals().is_sorted(), "{:?}", stage.first_arrivals());
     let unrecognised = "sluice_submissions_total{environment=\"dev\",outcome=\"unrecognised\"}";
     assert_eq!(stage.metric(unrecognised).await.as_deref(), Some("2"));
