@@ -1,7 +1,7 @@
 //! An HTTP/1.1 reverse proxy before a KMS endpoint: counts calls, Signs in flight per key and digests, holds each Sign back,
 //! and answers scripted faults instead. What it does not break it passes on as it came.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -14,14 +14,17 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
 
+use crate::listener::Listener;
 use crate::lock;
 
 /// Largest request or answer passed on, in bytes; those of KMS are a few kilobytes.
 const MAX_BODY: usize = 1 << 20;
+/// Signs that are with the endpoint at the same time; more wait here. A slow endpoint then works on what somebody still waits for:
+/// a Sign whose caller gave it up meanwhile is not passed on.
+const PASSED_ON: usize = 16;
 
 /// What the proxy has seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -109,6 +112,8 @@ struct Inner {
     stats: KmsStats,
     faults: VecDeque<KmsFault>,
     hold: Duration,
+    /// Distinct digests of Sign in the order of their first arrival, from 1.
+    places: HashMap<String, u64>,
 }
 
 #[derive(Debug)]
@@ -116,39 +121,39 @@ struct Shared {
     upstream: SocketAddr,
     client: Client<HttpConnector, Full<Bytes>>,
     inner: Mutex<Inner>,
-    /// How many Signs are passed on in all.
+    /// The Signs of how many digests are passed on.
     limit: watch::Sender<u64>,
+    passed_on: Semaphore,
 }
 
 /// A running proxy; it stops, with all its connections, when this is dropped.
 #[derive(Debug)]
 pub struct KmsProxy {
-    address: SocketAddr,
+    listener: Listener,
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
 }
 
 impl KmsProxy {
     /// Listens on a free port of 127.0.0.1, before the KMS endpoint at `upstream` (plain HTTP).
     pub async fn start(upstream: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        let shared = Arc::new(Shared { upstream, client, inner: Mutex::default(), limit: watch::Sender::new(u64::MAX) });
-        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { address, shared, task })
+        let (limit, passed_on) = (watch::Sender::new(u64::MAX), Semaphore::new(PASSED_ON));
+        let shared = Arc::new(Shared { upstream, client, inner: Mutex::default(), limit, passed_on });
+        let serving = Arc::clone(&shared);
+        let enter = move |stream| Some(serve(stream, Arc::clone(&serving)));
+        Ok(Self { listener: Listener::start("http", (Ipv4Addr::LOCALHOST, 0).into(), enter).await?, shared })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
     /// Its base URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.listener.url()
     }
 
     /// What it has seen since the start or the last [`KmsProxy::reset`].
@@ -165,6 +170,7 @@ impl KmsProxy {
             *key = KeyStats { signs: 0, in_flight: key.in_flight, max_in_flight: key.in_flight };
         }
         inner.stats.keys = keys;
+        inner.places.clear();
     }
 
     /// Holds each Sign back this long before it is passed on.
@@ -172,9 +178,10 @@ impl KmsProxy {
         lock(&self.shared.inner).hold = hold;
     }
 
-    /// Passes on this many Signs, counted from the start or the last [`KmsProxy::reset`]; those beyond wait until the limit is raised.
-    pub fn set_limit(&self, signs: u64) {
-        self.shared.limit.send_replace(signs);
+    /// Passes on the Signs of this many digests, the first from the start or the last [`KmsProxy::reset`] on, however often each is
+    /// asked; those beyond wait until the limit is raised.
+    pub fn set_limit(&self, digests: u64) {
+        self.shared.limit.send_replace(digests);
     }
 
     /// Replaces the script of faults; an empty one heals.
@@ -183,29 +190,7 @@ impl KmsProxy {
     }
 }
 
-impl Drop for KmsProxy {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                if let Ok((stream, _)) = accepted {
-                    connections.spawn(serve(stream, Arc::clone(&shared)));
-                }
-            }
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-        }
-    }
-}
-
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    // Without it, Nagle and delayed acknowledgements would add tens of milliseconds to what is measured.
-    let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
         async move { answer(&shared, request).await }
@@ -223,11 +208,15 @@ struct CutConnection;
 struct InFlight<'a> {
     shared: &'a Shared,
     key: String,
+    /// Of its digest, among those of all Signs.
+    place: u64,
 }
 
 impl<'a> InFlight<'a> {
     fn enter(shared: &'a Shared, key: String, digest: Option<String>) -> Self {
         let mut inner = lock(&shared.inner);
+        let next = inner.places.len() as u64 + 1;
+        let place = *inner.places.entry(digest.clone().unwrap_or_default()).or_insert(next);
         if let Some(digest) = digest {
             inner.stats.digests.insert(digest);
         }
@@ -235,7 +224,7 @@ impl<'a> InFlight<'a> {
         stats.signs += 1;
         stats.in_flight += 1;
         stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
-        Self { shared, key }
+        Self { shared, key, place }
     }
 }
 
@@ -257,10 +246,10 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     let key = field("KeyId").unwrap_or_default();
     let digest = field("Message");
 
-    let (fault, hold, number) = count(shared, &operation, &key);
-    let _in_flight = (operation == "Sign").then(|| InFlight::enter(shared, key, digest.clone()));
-    if operation == "Sign" {
-        shared.limit.subscribe().wait_for(|limit| number <= *limit).await.map_err(|_| CutConnection)?;
+    let (fault, hold) = count(shared, &operation, &key);
+    let sign = (operation == "Sign").then(|| InFlight::enter(shared, key, digest.clone()));
+    if let Some(sign) = &sign {
+        shared.limit.subscribe().wait_for(|limit| sign.place <= *limit).await.map_err(|_| CutConnection)?;
         if !hold.is_zero() {
             tokio::time::sleep(hold).await;
         }
@@ -277,15 +266,17 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         }
         None => {}
     }
+    let _permit = match &sign {
+        Some(_) => Some(shared.passed_on.acquire().await.map_err(|_| CutConnection)?),
+        None => None,
+    };
     forward(shared, parts, body).await
 }
 
-/// Counts the call and takes its fault from the script, if there is one. Answers also which call of its operation it is, from 1.
-fn count(shared: &Shared, operation: &str, key: &str) -> (Option<KmsAnswer>, Duration, u64) {
+/// Counts the call and takes its fault from the script, if there is one.
+fn count(shared: &Shared, operation: &str, key: &str) -> (Option<KmsAnswer>, Duration) {
     let mut inner = lock(&shared.inner);
-    let calls = inner.stats.calls.entry(operation.to_owned()).or_default();
-    *calls += 1;
-    let number = *calls;
+    *inner.stats.calls.entry(operation.to_owned()).or_default() += 1;
     if operation == "GetPublicKey" {
         *inner.stats.public_keys.entry(key.to_owned()).or_default() += 1;
     }
@@ -300,7 +291,7 @@ fn count(shared: &Shared, operation: &str, key: &str) -> (Option<KmsAnswer>, Dur
     if fault.is_some() {
         inner.stats.faults += 1;
     }
-    (fault, inner.hold, number)
+    (fault, inner.hold)
 }
 
 async fn forward(shared: &Shared, mut parts: ::http::request::Parts, body: Bytes) -> Result<Response<Full<Bytes>>, CutConnection> {

@@ -6,6 +6,7 @@ pub mod faults;
 pub mod http;
 pub mod kms_proxy;
 pub mod latency;
+pub mod listener;
 pub mod node_proxy;
 pub mod random;
 pub mod sim_kms;

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_async_with_config, client_async_with_config};
 
+use crate::listener::Listener;
 use crate::lock;
 use crate::transaction::{Decoded, decode};
 
@@ -88,29 +88,37 @@ struct Shared {
 /// A running proxy; it stops, with all its connections, when this is dropped.
 #[derive(Debug)]
 pub struct NodeProxy {
-    address: SocketAddr,
+    listener: Listener,
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
 }
 
 impl NodeProxy {
     /// Listens on a free port of 127.0.0.1, before the node at `upstream` (plain WebSocket).
     pub async fn start(upstream: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
         let shared = Arc::new(Shared { upstream, inner: Mutex::default(), cuts: watch::Sender::new(0) });
-        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { address, shared, task })
+        let entered = Arc::clone(&shared);
+        let enter = move |stream| {
+            // Before the look at `refusing`: who refuses first and cuts then must not miss this connection.
+            let mut cuts = entered.cuts.subscribe();
+            let open = Open::enter(&entered)?;
+            Some(async move {
+                tokio::select! {
+                    () = relay(stream, &open.shared, open.number) => {}
+                    _ = cuts.changed() => {}
+                }
+            })
+        };
+        Ok(Self { listener: Listener::start("ws", (Ipv4Addr::LOCALHOST, 0).into(), enter).await?, shared })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
     /// Its WebSocket URL.
     pub fn url(&self) -> String {
-        format!("ws://{}", self.address)
+        self.listener.url()
     }
 
     /// Every raw send so far, in order of arrival.
@@ -147,35 +155,6 @@ impl NodeProxy {
     /// Refuses new connections (they end before the handshake), or accepts them again.
     pub fn refuse(&self, refuse: bool) {
         lock(&self.shared.inner).refusing = refuse;
-    }
-}
-
-impl Drop for NodeProxy {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
-                // Before the look at `refusing`: who refuses first and cuts then must not miss this connection.
-                let mut cuts = shared.cuts.subscribe();
-                let Some(open) = Open::enter(&shared) else { continue };
-                let shared = Arc::clone(&shared);
-                connections.spawn(async move {
-                    tokio::select! {
-                        () = relay(stream, &shared, open.number) => {}
-                        _ = cuts.changed() => {}
-                    }
-                    drop(open);
-                });
-            }
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-        }
     }
 }
 
@@ -222,7 +201,6 @@ async fn connect(upstream: SocketAddr) -> Option<Upstream> {
 type Rewrites = HashMap<String, Option<String>>;
 
 async fn relay(stream: TcpStream, shared: &Shared, number: u64) {
-    let _ = stream.set_nodelay(true);
     let Ok(client) = accept_async_with_config(stream, Some(unlimited())).await else { return };
     let Some(node) = connect(shared.upstream).await else { return };
     let (mut to_client, mut from_client) = client.split();

@@ -21,7 +21,7 @@ use super::sluice::unread;
 use super::waiting::refused;
 use crate::journal::history::{Life, Name};
 use crate::journal::{IdempotencyKey, Kind, StoredIdempotencyKey, TransactionId};
-use crate::signing::{Key, KeyState, SignClass};
+use crate::signing::Key;
 use crate::telemetry::crash::Commit;
 use crate::telemetry::faults::SeededFault;
 use crate::telemetry::waited::Waited;
@@ -121,10 +121,8 @@ impl Call {
 /// The key of `from`, if this service may use it and it can sign.
 pub(super) fn usable_key(service: &Service, from: Address) -> Result<Arc<Key>, TransactionError> {
     let key = service.keys.get(&from).ok_or(TransactionError::UnknownAccount)?;
-    match key.state() {
-        KeyState::Enabled => Ok(key),
-        KeyState::Unusable(_) => Err(TransactionError::Sign(SignClass::KeyDown)),
-    }
+    key.usable().map_err(TransactionError::Sign)?;
+    Ok(key)
 }
 
 /// Signs, and sends unless it is only to be signed; every call is one of its own.

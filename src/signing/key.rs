@@ -88,6 +88,14 @@ impl Key {
         self.holder().map_or_else(|| KeyState::Unusable("no holder".to_owned()), |holder| holder.state)
     }
 
+    /// That it can sign now, by any of its names; [`SignClass::KeyDown`] where it cannot.
+    pub fn usable(&self) -> Result<(), SignClass> {
+        match self.state() {
+            KeyState::Enabled => Ok(()),
+            KeyState::Unusable(_) => Err(SignClass::KeyDown),
+        }
+    }
+
     /// Notes what is known about one of its names.
     pub fn set_state(&self, arn: &KeyArn, state: &KeyState) {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);

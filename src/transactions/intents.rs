@@ -25,7 +25,6 @@ use super::idempotency::Claim;
 use super::prepare::prepare;
 use super::request::{Arguments, Request};
 use crate::journal::{Account, AttemptState, Intent, JournalError, Kind, Record, TransactionId};
-use crate::signing::{Key, KeyState, SignClass};
 use crate::telemetry::clock;
 use crate::telemetry::crash::Commit;
 use crate::telemetry::faults::SeededFault;
@@ -221,19 +220,12 @@ async fn payload(chain: &Arc<Chain>, intent: &Intent) -> Result<Payload, Transac
     let key = (chain.key_of)(intent.account.address).ok_or(TransactionError::UnknownAccount)?;
     let prepared = chain.unless_draining(async {
         chain.ready().await?;
-        usable(&key)?;
+        key.usable().map_err(TransactionError::Sign)?;
         // A service that is not configured any more has no ceilings: what it acknowledged is finished.
         let ceilings = chain.ceilings(&intent.service).unwrap_or_default();
         prepare(request, &Authorisations::default(), &chain.environment, &chain.pool, &chain.fees, ceilings).await
     });
     Ok(Payload::Unsigned { prepared: Box::new(prepared.await?), key: Arc::clone(&key) })
-}
-
-fn usable(key: &Key) -> Result<(), TransactionError> {
-    match key.state() {
-        KeyState::Enabled => Ok(()),
-        KeyState::Unusable(_) => Err(TransactionError::Sign(SignClass::KeyDown)),
-    }
 }
 
 /// The rules of what may be acknowledged: nonces are Sluice's to choose, since it is to be finished whatever they are by then.

@@ -12,12 +12,14 @@ use k256::ecdsa::SigningKey;
 use serde_json::json;
 use sluice_load_tests::client::Client;
 use sluice_load_tests::faults::Faults;
+use sluice_load_tests::listener::Listener;
 use sluice_load_tests::node_proxy::NodeProxy;
 use sluice_load_tests::sim_kms::{self, SimKms};
 use sluice_load_tests::sim_node::{self, Fault, Reorg, Returned, SimNode};
 use tempfile::TempDir;
 
 use crate::support::anvil::{parse, quantity};
+use crate::support::configuration::{Configuration, Extra, Keys};
 use crate::support::gateway::{Gateway, sluice};
 use crate::support::geth::{self, Geth};
 use crate::support::parts::{Part, have};
@@ -34,7 +36,7 @@ struct Stage {
     account: Address,
     gateway: Gateway,
     client: Client,
-    _listeners: (sim_kms::Listener, sim_node::Listener),
+    _listeners: (Listener, Listener),
 }
 
 impl Stage {
@@ -46,35 +48,10 @@ impl Stage {
         let node = SimNode::new(settings.with_balance(ether, [account]));
         let listeners = (kms.listen(ANYWHERE).await.unwrap(), node.listen(ANYWHERE).await.unwrap());
         let folder = tempfile::tempdir().unwrap();
-        let text = format!(
-            r#"[server]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-[journal]
-path = "sluice.db"
-[[environment]]
-name = "dev"
-chain_id = 31337
-nodes = [{{ url = "{}" }}]
-{environment}
-[[configuration]]
-name = "kms"
-provider = "aws_kms"
-region = "us-east-1"
-endpoint = "{}"
-access_key_id = {{ env = "TEST_ACCESS_KEY_ID" }}
-secret_access_key = {{ env = "TEST_SECRET_ACCESS_KEY" }}
-[[service]]
-name = "payments"
-environment = "dev"
-configurations = ["kms"]
-keys = {{ tag = {{ app = "payments" }} }}
-"#,
-            listeners.1.url(),
-            listeners.0.url(),
-        );
-        std::fs::write(folder.path().join("sluice.toml"), text).unwrap();
+        let (keys, url) = (listeners.0.url(), listeners.1.url());
+        let extra = Extra::environment(environment);
+        let configuration = Configuration { chain_id: 31337, node: &url, keys: Keys::Kms(&keys), service: "payments", extra: &extra };
+        configuration.write(folder.path());
         let gateway = Self::gateway(&folder, "gateway.log").await;
         let client = gateway.connect().await;
         Self { folder, node, account, gateway, client, _listeners: listeners }
@@ -111,11 +88,6 @@ keys = {{ tag = {{ app = "payments" }} }}
             }
         }
         nonces
-    }
-
-    async fn metric(&self, line: &str) -> Option<String> {
-        let (_, metrics) = self.gateway.admin("metrics").await;
-        metrics.lines().find_map(|one| one.strip_prefix(line).map(|value| value.trim().to_owned()))
     }
 
     /// The details of the events that have this state.
@@ -166,9 +138,11 @@ async fn batched_keeps_the_order_where_frames_overtake_each_other() {
     let hashes = stage.send(200).await;
     stage.mined_in_order(&hashes).await;
     blocks.abort();
+    let overtaken = stage.node.with(|node, _| node.arrivals().iter().filter(|one| matches!(one.fault, Some(Fault::Overtaken))).count());
+    assert!(overtaken > 0, "frames did overtake each other");
     assert!(stage.first_arrivals().is_sorted(), "{:?}", stage.first_arrivals());
     let unrecognised = "sluice_submissions_total{environment=\"dev\",outcome=\"unrecognised\"}";
-    assert_eq!(stage.metric(unrecognised).await.as_deref(), Some("2"));
+    assert_eq!(stage.gateway.metric(unrecognised).await, 2.0);
     assert_eq!(stage.gateway.process.log().matches("quota # that nobody has seen").count(), 1, "each text is told once");
 }
 
@@ -178,12 +152,12 @@ async fn goes_on_behind_a_full_pool(mode: &str) {
     let stage = Stage::start(node(sim_node::Client::Reth), &lines).await;
     let hashes = stage.send(40).await;
     let full = "sluice_submissions_total{environment=\"dev\",outcome=\"pool_full\"}";
-    eventually("the limit to be met", || async { stage.metric(full).await.filter(|count| count != "0").map(drop) }).await;
+    eventually("the limit to be met", || async { (stage.gateway.metric(full).await > 0.0).then_some(()) }).await;
     if mode == "sequential" {
         assert_eq!(stage.first_arrivals(), (0..=16).collect::<Vec<_>>(), "nothing above the one that found no room");
     }
     stage.mined_in_order(&hashes).await;
-    assert_eq!(stage.metric("sluice_fillers_total{environment=\"dev\"}").await.as_deref(), Some("0"));
+    assert_eq!(stage.gateway.metric("sluice_fillers_total{environment=\"dev\"}").await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,13 +250,13 @@ async fn a_reorg_deeper_than_the_blocks_on_record_is_found_and_mended() {
     })
     .await;
     stage.mined_in_order(&hashes).await;
-    assert_eq!(stage.metric("sluice_fillers_total{environment=\"dev\"}").await.as_deref(), Some("0"));
+    assert_eq!(stage.gateway.metric("sluice_fillers_total{environment=\"dev\"}").await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_in_batches_arrive_in_order_on_anvil() {
     let Some(mut world) = World::start("two_hundred_in_batches_arrive_in_order_on_anvil").await else { return };
-    world.extra.environment = "broadcast = \"batched\"".into();
+    world.extra.environment = "broadcast = \"batched\"\naccount = { queue_deadline = \"10m\" }".into();
     let accounts = world.accounts(1).await;
     let gateway = world.gateway().await;
     let hashes = send(&gateway.connect().await, accounts[0], 200).await;
@@ -303,7 +277,8 @@ async fn two_hundred_in_batches_arrive_in_order_on_geth() {
     let folder = tempfile::tempdir().unwrap();
     let geth = Geth::start(folder.path()).await;
     let proxy = NodeProxy::start(geth.address).await.unwrap();
-    let environment = world::environment("geth", geth::CHAIN_ID, &proxy.url()) + "broadcast = \"batched\"\n";
+    let environment =
+        world::environment("geth", geth::CHAIN_ID, &proxy.url()) + "broadcast = \"batched\"\naccount = { queue_deadline = \"10m\" }\n";
     world.extra.tail = environment + &world::service("geth", "geth", "geth");
     // The other service has a key as well: the gateway is ready when all have.
     world.accounts(1).await;
@@ -363,9 +338,6 @@ async fn foreign_use_of_a_key_on_geth_is_alarmed_and_nothing_is_signed_twice() {
     eventually("a receipt", || geth.receipt(next)).await;
     let transaction = geth.call("eth_getTransactionByHash", json!([next])).await.unwrap();
     assert_eq!(quantity(&transaction["nonce"]), 2);
-    let (_, metrics) = gateway.admin("metrics").await;
-    let alarms = "sluice_alarms_total{environment=\"dev\",kind=\"foreign_nonce\"} ";
-    assert!(metrics.lines().any(|line| line.strip_prefix(alarms).is_some_and(|count| count != "0")), "{metrics}");
-    let resigned = metrics.lines().find_map(|line| line.strip_prefix("sluice_resigned_total "));
-    assert_eq!(resigned, Some("0"));
+    assert!(gateway.metric("sluice_alarms_total{environment=\"dev\",kind=\"foreign_nonce\"}").await > 0.0);
+    assert_eq!(gateway.metric("sluice_resigned_total").await, 0.0);
 }

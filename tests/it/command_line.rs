@@ -6,6 +6,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 
 use crate::support::anvil::{Anvil, parse};
+use crate::support::configuration::{Configuration, Extra, Keys};
 use crate::support::gateway::{Gateway, run, sluice, words};
 use crate::support::parts::{Part, have};
 use crate::support::world::{World, transfer};
@@ -18,26 +19,11 @@ fn check(folder: &Path, text: &str) -> Output {
     run(sluice(&["check", path.to_str().unwrap(), "--offline"]))
 }
 
-/// A good configuration that needs nothing.
-const GOOD: &str = r#"[server]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-[journal]
-path = "sluice.db"
-[[environment]]
-name = "dev"
-chain_id = 31337
-nodes = [{ url = "ws://127.0.0.1:1" }]
-[[configuration]]
-name = "kms"
-provider = "aws_kms"
-region = "us-east-1"
-[[service]]
-name = "payments"
-environment = "dev"
-configurations = ["kms"]
-"#;
+/// A good configuration, of a node and a KMS that nothing listens for.
+fn good() -> String {
+    let keys = Keys::Kms("http://127.0.0.1:9");
+    Configuration { chain_id: 31337, node: "ws://127.0.0.1:9", keys, service: "payments", extra: &Extra::default() }.text()
+}
 
 #[test]
 fn the_version_is_that_of_the_package() {
@@ -56,12 +42,12 @@ fn a_wrong_command_line_ends_with_2() {
 #[test]
 fn check_says_every_error_at_once_and_ends_with_2() {
     let folder = tempfile::tempdir().unwrap();
-    let good = check(folder.path(), GOOD);
-    assert_eq!(good.status.code(), Some(0), "{}", words(&good));
-    let bad = GOOD
+    let checked = check(folder.path(), &good());
+    assert_eq!(checked.status.code(), Some(0), "{}", words(&checked));
+    let bad = good()
         .replace("chain_id = 31337", "chain_id = 31337\nanswer_after = \"2\"\nconfirmation = 3")
         .replace("configurations = [\"kms\"]", "configurations = [\"kmss\"]")
-        .replace("ws://127.0.0.1:1", "http://127.0.0.1:1");
+        .replace("ws://127.0.0.1:9", "http://127.0.0.1:1");
     let bad = check(folder.path(), &bad);
     assert_eq!(bad.status.code(), Some(2), "{}", words(&bad));
     for place in
@@ -77,7 +63,7 @@ fn check_says_every_error_at_once_and_ends_with_2() {
 fn the_environment_overrides_the_file_and_unknown_names_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sluice.toml");
-    std::fs::write(&path, GOOD).unwrap();
+    std::fs::write(&path, good()).unwrap();
     let with = |name: &str, value: &str| {
         let mut command = sluice(&["check", path.to_str().unwrap(), "--offline"]);
         command.env(name, value);
@@ -100,7 +86,7 @@ fn other_addresses_than_loopback_need_a_token_and_tls() {
     std::fs::write(folder.path().join("token"), "s3cret\n").unwrap();
     for table in ["server", "admin"] {
         let open = |more: &str| {
-            GOOD.replace(&format!("[{table}]\nlisten = \"127.0.0.1:0\""), &format!("[{table}]\nlisten = \"0.0.0.0:0\"\n{more}"))
+            good().replace(&format!("[{table}]\nlisten = \"127.0.0.1:0\""), &format!("[{table}]\nlisten = \"0.0.0.0:0\"\n{more}"))
         };
         for more in ["", "plaintext = true", "token_file = \"token\""] {
             let text = open(more);
@@ -120,30 +106,7 @@ fn other_addresses_than_loopback_need_a_token_and_tls() {
 fn a_system_without_ca_certificates_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("sluice.toml");
-    let text = r#"
-[server]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-[journal]
-path = "sluice.db"
-[[environment]]
-name = "dev"
-chain_id = 31337
-nodes = [{ url = "ws://127.0.0.1:9" }]
-[[configuration]]
-name = "kms"
-provider = "aws_kms"
-region = "us-east-1"
-endpoint = "http://127.0.0.1:9"
-access_key_id = { env = "TEST_ACCESS_KEY_ID" }
-secret_access_key = { env = "TEST_SECRET_ACCESS_KEY" }
-[[service]]
-name = "payments"
-environment = "dev"
-configurations = ["kms"]
-"#;
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, good()).unwrap();
     let mut command = sluice(&["serve", file.to_str().unwrap()]);
     let nothing = folder.path().join("nothing");
     command.env("SSL_CERT_FILE", &nothing).env("SSL_CERT_DIR", &nothing);

@@ -106,7 +106,7 @@ async fn send(
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lifecycle_stream_is_complete_and_in_order_across_cuts_and_restarts() {
     let Some(mut world) = World::start("the_lifecycle_stream_is_complete_and_in_order_across_cuts_and_restarts").await else { return };
-    world.extra.environment = "confirmations = 3".into();
+    world.extra.environment = "confirmations = 3\naccount = { queue_deadline = \"10m\" }".into();
     let accounts = world.accounts(ACCOUNTS).await;
     world.slow_signs(20);
     let mut gateway = world.gateway().await;

@@ -91,6 +91,58 @@ async fn the_kms_proxy_answers_faults_by_script() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_the_kms_proxy_counts_digests_and_not_how_often_they_are_asked() {
+    if !have("a_limit_of_the_kms_proxy_counts_digests_and_not_how_often_they_are_asked", &[Part::Python]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (_kms, proxy, key) = kms(folder.path()).await;
+    proxy.set_limit(1);
+    sign(proxy.address(), &key, &digest(1)).await.unwrap();
+    let beyond = tokio::spawn(sign(proxy.address(), &key, &digest(2)));
+    eventually("the second digest", || async { (proxy.stats().digests.len() == 2).then_some(()) }).await;
+    for _ in 0..2 {
+        sign(proxy.address(), &key, &digest(1)).await.unwrap();
+    }
+    assert!(!beyond.is_finished(), "it waits");
+    proxy.set_limit(2);
+    beyond.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_sign_that_was_given_up_is_not_passed_on_to_a_slow_endpoint() {
+    // Takes every connection and never answers.
+    let mute = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let proxy = KmsProxy::start(mute.local_addr().unwrap()).await.unwrap();
+    let (count, taken) = tokio::sync::watch::channel(0);
+    let mute = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = mute.accept().await {
+            held.push(stream);
+            count.send_replace(held.len());
+        }
+    });
+    let in_flight = async |wanted: u64| {
+        eventually("so many Signs", || async {
+            let stats = proxy.stats();
+            (stats.keys.get("key").map_or(0, |key| key.in_flight) == wanted).then_some(())
+        })
+        .await;
+    };
+    let sign = |i| tokio::spawn(sign(proxy.address(), "key", &digest(i)));
+    let first: Vec<_> = (0..16).map(sign).collect();
+    eventually("the first to be passed on", || async { (*taken.borrow() == 16).then_some(()) }).await;
+    let more: Vec<_> = (16..20).map(sign).collect();
+    in_flight(20).await;
+    more.iter().for_each(tokio::task::JoinHandle::abort);
+    in_flight(16).await;
+    first.iter().for_each(tokio::task::JoinHandle::abort);
+    in_flight(0).await;
+    assert_eq!(*taken.borrow(), 16);
+    mute.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_node_proxy_records_and_answers_by_script() {
     if !have("the_node_proxy_records_and_answers_by_script", &[Part::Node]) {
         return;

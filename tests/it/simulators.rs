@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 use alloy_consensus::{TxEip1559, TxLegacy};
@@ -17,6 +16,7 @@ use sluice_load_tests::sim_node::{self, Fault, Node, Reorg, Returned, SimNode};
 use sluice_load_tests::wallet::Wallet;
 
 use crate::support::anvil::{Anvil, parse};
+use crate::support::configuration::{Configuration, Extra, Keys};
 use crate::support::gateway::{Gateway, sluice};
 use crate::support::geth::{CHAIN_ID, Geth};
 use crate::support::parts::{Part, have};
@@ -68,38 +68,6 @@ async fn receipts(stream: &mut Subscription, hashes: impl IntoIterator<Item = B2
     }
 }
 
-fn configuration(folder: &Path, node: &str, kms: &str) -> String {
-    let text = format!(
-        r#"[server]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-[journal]
-path = "sluice.db"
-[[environment]]
-name = "dev"
-chain_id = 31337
-nodes = [{{ url = "{node}" }}]
-confirmations = 3
-[[configuration]]
-name = "kms"
-provider = "aws_kms"
-region = "us-east-1"
-endpoint = "{kms}"
-access_key_id = {{ env = "TEST_ACCESS_KEY_ID" }}
-secret_access_key = {{ env = "TEST_SECRET_ACCESS_KEY" }}
-[[service]]
-name = "payments"
-environment = "dev"
-configurations = ["kms"]
-keys = {{ tag = {{ app = "payments" }} }}
-"#
-    );
-    let path = folder.join("sluice.toml");
-    std::fs::write(&path, text).unwrap();
-    path.to_str().unwrap().into()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_reach_their_receipts_through_the_simulated_node() {
     let folder = tempfile::tempdir().unwrap();
@@ -120,8 +88,12 @@ async fn transactions_reach_their_receipts_through_the_simulated_node() {
     let blocks = node.clone();
     let blocks = tokio::spawn(async move { blocks.run_blocks(Duration::from_millis(200)).await });
 
-    let config = configuration(folder.path(), &node_listener.url(), &kms_listener.url());
-    let gateway = Gateway::start(sluice(&["serve", &config]), "payments", &folder.path().join("gateway.log")).await.ready().await;
+    let (keys, url) = (kms_listener.url(), node_listener.url());
+    let extra = Extra::environment("confirmations = 3");
+    let configuration = Configuration { chain_id: 31337, node: &url, keys: Keys::Kms(&keys), service: "payments", extra: &extra };
+    let file = configuration.write(folder.path());
+    let gateway =
+        Gateway::start(sluice(&["serve", file.to_str().unwrap()]), "payments", &folder.path().join("gateway.log")).await.ready().await;
     let client = gateway.connect().await;
     let mut stream = client.subscribe(json!(["transactionReceipts"])).await.unwrap();
     let told = send(&client, &accounts, 10).await;

@@ -15,4 +15,4 @@ mod tests;
 pub use self::core::{Key, KeyState, Kms, Reply, ReplyBody, Settings, Signed};
 pub use self::errors::KmsError;
 pub use self::faults::Fault;
-pub use self::server::{Listener, SimKms};
+pub use self::server::SimKms;

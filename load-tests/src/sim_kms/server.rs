@@ -14,12 +14,11 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::core::{Kms, Reply, ReplyBody, Settings};
 use super::errors::KmsError;
+use crate::listener::Listener;
 use crate::lock;
 
 /// Largest request, in bytes.
@@ -35,31 +34,6 @@ pub struct SimKms {
     kms: Arc<Mutex<Kms>>,
     /// The zero of its clock.
     start: Instant,
-}
-
-/// A listener on TCP; it stops, with all its connections, when this is dropped.
-#[derive(Debug)]
-pub struct Listener {
-    address: SocketAddr,
-    task: JoinHandle<()>,
-}
-
-impl Listener {
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Its base URL.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl SimKms {
@@ -100,10 +74,12 @@ impl SimKms {
 
     /// Listens; port 0 is a free one.
     pub async fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
-        let task = tokio::spawn(accept(self.clone(), listener));
-        Ok(Listener { address, task })
+        let kms = self.clone();
+        let enter = move |stream| {
+            let kms = kms.clone();
+            Some(async move { kms.serve_connection(stream).await })
+        };
+        Listener::start("http", address, enter).await
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, CutConnection> {
@@ -153,22 +129,4 @@ fn response(answer: Result<Value, KmsError>) -> Result<Response<Full<Bytes>>, Cu
     *response.status_mut() = StatusCode::from_u16(status).map_err(|_| CutConnection)?;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
     Ok(response)
-}
-
-async fn accept(kms: SimKms, listener: TcpListener) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            accepted = listener.accept() => {
-                if let Ok((stream, _)) = accepted {
-                    // Without it, Nagle and delayed acknowledgements would add tens of milliseconds to what is measured.
-                    let _ = stream.set_nodelay(true);
-                    let kms = kms.clone();
-                    connections.spawn(async move { kms.serve_connection(stream).await });
-                }
-            }
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-        }
-    }
 }

@@ -33,7 +33,7 @@ pub use self::node::{Delivery, Node, Outgoing, Reorg, Returned};
 pub use self::payloads::Payload;
 pub use self::pool::{Entry, Pool};
 pub use self::send::{Arrival, Sent, Verdict};
-pub use self::server::{Listener, SimNode};
+pub use self::server::SimNode;
 pub use self::settings::{BaseFee, Client, Limits, Settings};
 pub use self::state::{Account, Executed, State};
 pub use self::transaction::{Authority, Transaction};

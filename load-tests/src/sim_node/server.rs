@@ -15,15 +15,15 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::node::{Delivery, Node, Outgoing, Reorg};
 use super::settings::Settings;
+use crate::listener::Listener;
 use crate::lock;
 
 /// Largest HTTP request, in bytes.
@@ -41,31 +41,6 @@ pub struct SimNode {
     inner: Arc<Mutex<Inner>>,
     /// The zero of the node's clock.
     start: Instant,
-}
-
-/// A listener on TCP; it stops, with all its connections, when this is dropped.
-#[derive(Debug)]
-pub struct Listener {
-    address: SocketAddr,
-    task: JoinHandle<()>,
-}
-
-impl Listener {
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// The URL for WebSockets; HTTP is at the same port.
-    pub fn url(&self) -> String {
-        format!("ws://{}", self.address)
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// A connection of the node, which it forgets when this is dropped.
@@ -209,12 +184,14 @@ impl SimNode {
         }
     }
 
-    /// Listens for WebSockets and HTTP POST; port 0 is a free one.
+    /// Listens for WebSockets, which are at its URL, and HTTP POST at the same port; port 0 is a free one.
     pub async fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
-        let task = tokio::spawn(accept(self.clone(), listener));
-        Ok(Listener { address, task })
+        let node = self.clone();
+        let enter = move |stream| {
+            let node = node.clone();
+            Some(async move { serve(&node, stream).await })
+        };
+        Listener::start("ws", address, enter).await
     }
 
     async fn answer_http(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, CutConnection> {
@@ -238,26 +215,8 @@ impl SimNode {
 #[error("the connection is cut")]
 struct CutConnection;
 
-async fn accept(node: SimNode, listener: TcpListener) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            accepted = listener.accept() => {
-                if let Ok((stream, _)) = accepted {
-                    let node = node.clone();
-                    connections.spawn(async move { serve(&node, stream).await });
-                }
-            }
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-        }
-    }
-}
-
 /// A WebSocket begins with GET; everything else is HTTP.
 async fn serve(node: &SimNode, stream: TcpStream) {
-    // Without it, Nagle and delayed acknowledgements would add tens of milliseconds to what is measured.
-    let _ = stream.set_nodelay(true);
     let mut first = [0];
     match stream.peek(&mut first).await {
         Ok(1) if first == *b"G" => node.serve_connection(stream).await,

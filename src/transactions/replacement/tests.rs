@@ -158,7 +158,14 @@ proptest! {
             ceilings: FeeCeilings { per_gas, total },
         };
         let asked = Fees::Dynamic { cap: asked.0, tip: asked.1 };
-        if let Ok(bid) = market.price(asked) {
+        let priced = market.price(asked);
+        if asked == DEFAULT {
+            // Refused only where the least that nodes take is above a ceiling.
+            let least = raised(cap);
+            let is_allowed = per_gas.is_none_or(|per_gas| least <= per_gas) && total.is_none_or(|total| least * 21_000 <= total);
+            prop_assert_eq!(priced.is_ok(), is_allowed);
+        }
+        if let Ok(bid) = priced {
             prop_assert!(bid.cap * 10 > cap * 11 && bid.tip * 10 > tip * 11);
             prop_assert!(bid.cap >= bid.tip);
             prop_assert!(per_gas.is_none_or(|per_gas| bid.cap <= per_gas));
@@ -184,6 +191,9 @@ proptest! {
             stuck.replacements += 1;
             made += 1;
             prop_assert!(made <= times);
+        }
+        if per_gas.is_none() {
+            prop_assert_eq!(made, times, "nothing else ends them");
         }
     }
 }

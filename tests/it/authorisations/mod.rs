@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use sluice_load_tests::client::{Client, ClientError};
 
 use crate::support::anvil::{parse, quantity};
+use crate::support::configuration::{Configuration, Extra, Keys};
 use crate::support::gateway::{Gateway, sluice};
 use crate::support::world::{World, transfer};
 use crate::support::{eventually, soon};
@@ -88,33 +89,9 @@ async fn gateway(folder: &Path, node: &str, chain_id: u64, lines: &str) -> Gatew
     std::fs::create_dir_all(&keystore).unwrap();
     std::fs::write(keystore.join("sponsor"), SPONSOR).unwrap();
     std::fs::write(keystore.join("authority"), AUTHORITY).unwrap();
-    let text = format!(
-        r#"[server]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-[journal]
-path = "sluice.db"
-[[environment]]
-name = "dev"
-chain_id = {chain_id}
-nodes = [{{ url = "{node}" }}]
-{lines}
-[[configuration]]
-name = "files"
-provider = "local"
-keystore = "{}"
-password = {{ env = "TEST_PASSWORD" }}
-[[service]]
-name = "payments"
-environment = "dev"
-configurations = ["files"]
-"#,
-        keystore.display(),
-    );
-    let path = folder.join("local.toml");
-    std::fs::write(&path, text).unwrap();
-    let mut command = sluice(&["serve", path.to_str().unwrap()]);
+    let keys = Keys::Keystore(&keystore, "TEST_PASSWORD");
+    let configuration = Configuration { chain_id, node, keys, service: "payments", extra: &Extra::environment(lines) };
+    let mut command = sluice(&["serve", configuration.write(folder).to_str().unwrap()]);
     command.env("TEST_PASSWORD", PASSWORD);
     Gateway::start(command, "payments", &folder.join("gateway.log")).await.ready().await
 }

@@ -33,10 +33,8 @@ async fn a_key_is_paid_once_whenever_the_process_is_killed() {
         let mut gateway = world.gateway().await;
         let client = gateway.connect().await;
         let sent = client.start("eth_sendTransaction", keyed(account, value, &key));
-        let early: Option<B256> = match tokio::time::timeout(Duration::from_millis(8 * round), sent).await {
-            Ok(Ok(hash)) => Some(parse(&hash)),
-            _ => None,
-        };
+        let early = tokio::time::timeout(Duration::from_millis(8 * round), sent).await.ok();
+        let early: Option<B256> = early.map(|answer| parse(&answer.unwrap()));
         gateway.process.kill();
         let gateway = world.gateway().await;
         let client = gateway.connect().await;

@@ -32,7 +32,7 @@ async fn an_answer_comes_when_the_state_is_reached() {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     };
-    let confirmed = tokio::select! { answer = soon("confirmed", confirmed) => answer.unwrap(), () = mining => return };
+    let confirmed = tokio::select! { answer = soon("confirmed", confirmed) => answer.unwrap(), () = mining => panic!("blocks end") };
     assert_eq!((&confirmed["state"], &confirmed["receipt"]["transactionHash"]), (&json!("confirmed"), &confirmed["hash"]));
     for (until, timeout) in [("mined", json!(1)), ("included", json!("soon")), ("included", json!(-1))] {
         let error = client.request("sluice_sendTransaction", wait(account, 4, until, timeout)).await.unwrap_err();

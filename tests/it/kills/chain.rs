@@ -7,9 +7,9 @@ use std::time::Duration;
 use alloy_primitives::{Address, B256};
 use serde_json::{Value, json};
 use sluice_load_tests::client::{Client, ClientError};
-
 use sluice_load_tests::faults::Faults;
-use sluice_load_tests::sim_node::{Client as Rules, Fault, Listener, Reorg, Returned, Settings, SimNode};
+use sluice_load_tests::listener::Listener;
+use sluice_load_tests::sim_node::{Client as Rules, Fault, Reorg, Returned, Settings, SimNode};
 
 use crate::support::anvil::{Anvil, parse, quantity};
 use crate::support::geth::{self, Geth};

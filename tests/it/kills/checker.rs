@@ -541,6 +541,15 @@ mod tests {
     }
 
     #[test]
+    fn what_the_harness_found_by_itself_is_told() {
+        let mut evidence = good();
+        evidence.unrest.push("a nonce stays open".into());
+        evidence.record.complaints.push("a cursor is not taken".into());
+        evidence.record.disobeyed.push("a paused account took a transaction".into());
+        assert_eq!(rules(&evidence), [Rule::Stuck, Rule::WrongReport, Rule::Disobeyed]);
+    }
+
+    #[test]
     fn a_request_that_is_mined_twice_is_doubled_whatever_it_was_told() {
         let mut evidence = good();
         evidence.record.requests[0].answer = Answer::Nothing;

@@ -22,6 +22,7 @@ mod world;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::chain::Environment;
+use self::plan::Moment;
 use self::run::{Wanted, run};
 use crate::support::parts::{Part, have, skip};
 
@@ -31,11 +32,19 @@ const CONFIRMATIONS: u64 = 3;
 const KILLS_OF_A_WORLD: usize = 8;
 /// Kills of a run if nobody says how many.
 const KILLS: usize = 24;
+/// Planned edges of which one at the least is hit.
+const MANY: usize = 5;
 /// How long what is left at the end of a world may take to come to rest.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} cannot be read")))
+}
+
+/// The chains of these names.
+fn named(names: &str) -> Vec<Environment> {
+    let find = |name| Environment::ALL.into_iter().find(|one| one.name() == name);
+    names.split(',').map(|name| find(name).unwrap_or_else(|| panic!("SLUICE_KILL_ON={names}: there is no {name}"))).collect()
 }
 
 /// As asked for, or by the clock.
@@ -47,7 +56,7 @@ fn seed() -> u64 {
 /// Kills its share of all on one chain, world after world.
 async fn kill_on(environment: Environment, test: &str, parts: &[Part]) {
     let chosen: Vec<Environment> = match variable::<String>("SLUICE_KILL_ON") {
-        Some(names) => Environment::ALL.into_iter().filter(|one| names.split(',').any(|name| name == one.name())).collect(),
+        Some(names) => named(&names),
         None => Environment::ALL.to_vec(),
     };
     let Some(place) = chosen.iter().position(|one| *one == environment) else {
@@ -58,20 +67,28 @@ async fn kill_on(environment: Environment, test: &str, parts: &[Part]) {
     }
     let all: usize = variable("SLUICE_KILLS").unwrap_or(KILLS);
     let share = all / chosen.len() + usize::from(place < all % chosen.len());
+    if share == 0 {
+        return skip(test, "SLUICE_KILLS leaves nothing for it");
+    }
     let seed = seed();
     let only: Option<u64> = variable("SLUICE_KILL_WORLD");
     let plan = plan::kills(seed.wrapping_add(place as u64), share);
-    let mut broken = Vec::new();
+    let (mut broken, mut done_kills) = (Vec::new(), Vec::new());
     for (world, kills) in (0..).zip(plan.chunks(KILLS_OF_A_WORLD)).filter(|(world, _)| only.is_none_or(|only| only == *world)) {
         let wanted = Wanted { environment, seed, world, kills: kills.to_vec(), fault: None, troubled: true, patience: PATIENCE };
         let mut done = run(&wanted).await;
         report::write(&wanted, &done);
+        done_kills.append(&mut done.kills);
         if !done.violations.is_empty() {
             done.world.folder.disable_cleanup(true);
             println!("{wanted}: the files are kept in {}", done.world.folder.path().display());
             broken.extend(done.violations.into_iter().map(|violation| format!("{wanted}: {violation}")));
         }
     }
+    assert!(!done_kills.is_empty(), "there is no world {only:?}");
+    // By chance an edge is not passed, or one or two of them; not all of many.
+    let planned = done_kills.iter().filter(|kill| matches!(kill.planned, Moment::Edge(..)));
+    assert!(planned.clone().count() < MANY || planned.clone().any(|kill| kill.hit), "killed at no edge");
     assert!(broken.is_empty(), "{} promises are broken:\n{}", broken.len(), broken.join("\n"));
 }
 

@@ -16,6 +16,7 @@ use super::chain::{Chain, Environment};
 use super::journal::Journal;
 use super::ledger::Ledger;
 use super::wallet::{KEYS, Wallet};
+use crate::support::configuration::{Configuration, Extra, Keys};
 use crate::support::gateway::sluice;
 use crate::support::process::Process;
 
@@ -149,40 +150,26 @@ impl World {
     }
 
     fn configuration(&self) -> PathBuf {
-        let (url, chain_id) = (self.node.url(), self.chain.id);
-        let text = format!(
-            r#"[server]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-[journal]
-path = "sluice.db"
-[[environment]]
-name = "dev"
-chain_id = {chain_id}
-nodes = [{{ url = "{url}" }}]
-confirmations = {confirmations}
+        let environment = format!(
+            r#"confirmations = {}
 answer_after = "1s"
 node_deadline = "3s"
 rebroadcast = "2s"
 hold = "3s"
 bump = {{ after = "1s", blocks = 1, times = 20 }}
-account = {{ queue_deadline = "5s" }}
-[[configuration]]
-name = "keys"
-provider = "local"
-keystore = "keys"
-password = {{ env = "TEST_SECRET_ACCESS_KEY" }}
-[[service]]
-name = "payments"
-environment = "dev"
-configurations = ["keys"]
-"#,
-            confirmations = super::CONFIRMATIONS,
+account = {{ queue_deadline = "5s" }}"#,
+            super::CONFIRMATIONS,
         );
-        let path = self.folder.path().join("sluice.toml");
-        std::fs::write(&path, text).unwrap();
-        path
+        let folder = self.folder.path();
+        let keys = folder.join("keys");
+        let configuration = Configuration {
+            chain_id: self.chain.id,
+            node: &self.node.url(),
+            keys: Keys::Keystore(&keys, "TEST_SECRET_ACCESS_KEY"),
+            service: "payments",
+            extra: &Extra::environment(&environment),
+        };
+        configuration.write(folder)
     }
 
     /// Starts the gateway, and waits until it takes sends.

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_consensus::{Transaction as _, TxEnvelope};
+use alloy_eips::Decodable2718 as _;
+use alloy_primitives::{Address, B256, U256, hex};
 use serde_json::{Value, json};
+use sluice_load_tests::client::Client;
 use sluice_load_tests::node_proxy::{RawAnswer, RawFault};
 
-use super::{SOON, call, lose_the_next, metric, payment, send, shown, told};
+use super::{SOON, call, lose_the_next, payment, send, shown, told};
 use crate::support::anvil::{parse, quantity};
 use crate::support::eventually;
 use crate::support::world::World;
@@ -19,7 +22,7 @@ struct Blocks(tokio::task::JoinHandle<()>);
 impl Blocks {
     async fn of(world: &World) -> Self {
         let url = format!("ws://{}", world.anvil.address);
-        let client = sluice_load_tests::client::Client::connect(&url, &[]).await.unwrap();
+        let client = Client::connect(&url, &[]).await.unwrap();
         Self(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(Duration::from_millis(300)).await;
@@ -40,6 +43,13 @@ impl Drop for Blocks {
 fn fees(transaction: &Value) -> (u128, u128) {
     let wei = |name: &str| parse::<U256>(&transaction[name]).to::<u128>();
     (wei("maxFeePerGas"), wei("maxPriorityFeePerGas"))
+}
+
+/// A payment to itself at nonce 0, signed for the client and not sent.
+async fn signed(client: &Client, from: Address) -> Value {
+    let request = json!([{ "from": from, "to": from, "value": "0x1", "gas": "0x5208", "nonce": "0x0",
+        "maxFeePerGas": "0x77359400", "maxPriorityFeePerGas": "0x3b9aca00" }]);
+    call(client, "eth_signTransaction", request).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +73,7 @@ async fn what_is_stuck_pays_more_and_is_mined_once() {
     assert_eq!(world.anvil.nonces().await[&from], [0, 1]);
     let paid = world.anvil.call("eth_getBalance", json!([Address::repeat_byte(0x77), "latest"])).await.unwrap();
     assert_eq!(quantity(&paid), 10, "each payment once");
-    assert_eq!(metric(&gateway, "sluice_replacements_total{environment=\"dev\",kind=\"bump\"} ").await, 1.0);
+    assert_eq!(gateway.metric("sluice_replacements_total{environment=\"dev\",kind=\"bump\"}").await, 1.0);
 
     // A client that polls the first hash finds what was mined of it.
     assert_eq!(world.anvil.receipt(first).await, None);
@@ -73,6 +83,10 @@ async fn what_is_stuck_pays_more_and_is_mined_once() {
     assert_eq!((parse::<B256>(&transaction["hash"]), quantity(&transaction["nonce"])), (mined, 0));
     // By a tenth and a wei in both fields at least.
     let raw = world.node.sent().into_iter().find(|sent| sent.decode().is_some_and(|sent| sent.hash == first)).unwrap().raw;
+    let was = TxEnvelope::decode_2718(&mut hex::decode(&raw).unwrap().as_slice()).unwrap();
+    let (cap, tip) = (was.max_fee_per_gas(), was.max_priority_fee_per_gas().unwrap());
+    let (new_cap, new_tip) = fees(&world.anvil.call("eth_getTransactionByHash", json!([mined])).await.unwrap());
+    assert!(new_cap * 10 > cap * 11 && new_tip * 10 > tip * 11, "{new_cap} after {cap}, {new_tip} after {tip}");
     let old = world.anvil.call("eth_sendRawTransaction", json!([raw])).await.unwrap_err();
     assert!(old.to_string().contains("nonce too low"), "{old}");
     for unknown in [B256::repeat_byte(9), B256::ZERO] {
@@ -177,9 +191,7 @@ async fn bytes_that_a_client_holds_are_cancelled() {
     let from = world.accounts(1).await[0];
     let gateway = world.gateway().await;
     let client = gateway.connect().await;
-    let request = json!([{ "from": from, "to": from, "value": "0x1", "gas": "0x5208", "nonce": "0x0",
-        "maxFeePerGas": "0x77359400", "maxPriorityFeePerGas": "0x3b9aca00" }]);
-    let signed = call(&client, "eth_signTransaction", request).await.unwrap();
+    let signed = signed(&client, from).await;
     let held: B256 = parse(&signed["tx"]["hash"]);
     let after = send(&client, payment(from)).await;
     let error = call(&client, "sluice_speedUpTransaction", json!([{ "hash": held }])).await.unwrap_err();
@@ -198,9 +210,7 @@ async fn held_bytes_are_refused_once_their_cancel_is_on_record() {
     let from = world.accounts(1).await[0];
     let gateway = world.gateway().await;
     let client = gateway.connect().await;
-    let request = json!([{ "from": from, "to": from, "value": "0x1", "gas": "0x5208", "nonce": "0x0",
-        "maxFeePerGas": "0x77359400", "maxPriorityFeePerGas": "0x3b9aca00" }]);
-    let signed = call(&client, "eth_signTransaction", request).await.unwrap();
+    let signed = signed(&client, from).await;
     let held: B256 = parse(&signed["tx"]["hash"]);
     call(&client, "sluice_cancelTransaction", json!([{ "hash": held }])).await.unwrap();
     for _ in 0..2 {
@@ -239,7 +249,7 @@ async fn no_ceiling_is_passed() {
     let count = call(&client, "eth_getTransactionCount", json!([from, "pending"])).await.unwrap();
     assert_eq!(quantity(&count), 0, "no nonce was used");
     // A default comes down to the ceiling, while the chain takes it.
-    let hash = crate::support::eventually("the new base fee", || async {
+    let hash = eventually("the new base fee", || async {
         // Each payment is a block, and makes the base fee lower again.
         world.anvil.call("anvil_setNextBlockBaseFeePerGas", json!([format!("{:#x}", 2 * GWEI)])).await.unwrap();
         world.anvil.call("evm_mine", json!([])).await.unwrap();
@@ -255,11 +265,15 @@ async fn no_ceiling_is_passed() {
     let stuck = with(json!({ "maxFeePerGas": format!("{:#x}", 4 * GWEI), "maxPriorityFeePerGas": "0x3b9aca00" }));
     let stuck: B256 = parse(&call(&client, "eth_sendTransaction", stuck).await.unwrap());
     let _blocks = Blocks::of(&world).await;
-    let alarm = "sluice_alarms_total{environment=\"dev\",kind=\"bump_stopped\"} ";
-    crate::support::eventually("the alarm", || async { (metric(&gateway, alarm).await == 1.0).then_some(()) }).await;
+    let alarm = "sluice_alarms_total{environment=\"dev\",kind=\"bump_stopped\"}";
+    eventually("the alarm", || async { (gateway.metric(alarm).await == 1.0).then_some(()) }).await;
     let error = call(&client, "sluice_speedUpTransaction", json!([{ "hash": stuck }])).await.unwrap_err();
     assert_eq!(told(&error), (-32000, "fee_ceiling"));
-    assert_eq!(metric(&gateway, "sluice_replacements_total{environment=\"dev\",kind=\"bump\"} ").await, 0.0);
+    let height = || async { quantity(&world.anvil.call("eth_blockNumber", json!([])).await.unwrap()) };
+    let later = height().await + 8;
+    eventually("more blocks", || async { (height().await >= later).then_some(()) }).await;
+    assert_eq!(gateway.metric(alarm).await, 1.0);
+    assert_eq!(gateway.metric("sluice_replacements_total{environment=\"dev\",kind=\"bump\"}").await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -317,9 +331,7 @@ async fn what_replaces_bytes_that_their_client_sent_is_sent_and_not_held() {
     let from = world.accounts(1).await[0];
     let gateway = world.gateway().await;
     let client = gateway.connect().await;
-    let request = json!([{ "from": from, "to": from, "value": "0x1", "gas": "0x5208", "nonce": "0x0",
-        "maxFeePerGas": "0x77359400", "maxPriorityFeePerGas": "0x3b9aca00" }]);
-    let signed = call(&client, "eth_signTransaction", request).await.unwrap();
+    let signed = signed(&client, from).await;
     lose_the_next(&world);
     let sent: B256 = parse(&call(&client, "eth_sendRawTransaction", json!([signed["raw"]])).await.unwrap());
     // Nobody hears of the replacement either: its state is what its record says.

@@ -10,7 +10,6 @@ use sluice_load_tests::client::{Client, ClientError};
 use sluice_load_tests::node_proxy::{RawAnswer, RawFault};
 
 use crate::support::anvil::parse;
-use crate::support::gateway::Gateway;
 use crate::support::world::World;
 use crate::support::{eventually, soon};
 
@@ -37,12 +36,6 @@ fn told(error: &ClientError) -> (i64, &str) {
 fn lose_the_next(world: &World) {
     let answer = RawAnswer::Refuse { code: -32000, message: "already known".into() };
     world.node.set_faults([RawFault { count: 1, answer }]);
-}
-
-/// The value of a series.
-async fn metric(gateway: &Gateway, series: &str) -> f64 {
-    let (_, page) = gateway.admin("metrics").await;
-    page.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok()).unwrap_or_default()
 }
 
 /// The transaction, once it is shown in this state.

@@ -70,6 +70,13 @@ impl Gateway {
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
+    /// The value of a series, `name` or `name{labels}`, which has to be there.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let (_, page) = self.admin("metrics").await;
+        let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {series} in {page}")).parse().unwrap()
+    }
+
     /// What /status shows.
     pub(crate) async fn status(&self) -> Value {
         let (status, page) = self.admin("status").await;

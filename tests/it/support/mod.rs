@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod anvil;
+pub(crate) mod configuration;
 pub(crate) mod cutter;
 pub(crate) mod emitter;
 pub(crate) mod gateway;

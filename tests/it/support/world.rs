@@ -10,6 +10,7 @@ use sluice_load_tests::node_proxy::NodeProxy;
 use tempfile::TempDir;
 
 use super::anvil::{Anvil, parse};
+use super::configuration::{Configuration, Extra, Keys};
 use super::gateway::{Gateway, run, sluice, words};
 use super::kms::Kms;
 use super::parts::{Part, have};
@@ -17,18 +18,6 @@ use super::{eventually, soon};
 
 /// Ether of each funded account.
 pub(crate) const ETHER: u64 = 1_000;
-
-/// More lines for the tables of the configuration.
-#[derive(Debug, Default)]
-pub(crate) struct Extra {
-    pub(crate) server: String,
-    pub(crate) admin: String,
-    pub(crate) environment: String,
-    pub(crate) configuration: String,
-    pub(crate) service: String,
-    /// What stands at the end.
-    pub(crate) tail: String,
-}
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -76,43 +65,9 @@ impl World {
 
     /// Writes the configuration and says where it is.
     pub(crate) fn configuration(&self) -> String {
-        let Extra { server, admin, environment, configuration, service, tail } = &self.extra;
-        let name = &self.service;
-        let (node, kms) = (self.node.url(), self.kms_proxy.url());
-        let text = format!(
-            r#"[server]
-listen = "127.0.0.1:0"
-{server}
-[admin]
-listen = "127.0.0.1:0"
-{admin}
-[journal]
-path = "sluice.db"
-[[environment]]
-name = "dev"
-chain_id = 31337
-nodes = [{{ url = "{node}" }}]
-{environment}
-[[configuration]]
-name = "kms"
-provider = "aws_kms"
-region = "us-east-1"
-endpoint = "{kms}"
-access_key_id = {{ env = "TEST_ACCESS_KEY_ID" }}
-secret_access_key = {{ env = "TEST_SECRET_ACCESS_KEY" }}
-{configuration}
-[[service]]
-name = "{name}"
-environment = "dev"
-configurations = ["kms"]
-keys = {{ tag = {{ app = "{name}" }} }}
-{service}
-{tail}
-"#
-        );
-        let path = self.folder.path().join("sluice.toml");
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().into()
+        let keys = Keys::Kms(&self.kms_proxy.url());
+        let configuration = Configuration { chain_id: 31337, node: &self.node.url(), keys, service: &self.service, extra: &self.extra };
+        configuration.write(self.folder.path()).to_str().unwrap().into()
     }
 
     /// Creates keys by the command line, past the counting proxy, and funds their addresses.
