@@ -22,7 +22,7 @@ use crate::transactions::broadcast::Delivery;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::fees::{Price, decide};
 use crate::transactions::meters::Stage;
-use crate::transactions::nonces::Ticket;
+use crate::transactions::nonces::{SlotState, Ticket};
 use crate::transactions::prepare::{Prepared, TRANSFER_GAS};
 use crate::transactions::replacement::Bid;
 use crate::transactions::request::Fees;
@@ -354,6 +354,35 @@ impl Task {
     }
 
     fn not_committed(&mut self, tickets: &[Ticket], error: JournalError) {
+        // Ordinary races, which the journal decides: the same request on record under its key, or a cancel of what was acknowledged.
+        let (transaction, told) = match error {
+            JournalError::KeyTaken { transaction } => (transaction, TransactionError::KeyTaken),
+            JournalError::NotQueued { transaction } => (transaction, TransactionError::NotQueued),
+            error => return self.nothing_committed(tickets, error),
+        };
+        tracing::info!(error = %told, account = %self.address(), %transaction, "a request is not paid again; the others of its commit go on");
+        let out: Vec<Ticket> = tickets.iter().copied().filter(|ticket| !self.goes_on(*ticket, transaction)).collect();
+        let void = self.nonces.commit_failed(&out);
+        self.void(&void);
+        for &ticket in tickets {
+            if !out.contains(&ticket) {
+                // What is below the one that ended is signed as it is to be; what was above it waits again, in order.
+                if !void.contains(&ticket) {
+                    self.nonces.signed(ticket);
+                }
+                continue;
+            }
+            self.reopen_replaced(ticket);
+            if self.is_of(ticket, transaction) {
+                self.fail(ticket, told.clone());
+            } else {
+                self.sign_again(ticket);
+            }
+        }
+    }
+
+    /// Nothing of the commit is on record, and nobody knows when it can be: all of it ends.
+    fn nothing_committed(&mut self, tickets: &[Ticket], error: JournalError) {
         tracing::error!(%error, account = %self.address(), "attempts were not committed");
         if matches!(error, JournalError::SlotTaken { address, .. } if address == self.address()) {
             self.alarm("slot_taken", "the journal has another payload for a slot of this account; the account is paused");
@@ -361,21 +390,26 @@ impl Task {
         }
         let void = self.nonces.commit_failed(tickets);
         self.void(&void);
-        // What must not be paid a second time ends alone; the others of its commit try again.
-        let culprit = match error {
-            JournalError::KeyTaken { transaction } => Some((transaction, TransactionError::KeyTaken)),
-            JournalError::NotQueued { transaction } => Some((transaction, TransactionError::NotQueued)),
-            _ => None,
-        };
         for &ticket in tickets {
-            if let Some(nonce) = self.tickets.get(&ticket).filter(|pending| pending.replacement.is_some()).map(|pending| pending.nonce) {
-                self.reopen_refused(nonce);
-            }
-            match &culprit {
-                None => self.fail(ticket, TransactionError::Journal(error.clone())),
-                Some((transaction, error)) if self.is_of(ticket, *transaction) => self.fail(ticket, error.clone()),
-                Some(_) => self.sign_again(ticket),
-            }
+            self.reopen_replaced(ticket);
+            self.fail(ticket, TransactionError::Journal(error.clone()));
+        }
+    }
+
+    /// Whether the ticket goes on by itself after a commit that another transaction of it ended: a request with a nonce of its own, or
+    /// one for a slot that waits still, and nothing borrowed, which went back with the commit.
+    fn goes_on(&self, ticket: Ticket, ended: TransactionId) -> bool {
+        self.tickets.get(&ticket).is_some_and(|pending| {
+            let takes_open = pending.replaces && self.nonces.slot(pending.nonce) == Some(SlotState::Reopened);
+            let is_free = pending.replacement.is_none() && pending.submission.borrowed.nonces.is_empty();
+            pending.submission.id != ended && is_free && (!pending.replaces || takes_open)
+        })
+    }
+
+    /// A replacement was not committed.
+    fn reopen_replaced(&mut self, ticket: Ticket) {
+        if let Some(nonce) = self.tickets.get(&ticket).filter(|pending| pending.replacement.is_some()).map(|pending| pending.nonce) {
+            self.reopen_refused(nonce);
         }
     }
 

@@ -248,6 +248,30 @@ async fn what_borrowed_nonces_is_not_signed_again_without_them() {
 }
 
 #[tokio::test]
+async fn what_shared_a_commit_with_a_request_that_ended_keeps_its_order_and_its_signature_if_it_is_below() {
+    let mut fixture = Fixture::new(Vec::new()).await;
+    let task = &mut fixture.task;
+    let now = clock::now();
+    let mut ids = BTreeMap::new();
+    for ticket in 1..=5 {
+        let (submission, _) = raw(&attempt(2 + ticket, ticket as u8));
+        ids.insert(ticket, submission.id);
+        let signed = Some(SignedBytes { raw: Bytes::new(), hash: B256::repeat_byte(ticket as u8) });
+        task.tickets.insert(ticket, Pending { signed, nonce: 2 + ticket, ..Pending::new(submission) });
+        task.nonces.enqueue(ticket, Wish::Any, 1, now + Duration::from_secs(30)).unwrap();
+    }
+    let actions = |task: &mut Task| std::iter::from_fn(|| task.nonces.poll(now)).collect::<Vec<_>>();
+    let sign = |ticket, nonce| Action::Sign { ticket, nonce, replaces: false };
+    assert_eq!(actions(task), [sign(1, 3), sign(2, 4), sign(3, 5), sign(4, 6), sign(5, 7)]);
+    (1..=3).for_each(|ticket| task.nonces.signed(ticket));
+    assert_eq!(actions(task), [Action::Commit(vec![1, 2, 3])]);
+    task.commit_finished((vec![1, 2, 3], Err(JournalError::NotQueued { transaction: ids[&2] })));
+    assert_eq!(actions(task), [Action::Commit(vec![1]), sign(3, 4), sign(4, 5), sign(5, 6)]);
+    assert_eq!([1, 3].map(|ticket| task.tickets[&ticket].signed.is_some()), [true, false]);
+    assert!(!task.tickets.contains_key(&2));
+}
+
+#[tokio::test]
 async fn the_account_of_a_restored_journal_begins_where_the_chain_settles_if_nothing_is_on_record() {
     let mut fixture = Fixture::new(Vec::new()).await;
     let account = Account { address: Address::repeat_byte(8), ..ACCOUNT };
