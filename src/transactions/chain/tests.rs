@@ -66,6 +66,21 @@ fn request() -> NewRequest {
 }
 
 #[tokio::test]
+async fn an_order_that_the_journal_does_not_write_is_told_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let chain = chain(folder.path(), Arc::new(|_| None)).await;
+    chain.operate(ADDRESS, Duration::from_secs(30), Command::State).await.unwrap();
+    let mut other = rusqlite::Connection::open(folder.path().join("journal.db")).unwrap();
+    let lock = other.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    tokio::time::pause();
+    let paused = chain.pause(ADDRESS, "maintenance".into()).await;
+    assert!(matches!(paused, Err(TransactionError::Journal(_))), "{paused:?}");
+    let state = chain.operate(ADDRESS, Duration::from_secs(30), Command::State).await.unwrap();
+    assert!(state.pauses.words().is_some(), "it is carried out");
+    drop(lock);
+}
+
+#[tokio::test]
 async fn a_panic_in_an_accounts_task_ends_its_requests_and_the_task_starts_again() {
     let folder = tempfile::tempdir().unwrap();
     let calls = Arc::new(AtomicUsize::new(0));
