@@ -93,6 +93,9 @@ async fn what_is_queued_is_cancelled_before_it_is_signed() {
     assert_eq!((&cancelled["id"], &cancelled["hash"]), (&queued["id"], &Value::Null));
     let ended = state(&client, &queued["id"], "refused").await;
     assert_eq!(ended["events"][1]["detail"], "cancelled before it was signed");
+    let again = client.request("sluice_cancelTransaction", json!([{ "id": queued["id"] }])).await.unwrap_err();
+    assert_eq!(told(&again), (-32000, "not_replaceable"));
+    assert!(again.to_string().contains("has ended: cancelled before it was signed"), "{again}");
     // What was being signed meanwhile is thrown away; the next payment has its nonce.
     world.kms_proxy.set_limit(u64::MAX);
     let next = json!([{ "from": account, "to": account, "value": "0x8", "waitFor": "included" }]);
