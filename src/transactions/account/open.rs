@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::loans::Lent;
 use super::outbox::Outbox;
 use super::reconcile::Reconcile;
-use super::sign::params;
+use super::sign::{LastSigns, params};
 use super::{Command, Live, Owed, Task};
 use crate::journal::{Account, AttemptState, Epoch, JournalError, Kind, Pauses, StoredAccount, StoredAttempt};
 use crate::node::CallError;
@@ -235,6 +235,7 @@ impl Task {
             last_order: 0,
             current,
             signs: FuturesUnordered::new(),
+            last_signs: LastSigns::default(),
             commit: None,
             sends: FuturesUnordered::new(),
             outbox: Outbox::default(),

@@ -27,6 +27,22 @@ use crate::transactions::prepare::{Prepared, TRANSFER_GAS};
 use crate::transactions::replacement::Bid;
 use crate::transactions::request::Fees;
 
+/// When a Sign of the account worked last, and when one failed last, and why.
+#[derive(Debug, Default)]
+pub(super) struct LastSigns {
+    worked: Option<Instant>,
+    failed: Option<(Instant, SignClass)>,
+}
+
+impl LastSigns {
+    fn ended(&mut self, fault: Option<SignClass>, now: Instant) {
+        match fault {
+            None => self.worked = Some(now),
+            Some(class) => self.failed = Some((now, class)),
+        }
+    }
+}
+
 /// Time before another filler is tried.
 const FILL_AGAIN: Duration = Duration::from_secs(2);
 
@@ -70,7 +86,12 @@ impl Task {
         let Ok(result) = result else { return };
         let Some(pending) = self.tickets.get_mut(&ticket) else { return };
         pending.sign = None;
-        pending.waited(Stage::Sign, clock::now(), &self.chain);
+        let now = clock::now();
+        pending.waited(Stage::Sign, now, &self.chain);
+        // A replacement's has no part in what waits without a nonce.
+        if pending.replacement.is_none() {
+            self.last_signs.ended(result.as_ref().err().map(|error| error.class), now);
+        }
         match (result, &pending.submission.payload) {
             (Ok(signature), Payload::Unsigned { prepared, .. }) => {
                 let bytes = assemble(with_nonce(&prepared.transaction, pending.nonce), signature);
@@ -86,6 +107,25 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Why the request was not started before its deadline.
+    pub(super) fn late(&self, ticket: Ticket) -> TransactionError {
+        let deadline = self.chain.environment.account.queue_deadline;
+        let late = TransactionError::QueueDeadline(deadline);
+        let Some(Pending { submission, .. }) = self.tickets.get(&ticket) else { return late };
+        let LastSigns { worked, failed } = &self.last_signs;
+        // One worked meanwhile: it was not the key store that kept the request waiting.
+        if worked.is_some_and(|at| at >= submission.queued) {
+            return late;
+        }
+        if let Some((_, class)) = failed.filter(|(at, _)| *at >= submission.queued) {
+            return TransactionError::Sign(class);
+        }
+        // None has ended meanwhile: where as many as may are under way, it waited for them.
+        let is_full = self.figures().signing >= self.chain.environment.account.sign_window;
+        let is_signing = |pending: &Pending| pending.sign.is_some() && pending.replacement.is_none();
+        if is_full && self.tickets.values().any(is_signing) { TransactionError::Sign(SignClass::Deadline) } else { late }
     }
 
     fn signed(&mut self, ticket: Ticket, bytes: SignedBytes) {

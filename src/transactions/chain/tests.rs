@@ -12,6 +12,10 @@ pub(in crate::transactions) const ADDRESS: Address = Address::repeat_byte(7);
 
 /// A chain whose node is not there, over a journal that knows one account.
 pub(in crate::transactions) async fn chain(folder: &std::path::Path, key_of: KeyOf) -> Arc<Chain> {
+    chain_of(folder, key_of, FeeMode::Eip1559).await
+}
+
+pub(in crate::transactions) async fn chain_of(folder: &std::path::Path, key_of: KeyOf, fees: FeeMode) -> Arc<Chain> {
     let metrics = Arc::new(Metrics::new().unwrap());
     let journal = SqliteJournal::open(&folder.join("journal.db"), Arc::clone(&metrics)).unwrap();
     let account = Account { chain_id: 31337, address: ADDRESS };
@@ -32,7 +36,7 @@ pub(in crate::transactions) async fn chain(folder: &std::path::Path, key_of: Key
         rebroadcast: Duration::from_secs(30),
         hold: Duration::from_secs(600),
         reconcile_blocks: 12,
-        fees: FeeMode::Eip1559,
+        fees,
         bump: Bump::default(),
         superseded: Superseded::Mined,
     };
