@@ -245,6 +245,8 @@ async fn a_refused_transaction_is_told_with_its_hash_and_leaves_no_hole() {
     assert_eq!(told(&error), (-32000, "refused".into()));
     assert!(message(&error).to_lowercase().contains("insufficient funds"), "the node's reason is told: {error}");
     let refused: B256 = parse(&data(&error)["hash"]);
+    let life = client.request("sluice_getTransaction", json!([refused])).await.unwrap();
+    assert_eq!((&data(&error)["id"], &data(&error)["state"]), (&life["id"], &json!("refused")), "{error}");
     assert_eq!(journal::attempts(&world.journal()), [(refused, "refused".to_owned())], "on record before it is told");
     goes_on(&world, &client, accounts[0], 0).await;
     assert!(world.anvil.mined().await.iter().all(|mined| mined.hash != refused));

@@ -397,7 +397,7 @@ async fn the_account_of_a_restored_journal_begins_where_the_chain_settles_if_not
     let mut pauses = Pauses::default();
     pauses.set(PauseBy::Reconcile, Some("restored".into()));
     // The nodes had two payloads of it in their pools when it was opened.
-    let stored = StoredAccount { account, next_nonce: 7, pauses };
+    let stored = StoredAccount { account, next_nonce: 7, pauses, queued: 0 };
     fixture.task = Task::new(Arc::clone(&fixture.chain), epoch, stored, Some(7), Vec::new());
     for head in [100, 112] {
         fixture.probed(head, 5);

@@ -161,6 +161,7 @@ impl Settings {
                 sign_window: ten(random),
                 sign_ahead: ten(random),
                 broadcast_window: ten(random),
+                ..AccountBounds::default()
             },
             confirmations: Confirmations::Blocks(BLOCKS),
             broadcast: if client == Client::Nethermind {

@@ -106,6 +106,30 @@ async fn what_is_queued_is_cancelled_before_it_is_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_more_of_an_account_is_acknowledged_than_may_wait() {
+    let Some(mut world) = World::start("no_more_of_an_account_is_acknowledged_than_may_wait").await else { return };
+    world.extra.environment = "account = { acknowledged = 2 }".into();
+    let accounts = world.accounts(2).await;
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let ask = |of: usize| {
+        let params = json!([{ "from": accounts[of], "to": accounts[of], "value": "0x1", "waitFor": "queued" }]);
+        client.request("sluice_sendTransaction", params)
+    };
+    world.kms_proxy.set_limit(0);
+    let first = soon("an acknowledgement", ask(0)).await.unwrap();
+    soon("another", ask(0)).await.unwrap();
+    let error = soon("no room", ask(0)).await.unwrap_err();
+    assert_eq!(told(&error), (-32005, "queue_full"));
+    assert!(error.to_string().contains("2 acknowledged transactions of this account wait"), "{error}");
+    assert!(data(&error)["retryAfterMs"].is_u64(), "{error}");
+    soon("one of another account", ask(1)).await.unwrap();
+    world.kms_proxy.set_limit(u64::MAX);
+    state(&client, &first["id"], "included").await;
+    soon("there is room", ask(0)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_whose_first_request_is_acknowledged_begins_where_the_chain_is() {
     let Some(world) = World::start("an_account_whose_first_request_is_acknowledged_begins_where_the_chain_is").await else { return };
     let account = world.accounts(1).await[0];
