@@ -67,6 +67,12 @@ pub(crate) fn restore(path: &Path, backup: &Path) -> Result<(), Failure> {
         config.journal.path.display(),
         restored.accounts
     );
+    if restored.ended > 0 {
+        println!(
+            "{} acknowledged transactions waited at the time of the backup and are ended: look on the chain whether they were paid since",
+            restored.ended
+        );
+    }
     Ok(())
 }
 

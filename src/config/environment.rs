@@ -114,11 +114,13 @@ fn account(table: &mut Table<'_, '_>) -> Option<AccountBounds> {
     let sign_window = table.or("sign_window", Count(1..=10_000), "64");
     let sign_ahead = table.or("sign_ahead", Count(1..=10_000), "64");
     let broadcast_window = table.or("broadcast_window", Count(1..=10_000), "64");
+    let acknowledged = table.or("acknowledged", Count(1..=1_000_000), "10000");
     Some(AccountBounds {
         queue: queue?,
         queue_deadline: queue_deadline?,
         sign_window: sign_window?,
         sign_ahead: sign_ahead?,
         broadcast_window: broadcast_window?,
+        acknowledged: acknowledged?,
     })
 }

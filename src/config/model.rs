@@ -261,11 +261,20 @@ pub struct AccountBounds {
     pub sign_ahead: usize,
     /// Attempts sent and not mined (64).
     pub broadcast_window: usize,
+    /// Transactions that are acknowledged and have no attempt yet, on disk (10,000).
+    pub acknowledged: u64,
 }
 
 impl Default for AccountBounds {
     fn default() -> Self {
-        Self { queue: 1024, queue_deadline: Duration::from_secs(30), sign_window: 64, sign_ahead: 64, broadcast_window: 64 }
+        Self {
+            queue: 1024,
+            queue_deadline: Duration::from_secs(30),
+            sign_window: 64,
+            sign_ahead: 64,
+            broadcast_window: 64,
+            acknowledged: 10_000,
+        }
     }
 }
 

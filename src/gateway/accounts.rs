@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::build::Foundation;
 use crate::journal::{Account, Pauses, StoredAccount};
+use crate::node::CallError;
 use crate::server::admin::accounts::{Order, OrderError, Wanted};
 use crate::transactions::chain::Chain;
 use crate::transactions::errors::TransactionError;
@@ -60,8 +61,17 @@ pub(super) async fn order(foundation: &Foundation, wanted: Wanted) -> Result<Val
 
 fn words(error: &TransactionError) -> String {
     match error {
+        TransactionError::Call(CallError::Deadline(patience)) => {
+            format!(
+                "the account gave no answer within {patience:?}: it waits for the journal or for its nodes; whether the order was carried out \
+                 is in `sluice account list`"
+            )
+        }
         TransactionError::Call(error) => {
             format!("the account gave no answer ({error}); whether the order was carried out is in `sluice account list`")
+        }
+        TransactionError::Journal(_) => {
+            "the journal does not write: the order is carried out and written once it does, and a restart before that forgets it".to_owned()
         }
         other => other.to_string(),
     }

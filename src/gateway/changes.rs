@@ -107,7 +107,7 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
         superseded,
     } = old;
     let Bump { after, blocks, times } = bump;
-    let AccountBounds { queue, queue_deadline, sign_window, sign_ahead, broadcast_window } = account;
+    let AccountBounds { queue, queue_deadline, sign_window, sign_ahead, broadcast_window, acknowledged } = account;
     vec![
         ("chain_id", *chain_id != new.chain_id),
         ("nodes", *nodes != new.nodes),
@@ -116,6 +116,7 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
         ("account.sign_window", *sign_window != new.account.sign_window),
         ("account.sign_ahead", *sign_ahead != new.account.sign_ahead),
         ("account.broadcast_window", *broadcast_window != new.account.broadcast_window),
+        ("account.acknowledged", *acknowledged != new.account.acknowledged),
         ("answer_after", *answer_after != new.answer_after),
         ("broadcast", *broadcast != new.broadcast),
         ("finalized_fallback", *finalized_fallback != new.finalized_fallback),

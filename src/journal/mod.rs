@@ -279,6 +279,8 @@ pub struct StoredAccount {
     pub next_nonce: u64,
     /// Why the account is stopped, if it is.
     pub pauses: Pauses,
+    /// Acknowledged transactions that have neither an attempt nor an end.
+    pub queued: u64,
 }
 
 /// A transaction that is acknowledged before it has an attempt.

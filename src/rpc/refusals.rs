@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use jsonrpsee::types::ErrorObjectOwned;
 
-use super::errors::{INTERNAL, INVALID_PARAMS, LIMIT_EXCEEDED, RESOURCE_UNAVAILABLE, Reason, RpcError, SERVER_ERROR};
+use super::errors::{INTERNAL, INVALID_PARAMS, LIMIT_EXCEEDED, OnRecord, RESOURCE_UNAVAILABLE, Reason, RpcError, SERVER_ERROR};
 use super::pass_through::call_error;
+use crate::journal::AttemptState;
 use crate::signing::SignClass;
 use crate::transactions::errors::TransactionError;
 
@@ -27,7 +28,7 @@ pub fn refusal(error: TransactionError) -> ErrorObjectOwned {
         TransactionError::Invalid(_) => told(SERVER_ERROR, Reason::InvalidTransaction),
         TransactionError::Unsupported(_) => told(SERVER_ERROR, Reason::Unsupported),
         TransactionError::InsufficientFunds { .. } => told(SERVER_ERROR, Reason::InsufficientFunds),
-        TransactionError::QueueFull => told(LIMIT_EXCEEDED, Reason::QueueFull).retry_after(SOON),
+        TransactionError::QueueFull | TransactionError::AcknowledgedFull(_) => told(LIMIT_EXCEEDED, Reason::QueueFull).retry_after(SOON),
         TransactionError::QueueDeadline(_) => told(LIMIT_EXCEEDED, Reason::QueueDeadline).retry_after(SOON),
         TransactionError::NonceGap { .. } => told(LIMIT_EXCEEDED, Reason::NonceGap).retry_after(SOON),
         TransactionError::NonceHeld { .. } => told(SERVER_ERROR, Reason::NonceHeld),
@@ -39,7 +40,10 @@ pub fn refusal(error: TransactionError) -> ErrorObjectOwned {
         TransactionError::Paused(_) => told(RESOURCE_UNAVAILABLE, Reason::AccountPaused),
         TransactionError::ForeignNonce => told(LIMIT_EXCEEDED, Reason::ForeignNonce).retry_after(SOON),
         TransactionError::Sign(class) => sign_refusal(class, message.clone()),
-        TransactionError::Refused { hash, .. } => RpcError { hash: Some(hash), ..told(SERVER_ERROR, Reason::Refused) },
+        TransactionError::Refused { hash, transaction, .. } => {
+            let transaction = OnRecord { id: transaction.to_string(), state: AttemptState::Refused.as_str() };
+            RpcError { hash: Some(hash), transaction: Some(transaction), ..told(SERVER_ERROR, Reason::Refused) }
+        }
         TransactionError::Journal(_) => told(RESOURCE_UNAVAILABLE, Reason::JournalUnavailable).retry_after(SOON),
         TransactionError::ShuttingDown => told(RESOURCE_UNAVAILABLE, Reason::ShuttingDown).retry_after(SOON),
         TransactionError::KeyTaken => told(SERVER_ERROR, Reason::IdempotencyConflict),

@@ -19,7 +19,8 @@ use super::refusals::{invalid_argument, refusal};
 use super::send::usable_key;
 use super::service::{Service, waited};
 use super::sluice::{find, parse_id};
-use crate::journal::history::Name;
+use super::waiting::refused;
+use crate::journal::history::{Life, Name};
 use crate::journal::{AttemptState, TransactionId};
 use crate::transactions::account::replace::Replacement;
 use crate::transactions::chain::{Accepted, ReplaceWish};
@@ -111,6 +112,14 @@ impl Replaced {
     }
 }
 
+/// Why a transaction without an attempt cannot be replaced.
+fn nothing_signed(life: &Life) -> TransactionError {
+    TransactionError::NotReplaceable(match refused(life) {
+        Some(ended) => format!("the transaction has ended: {}", ended.message),
+        None => "nothing of the transaction is signed yet".to_owned(),
+    })
+}
+
 async fn replace(params: &Params<'_>, service: &Arc<Service>, extensions: &Extensions, what: Replacement) -> Answer {
     let arrived = Instant::now();
     let wish: Wish = Arguments::up_to(params, 1)?.required(0)?;
@@ -119,20 +128,21 @@ async fn replace(params: &Params<'_>, service: &Arc<Service>, extensions: &Exten
     let waited = waited(extensions);
     let found = find(service, extensions, name).await;
     waited.since(arrived);
-    let mut transaction = found?.transaction;
-    if transaction.state == AttemptState::Queued && what == Replacement::Cancel {
+    let mut life = found?;
+    if life.transaction.state == AttemptState::Queued && what == Replacement::Cancel {
         let begun = Instant::now();
-        let ended = service.chain.end_queued(transaction.id, CANCELLED.to_owned()).await;
+        let ended = service.chain.end_queued(life.transaction.id, CANCELLED.to_owned()).await;
         waited.since(begun);
         if ended.map_err(|error| refusal(TransactionError::Journal(error)))? {
-            return raw(&Replaced::nothing(transaction.id));
+            return raw(&Replaced::nothing(life.transaction.id));
         }
-        // It got its first attempt in this moment: that is what is to be replaced.
-        transaction = find(service, extensions, name).await?.transaction;
+        // It got its first attempt in this moment, or an end: the attempt is what is to be replaced.
+        life = find(service, extensions, name).await?;
     }
-    if transaction.attempt.is_none() {
-        return Err(refusal(TransactionError::NotReplaceable("nothing of the transaction is signed".into())));
+    if life.transaction.attempt.is_none() {
+        return Err(refusal(nothing_signed(&life)));
     }
+    let transaction = life.transaction;
     if matches!(transaction.state, AttemptState::Included | AttemptState::Confirmed | AttemptState::Replaced) {
         let mined = transaction.attempt.filter(|_| transaction.state != AttemptState::Replaced).map(|(hash, _)| hash);
         return Err(refusal(TransactionError::AlreadyMined { hash: mined }));

@@ -1,10 +1,12 @@
 //! `sluice_sendTransaction`: a transaction with its idempotency key, and how far the answer waits for it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use alloy_primitives::B256;
 use jsonrpsee::types::Params;
 use jsonrpsee::{Extensions, RpcModule};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -18,6 +20,7 @@ use crate::journal::history::Life;
 use crate::journal::{Account, Intent, Kind, TransactionId};
 use crate::subscriptions::lifecycle::view::{BlockView, SlotView};
 use crate::transactions::errors::TransactionError;
+use crate::transactions::request::MEMBERS;
 
 /// Registers the method.
 pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee::server::RegisterMethodError> {
@@ -38,14 +41,41 @@ enum WaitFor {
     Confirmed,
 }
 
-/// The members beside those of the transaction.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// The members beside those of the transaction. Any other one is an error, unlike geth's: an idempotency key that was misspelled is a
+/// second payment.
+#[derive(Debug, Default)]
 struct Options<'a> {
-    #[serde(default)]
-    wait_for: WaitFor,
-    #[serde(borrow)]
+    wait_for: Option<WaitFor>,
     timeout: Option<&'a RawValue>,
+}
+
+impl<'de> Deserialize<'de> for Options<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Options<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a transaction")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Options<'de>, A::Error> {
+                let mut options = Options::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    match name.as_str() {
+                        "waitFor" if options.wait_for.is_some() => return Err(de::Error::duplicate_field("waitFor")),
+                        "waitFor" => options.wait_for = Some(map.next_value()?),
+                        "timeout" if options.timeout.is_some() => return Err(de::Error::duplicate_field("timeout")),
+                        "timeout" => options.timeout = map.next_value()?,
+                        name if MEMBERS.contains(&name) => drop(map.next_value::<IgnoredAny>()?),
+                        name => return Err(de::Error::custom(format_args!("{name} is no member of what sluice_sendTransaction takes"))),
+                    }
+                }
+                Ok(options)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
 }
 
 #[derive(Serialize)]
@@ -80,7 +110,7 @@ async fn send_transaction(params: &Params<'_>, service: &Arc<Service>, extension
     let arguments = Arguments::up_to(params, 1)?;
     let Options { wait_for, timeout: given } = arguments.required(0)?;
     let timeout = timeout(given, 0, service.chain.environment())?;
-    let target = match wait_for {
+    let target = match wait_for.unwrap_or_default() {
         WaitFor::Queued => return queue(call, service, extensions).await,
         WaitFor::Broadcast => Target::Attempt,
         WaitFor::Included => Target::Included,
@@ -146,6 +176,22 @@ mod tests {
     use super::*;
     use crate::journal::history::StoredTransaction;
     use crate::journal::{AttemptState, BlockRef, Purpose};
+
+    #[test]
+    fn a_member_that_nobody_knows_is_an_error_that_names_it() {
+        let read = |text: &str| match serde_json::from_str::<Options<'_>>(text) {
+            Ok(options) => Ok((options.wait_for.unwrap_or_default(), options.timeout.map(|timeout| timeout.get().to_owned()))),
+            Err(error) => Err(error.to_string()),
+        };
+        let every: String = MEMBERS.iter().map(|name| format!(r#""{name}":null,"#)).collect();
+        assert_eq!(read(&format!(r#"{{{every}"timeout":"0x5","waitFor":"queued"}}"#)), Ok((WaitFor::Queued, Some(r#""0x5""#.to_owned()))));
+        assert_eq!(read(r#"{"timeout":null}"#), Ok((WaitFor::Broadcast, None)));
+        for wrong in ["idempotency_key", "IdempotencyKey", "waitfor", "timeOut", "gasLimit"] {
+            let told = read(&format!(r#"{{"from":null,"{wrong}":"x"}}"#)).unwrap_err();
+            assert!(told.starts_with(&format!("{wrong} is no member")), "{told}");
+        }
+        assert!(read(r#"{"waitFor":"queued","waitFor":"included"}"#).unwrap_err().contains("duplicate field"));
+    }
 
     #[test]
     fn a_repeated_key_of_a_cancelled_transaction_is_not_told_that_it_is_included() {

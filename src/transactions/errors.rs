@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U256};
 
-use crate::journal::JournalError;
+use crate::journal::{JournalError, TransactionId};
 use crate::node::{CallError, NodeError};
 use crate::signing::SignClass;
 
@@ -46,6 +46,9 @@ pub enum TransactionError {
     /// The account's queue is full.
     #[error("the queue of this account is full")]
     QueueFull,
+    /// As many transactions of the account are acknowledged, and have no attempt yet, as may.
+    #[error("{0} acknowledged transactions of this account wait, and no more of them may")]
+    AcknowledgedFull(u64),
     /// It waited its deadline.
     #[error("the request waited {0:?} and was not started")]
     QueueDeadline(Duration),
@@ -113,6 +116,8 @@ pub enum TransactionError {
         message: String,
         /// Hash of the bytes that are never sent again.
         hash: B256,
+        /// The transaction that they were an attempt of.
+        transaction: TransactionId,
     },
     /// The node answered a question of the preparation with an error of its own (an estimate that reverts): passed on as it is.
     #[error("{}", .0.message)]
@@ -143,6 +148,7 @@ impl TransactionError {
         match self {
             Self::Authorisation { error, .. } => error.class(),
             Self::QueueFull
+            | Self::AcknowledgedFull(_)
             | Self::QueueDeadline(_)
             | Self::NonceGap { .. }
             | Self::ForeignNonce

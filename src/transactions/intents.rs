@@ -246,7 +246,8 @@ fn check(chain: &Chain, arguments: Arguments) -> Result<Request, TransactionErro
 
 impl Chain {
     /// Acknowledges a transaction: once this answers `Ok`, it is on record under this id, and it will be finished. `arguments` are
-    /// those of `intent.request`. Asks a node only for an account that has nothing on record.
+    /// those of `intent.request`. Asks a node only for an account that has nothing on record. The bound of what waits so is looked at
+    /// when this is called: calls of one moment may go beyond it by as many as they are.
     pub async fn acknowledge(self: &Arc<Self>, intent: Intent, arguments: Arguments, claim: Option<Claim>) -> Result<(), TransactionError> {
         check(self, arguments)?;
         if self.draining.is_cancelled() {
@@ -259,6 +260,9 @@ impl Chain {
             Some(stored) => {
                 if let Some(reason) = stored.pauses.words() {
                     return Err(TransactionError::Paused(reason));
+                }
+                if stored.queued >= self.environment.account.acknowledged {
+                    return Err(TransactionError::AcknowledgedFull(stored.queued));
                 }
             }
             // The row of an account says where its nonces begin: it must not come to be without. If it came to be meanwhile, what a node

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use alloy_primitives::{Address, U64};
 use futures_util::future::join_all;
+use tokio::sync::oneshot;
 
 use super::account::Command;
 pub use super::account::operate::{AccountState, Resumed, Resynced, UnminedSlot};
@@ -70,12 +71,27 @@ impl Chain {
     /// Stops the account: what waits without a nonce, and every new request, is refused with this reason; what has a nonce goes its way.
     /// Answers, once that is durable, who stops it now.
     pub async fn pause(self: &Arc<Self>, address: Address, reason: String) -> Result<Pauses, TransactionError> {
-        self.operate(address, WRITE, |reply| Command::Pause { reason, reply }).await
+        self.write(address, |reply| Command::Pause { reason, reply }).await
     }
 
     /// Lets it go on, whoever stopped it.
     pub async fn resume(self: &Arc<Self>, address: Address) -> Result<Resumed, TransactionError> {
-        self.operate(address, WRITE, Command::Resume).await
+        self.write(address, Command::Resume).await
+    }
+
+    /// An order that is answered once it is durable. One that is not in time is named as such where the account's task is well: it has
+    /// been carried out, and the journal has yet to write it.
+    async fn write<T>(
+        self: &Arc<Self>,
+        address: Address,
+        order: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, TransactionError> {
+        match self.operate(address, WRITE, order).await {
+            Err(TransactionError::Call(CallError::Deadline(_))) if self.operate(address, LOOK, Command::State).await.is_ok() => {
+                Err(TransactionError::Journal(JournalError::NotWritten(format!("an order was not durable within {WRITE:?}"))))
+            }
+            other => other,
+        }
     }
 
     /// Opens it again from the journal and the chain, once what is under way has ended; within [`RESYNC`], or it goes on as it is.

@@ -95,6 +95,30 @@ pub struct Arguments {
     pub max_fee_per_blob_gas: Option<de::IgnoredAny>,
 }
 
+/// The members of [`Arguments`], and those of blobs that geth has beside them.
+pub const MEMBERS: [&str; 20] = [
+    "from",
+    "to",
+    "gas",
+    "gasPrice",
+    "maxFeePerGas",
+    "maxPriorityFeePerGas",
+    "value",
+    "nonce",
+    "data",
+    "input",
+    "accessList",
+    "chainId",
+    "type",
+    "authorizationList",
+    "idempotencyKey",
+    "blobVersionedHashes",
+    "blobs",
+    "maxFeePerBlobGas",
+    "commitments",
+    "proofs",
+];
+
 /// How the client wants to pay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fees {
@@ -298,6 +322,36 @@ mod tests {
         let creation: Arguments = serde_json::from_str(r#"{"from":"0x00000000000000000000000000000000000000aa"}"#).unwrap();
         assert_eq!(creation.check(1).unwrap_err().to_string(), "contract creation without any data provided");
         assert_eq!(Arguments::default().check(1).unwrap_err().to_string(), "unknown account");
+    }
+
+    /// What serde makes of [`Arguments`] by itself.
+    #[test]
+    fn every_member_that_is_read_is_listed() {
+        struct Names;
+        impl<'de> Deserializer<'de> for Names {
+            type Error = de::value::Error;
+
+            fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+                Err(de::Error::custom("no struct"))
+            }
+
+            fn deserialize_struct<V: Visitor<'de>>(
+                self,
+                _: &'static str,
+                names: &'static [&'static str],
+                _: V,
+            ) -> Result<V::Value, Self::Error> {
+                Err(de::Error::custom(names.join(" ")))
+            }
+
+            serde::forward_to_deserialize_any! {
+                bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+                newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+            }
+        }
+        let read = Arguments::deserialize(Names).unwrap_err().to_string();
+        assert_eq!(read.split(' ').filter(|name| !MEMBERS.contains(name)).collect::<Vec<_>>(), Vec::<&str>::new());
+        assert_eq!(MEMBERS.len(), read.split(' ').count() + ["commitments", "proofs"].len());
     }
 
     #[test]

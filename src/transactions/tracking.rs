@@ -95,11 +95,26 @@ pub struct Receipt {
 }
 
 enum Command {
-    Watch { hash: B256, owner: Owner, look_up: bool },
-    LookUp { hash: B256 },
-    Forget { hash: B256 },
-    Observe { hashes: Vec<B256>, reply: oneshot::Sender<Vec<Receipt>> },
-    Unobserve { hashes: Vec<B256> },
+    Watch {
+        hash: B256,
+        owner: Owner,
+        look_up: bool,
+    },
+    LookUp {
+        hash: B256,
+    },
+    Forget {
+        hash: B256,
+    },
+    Observe {
+        hashes: Vec<B256>,
+        reply: oneshot::Sender<Vec<Receipt>>,
+    },
+    Unobserve {
+        hashes: Vec<B256>,
+    },
+    #[cfg(test)]
+    Watched(oneshot::Sender<Vec<B256>>),
 }
 
 /// The way to the tracking task.
@@ -170,6 +185,14 @@ impl Tracker {
     /// Ends one [`Tracker::observe`] of these hashes.
     pub fn unobserve(&self, hashes: Vec<B256>) {
         self.send(Command::Unobserve { hashes });
+    }
+
+    /// What is watched, for tests.
+    #[cfg(test)]
+    pub async fn watched(&self) -> Vec<B256> {
+        let (reply, watched) = oneshot::channel();
+        self.send(Command::Watched(reply));
+        watched.await.unwrap()
     }
 
     /// The newest head up to which every sighting has been delivered.
@@ -324,6 +347,8 @@ impl Task {
                 self.observations.push(Observation { missing: hashes.into_iter().collect(), found: Vec::new(), reply: Some(reply) });
                 self.answer_observations();
             }
+            #[cfg(test)]
+            Command::Watched(reply) => drop(reply.send(self.watched.keys().copied().collect())),
             Command::Unobserve { hashes } => {
                 for hash in hashes {
                     if let Some(entry) = self.watched.get_mut(&hash) {

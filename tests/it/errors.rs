@@ -244,6 +244,8 @@ async fn a_refused_transaction_is_told_with_its_hash_and_leaves_no_hole() {
     assert_eq!(told(&error), (-32000, "refused".into()));
     assert!(message(&error).to_lowercase().contains("insufficient funds"), "the node's reason is told: {error}");
     let refused: B256 = parse(&data(&error)["hash"]);
+    let life = client.request("sluice_getTransaction", json!([refused])).await.unwrap();
+    assert_eq!((&data(&error)["id"], &data(&error)["state"]), (&life["id"], &json!("refused")), "{error}");
     assert_eq!(journal::attempts(&world.journal()), [(refused, "refused".to_owned())], "on record before it is told");
     goes_on(&world, &client, accounts[0], 0).await;
     assert!(world.anvil.mined().await.iter().all(|mined| mined.hash != refused));
@@ -296,7 +298,7 @@ async fn a_full_queue_is_told_at_once_and_the_rest_is_mined() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_passed_deadline_and_a_gap_are_told_before_a_nonce_exists() {
     let Some(mut world) = World::start("a_passed_deadline_and_a_gap_are_told_before_a_nonce_exists").await else { return };
-    world.extra.environment = "account = { queue_deadline = \"500ms\", sign_window = 1 }".into();
+    world.extra.environment = "account = { queue_deadline = \"500ms\", sign_window = 1, sign_ahead = 1, broadcast_window = 1 }".into();
     let accounts = world.accounts(1).await;
     let gateway = world.gateway().await;
     let client = gateway.connect().await;
@@ -308,8 +310,17 @@ async fn a_passed_deadline_and_a_gap_are_told_before_a_nonce_exists() {
     let first = client.start("eth_sendTransaction", transfer(accounts[0], 1));
     eventually("the first Sign", || async { (world.kms_proxy.stats().calls_of("Sign") == 1).then_some(()) }).await;
     let error = send(&client, accounts[0], 2).await.unwrap_err();
-    assert_eq!(told(&error), (-32005, "queue_deadline".into()));
+    assert_eq!(told(&error), (-32002, "key_store_unavailable".into()), "it waited for nothing else");
     world.slow_signs(0);
     world.mined(parse(&soon("an answer", first).await.unwrap())).await;
-    goes_on(&world, &client, accounts[0], 1).await;
+    // One that is sent and not mined, one that is committed and not sent: there is no room for a third.
+    world.anvil.call("evm_setAutomine", json!([false])).await.unwrap();
+    for value in [3, 4] {
+        send(&client, accounts[0], value).await.unwrap();
+    }
+    let error = send(&client, accounts[0], 5).await.unwrap_err();
+    assert_eq!(told(&error), (-32005, "queue_deadline".into()));
+    world.anvil.call("evm_setAutomine", json!([true])).await.unwrap();
+    world.anvil.call("evm_mine", json!([])).await.unwrap();
+    goes_on(&world, &client, accounts[0], 3).await;
 }

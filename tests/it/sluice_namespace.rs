@@ -163,6 +163,7 @@ async fn lists_are_paged_and_accounts_say_what_waits() {
         ("sluice_getAccount", json!([accounts[0], 1]), &invalid),
         ("sluice_getCursor", json!([{}, 1]), &invalid),
         ("sluice_sendTransaction", json!([]), &invalid),
+        ("sluice_sendTransaction", json!([{ "from": accounts[0], "to": accounts[0], "idempotency_key": "order-1" }]), &invalid),
         ("sluice_payNothing", json!([]), &(-32601, "method_not_found".to_owned())),
     ] {
         assert_eq!(&told(ask(&client, method, params.clone()).await), expected, "{method} {params}");

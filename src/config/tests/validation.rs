@@ -45,7 +45,7 @@ fn every_given_value_arrives() {
         name = "main"
         chain_id = 1
         nodes = [{ url = "wss://user:pass@node.example/key" }, { url = "ws://127.0.0.1:8546" }]
-        account = { queue = 1, queue_deadline = "250ms", sign_window = 2, sign_ahead = 3, broadcast_window = 16 }
+        account = { queue = 1, queue_deadline = "250ms", sign_window = 2, sign_ahead = 3, broadcast_window = 16, acknowledged = 5 }
         gas_percent = 120
         [[configuration]]
         name = "kms-eu"
@@ -65,8 +65,14 @@ fn every_given_value_arrives() {
     assert_eq!(config.server.origins, ["https://a.example", "http://localhost:3000"]);
     assert_eq!(config.server.drain, Duration::from_secs(90));
     let environment = &config.environments[0];
-    let account =
-        AccountBounds { queue: 1, queue_deadline: Duration::from_millis(250), sign_window: 2, sign_ahead: 3, broadcast_window: 16 };
+    let account = AccountBounds {
+        queue: 1,
+        queue_deadline: Duration::from_millis(250),
+        sign_window: 2,
+        sign_ahead: 3,
+        broadcast_window: 16,
+        acknowledged: 5,
+    };
     assert_eq!(environment.account, account);
     assert_eq!(environment.nodes.len(), 2);
     assert_eq!(environment.gas_percent, 120);

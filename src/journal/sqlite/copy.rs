@@ -6,13 +6,18 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags, params};
 use tempfile::NamedTempFile;
+use uuid::Uuid;
 
-use super::file;
 use super::lock::ProcessLock;
-use crate::journal::JournalError;
+use super::records::Fault;
+use super::{file, intents};
+use crate::journal::{JournalError, TransactionId};
 
 /// Why every account of a restored journal is stopped.
 const RECONCILE: &str = "the journal was restored from a backup: nothing is sent until the chain has settled";
+
+/// Why what was acknowledged and waited at the time of the backup is ended.
+const ENDED: &str = "the journal was restored from a backup: whether this was paid since is not known, so it is not sent again";
 
 /// What a restore did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +26,8 @@ pub struct Restored {
     pub aside: Vec<PathBuf>,
     /// Accounts in `reconcile`.
     pub accounts: u64,
+    /// Acknowledged transactions that were ended: what was paid of them since the backup is not known.
+    pub ended: u64,
 }
 
 /// Writes a consistent copy of the journal to `target`, beside a gateway or without one: one file, of mode 0600, durable and checked.
@@ -34,7 +41,7 @@ pub fn backup(journal: &Path, target: &Path) -> Result<u64, JournalError> {
     if fs::symlink_metadata(&target).is_ok() {
         return Err(taken());
     }
-    let copy = copy(&file::resolve(journal)?, &target)?;
+    let copy = copy(&file::resolve(journal)?, &target, file::REMEDY)?;
     let bytes = copy.as_file().metadata().map_err(|error| cannot(&target, &error))?.len();
     copy.persist_noclobber(&target).map_err(|error| match error.error.kind() {
         std::io::ErrorKind::AlreadyExists => taken(),
@@ -54,15 +61,15 @@ pub fn restore(journal: &Path, backup: &Path) -> Result<Restored, JournalError> 
         return Err(JournalError::Unusable(format!("{} is the journal itself", backup.display())));
     }
     let mut lock = ProcessLock::take(&journal)?;
-    let copy = copy(&backup, &journal)?;
-    let accounts = reconcile(copy.path(), &journal)?;
+    let copy = copy(&backup, &journal, file::ANOTHER)?;
+    let (accounts, ended) = reconcile(copy.path(), &journal)?;
     copy.as_file().sync_all().map_err(|error| cannot(&journal, &error))?;
     // From here on a missing file is one that was lost, never one that is to be begun.
     lock.remember()?;
     let aside = set_aside(&journal)?;
     copy.persist_noclobber(&journal).map_err(|error| cannot(&journal, &error.error))?;
     sync_folder(&journal)?;
-    Ok(Restored { aside, accounts })
+    Ok(Restored { aside, accounts, ended })
 }
 
 /// Makes room for an empty journal where one is gone or empty: what is left of it is kept under another name. An error if a journal is
@@ -75,19 +82,20 @@ pub(super) fn give_up(journal: &Path) -> Result<Vec<PathBuf>, JournalError> {
 }
 
 /// A copy of the journal `from` in a file of its own beside `to`, whole and durable. Of one snapshot, its log included.
-fn copy(from: &Path, to: &Path) -> Result<NamedTempFile, JournalError> {
-    let (source, version) = file::open_any(from)?;
+/// `remedy`: what is to be done if there is none.
+fn copy(from: &Path, to: &Path, remedy: &str) -> Result<NamedTempFile, JournalError> {
+    let (source, version) = file::open_any(from, remedy)?;
     if version == 0 {
         return Err(JournalError::Unusable(format!("{} is empty: it is no journal", from.display())));
     }
     // The copy is made of the tables; a damaged index would not be seen in it.
-    file::check_whole(&source, from)?;
+    file::check_whole(&source, from, remedy)?;
     let folder = to.parent().unwrap_or(Path::new("."));
     let made = tempfile::Builder::new().prefix(".sluice-copy-").suffix(".part").tempfile_in(folder);
     let copy = made.map_err(|error| cannot(to, &error))?;
     let name = copy.path().to_str().ok_or_else(|| JournalError::Unusable(format!("{} is not a name in UTF-8", copy.path().display())))?;
     source.execute("VACUUM INTO ?1", [name]).map_err(|error| file::unusable(to, &error))?;
-    let (copied, copied_version) = file::open_any(copy.path())?;
+    let (copied, copied_version) = file::open_any(copy.path(), remedy)?;
     file::check(&copied, copy.path())?;
     if copied_version != version {
         return Err(JournalError::Unusable(format!("the copy of {} has version {copied_version}, not {version}", from.display())));
@@ -99,14 +107,15 @@ fn copy(from: &Path, to: &Path) -> Result<NamedTempFile, JournalError> {
 }
 
 /// Migrates the copy and stops every account that it may concern: those on record, those of the journal that it replaces as far as
-/// that one can be read, and on each pinned chain those of every public key. Answers how many.
-fn reconcile(copy: &Path, replaced: &Path) -> Result<u64, JournalError> {
-    let others = file::open_any(replaced).ok().and_then(|(connection, _)| accounts(&connection).ok()).unwrap_or_default();
+/// that one can be read, and on each pinned chain those of every public key. What waits as acknowledged is ended: it may have been paid
+/// since the backup, with a nonce that nobody here knows, and would be paid again. Answers how many of both.
+fn reconcile(copy: &Path, replaced: &Path) -> Result<(u64, u64), JournalError> {
+    let others = file::open_any(replaced, file::REMEDY).ok().and_then(|(connection, _)| accounts(&connection).ok()).unwrap_or_default();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let cannot = |error: rusqlite::Error| file::unusable(copy, &error);
     let mut connection = Connection::open_with_flags(copy, flags).map_err(cannot)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(cannot)?;
-    let version = file::version(&connection, copy)?;
+    let version = file::version(&connection, copy, file::ANOTHER)?;
     let stopped = (|| {
         file::migrate(&mut connection, version)?;
         let transaction = connection.transaction()?;
@@ -121,11 +130,25 @@ fn reconcile(copy: &Path, replaced: &Path) -> Result<u64, JournalError> {
             [],
         )?;
         let stopped = transaction.execute("UPDATE accounts SET reconcile = ?1", [RECONCILE])?;
+        let ended = end_queued(&transaction)?;
         transaction.commit()?;
-        Ok(stopped)
-    })()
-    .map_err(cannot)?;
-    Ok(u64::try_from(stopped).unwrap_or(u64::MAX))
+        Ok((stopped as u64, ended))
+    })();
+    stopped.map_err(|fault: Fault| match fault {
+        Fault::Own(error) => error,
+        Fault::Store(error) => cannot(error),
+    })
+}
+
+fn end_queued(connection: &Connection) -> Result<u64, Fault> {
+    let queued: Vec<[u8; 16]> = connection
+        .prepare("SELECT id FROM transactions WHERE queued = 1 ORDER BY id")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for id in &queued {
+        intents::end(connection, TransactionId(Uuid::from_bytes(*id)), ENDED)?;
+    }
+    Ok(queued.len() as u64)
 }
 
 fn accounts(connection: &Connection) -> rusqlite::Result<Vec<(i64, Vec<u8>)>> {

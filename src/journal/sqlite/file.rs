@@ -41,6 +41,9 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, JournalError> {
 /// What to do about a file that cannot be used.
 pub(super) const REMEDY: &str = "`sluice journal restore` puts a backup in its place";
 
+/// The same about a backup.
+pub(super) const ANOTHER: &str = "take another backup";
+
 /// The files of a journal beside the database itself.
 pub(super) const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -105,7 +108,7 @@ pub(super) fn open_writer(path: &Path, begun: bool) -> Result<Connection, Journa
     if connection.is_readonly(rusqlite::MAIN_DB).map_err(cannot)? {
         return Err(JournalError::Unusable(format!("cannot open {}: it may not be written", path.display())));
     }
-    let version = version(&connection, path)?;
+    let version = version(&connection, path, REMEDY)?;
     if version == 0 && begun {
         return Err(lost(path));
     }
@@ -130,7 +133,7 @@ pub(super) fn open_writer(path: &Path, begun: bool) -> Result<Connection, Journa
 
 /// A connection that cannot write, to a journal of this version.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, JournalError> {
-    let (connection, version) = open_any(path)?;
+    let (connection, version) = open_any(path, REMEDY)?;
     if version != MIGRATIONS.len() {
         return Err(JournalError::Unusable(format!("{} is not a journal of this version yet: start the gateway once", path.display())));
     }
@@ -138,11 +141,12 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, JournalError> {
 }
 
 /// A connection that cannot write, to a journal of any version that this Sluice knows; with its version, 0 for an empty file.
-pub(super) fn open_any(path: &Path) -> Result<(Connection, usize), JournalError> {
+/// `remedy`: what is to be done if there is none.
+pub(super) fn open_any(path: &Path, remedy: &str) -> Result<(Connection, usize), JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(|error| unusable(path, &error))?;
-    setup(&connection).map_err(|error| unusable(path, &error))?;
-    let version = version(&connection, path)?;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| unusable_but(path, &error, remedy))?;
+    setup(&connection).map_err(|error| unusable_but(path, &error, remedy))?;
+    let version = version(&connection, path, remedy)?;
     Ok((connection, version))
 }
 
@@ -170,14 +174,14 @@ fn setup(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// How many migrations the file has had: 0 for an empty one.
-pub(super) fn version(connection: &Connection, path: &Path) -> Result<usize, JournalError> {
+pub(super) fn version(connection: &Connection, path: &Path, remedy: &str) -> Result<usize, JournalError> {
     let read = || -> rusqlite::Result<(i64, i64, i64)> {
         let id = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         let tables = connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |row| row.get(0))?;
         Ok((id, version, tables))
     };
-    match read().map_err(|error| unusable(path, &error))? {
+    match read().map_err(|error| unusable_but(path, &error, remedy))? {
         (0, 0, 0) => Ok(0),
         (APPLICATION_ID, version, _) => {
             usize::try_from(version).ok().filter(|version| (1..=MIGRATIONS.len()).contains(version)).ok_or_else(|| {
@@ -189,7 +193,7 @@ pub(super) fn version(connection: &Connection, path: &Path) -> Result<usize, Jou
             })
         }
         _ => Err(JournalError::Unusable(format!(
-            "{} is a database of another program, not a journal of Sluice; if it was one, {REMEDY}",
+            "{} is a database of another program, not a journal of Sluice; if it was one, {remedy}",
             path.display()
         ))),
     }
@@ -197,17 +201,17 @@ pub(super) fn version(connection: &Connection, path: &Path) -> Result<usize, Jou
 
 /// Reads every page; an error if one is damaged.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), JournalError> {
-    checked_by("PRAGMA quick_check(1)", connection, path)
+    checked_by("PRAGMA quick_check(1)", connection, path, REMEDY)
 }
 
 /// The same, and compares every index with its table.
-pub(super) fn check_whole(connection: &Connection, path: &Path) -> Result<(), JournalError> {
-    checked_by("PRAGMA integrity_check(1)", connection, path)
+pub(super) fn check_whole(connection: &Connection, path: &Path, remedy: &str) -> Result<(), JournalError> {
+    checked_by("PRAGMA integrity_check(1)", connection, path, remedy)
 }
 
-fn checked_by(pragma: &str, connection: &Connection, path: &Path) -> Result<(), JournalError> {
-    let answer: String = connection.query_row(pragma, [], |row| row.get(0)).map_err(|error| unusable(path, &error))?;
-    if answer == "ok" { Ok(()) } else { Err(JournalError::Damaged(format!("{} is damaged: {answer}; {REMEDY}", path.display()))) }
+fn checked_by(pragma: &str, connection: &Connection, path: &Path, remedy: &str) -> Result<(), JournalError> {
+    let answer: String = connection.query_row(pragma, [], |row| row.get(0)).map_err(|error| unusable_but(path, &error, remedy))?;
+    if answer == "ok" { Ok(()) } else { Err(JournalError::Damaged(format!("{} is damaged: {answer}; {remedy}", path.display()))) }
 }
 
 pub(super) fn migrate(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
@@ -227,10 +231,14 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 pub(super) fn unusable(path: &Path, error: &rusqlite::Error) -> JournalError {
+    unusable_but(path, error, REMEDY)
+}
+
+fn unusable_but(path: &Path, error: &rusqlite::Error, remedy: &str) -> JournalError {
     let path = path.display();
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => JournalError::Damaged(format!("{path} is not a journal of Sluice, or damaged: {error}; {REMEDY}")),
-        Some(ErrorCode::DatabaseCorrupt) => JournalError::Damaged(format!("{path} is damaged: {error}; {REMEDY}")),
+        Some(ErrorCode::NotADatabase) => JournalError::Damaged(format!("{path} is not a journal of Sluice, or damaged: {error}; {remedy}")),
+        Some(ErrorCode::DatabaseCorrupt) => JournalError::Damaged(format!("{path} is damaged: {error}; {remedy}")),
         _ => JournalError::Unusable(format!("cannot open {path}: {error}")),
     }
 }

@@ -13,7 +13,7 @@ use crate::node::{CallError, Head};
 use crate::telemetry::clock;
 use crate::transactions::account::submission::{Accepted, Payload, Submission};
 use crate::transactions::errors::TransactionError;
-use crate::transactions::nonces::SlotState;
+use crate::transactions::nonces::{Denial, SlotState};
 use crate::transactions::reconcile::Counts;
 
 /// What the nodes say about an account at one head.
@@ -124,6 +124,7 @@ impl Task {
         }
         // From here on the hold cannot end, and the same bytes cannot be handed in twice.
         live.state = AttemptState::Committed;
+        self.nonces.end_replacement(attempt.nonce, Denial::HandedIn);
         self.nonces.set_slot(attempt.nonce, SlotState::Reopened);
         let after = super::outbox::After::Released { hash: bytes.hash };
         self.note(&attempt, AttemptState::Committed, None, Some("sent by its client".into()), Some(after));

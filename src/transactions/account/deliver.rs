@@ -177,7 +177,7 @@ impl Task {
             self.pause(PauseBy::Filler, Some(reason));
             self.fill_later(FILL_PAUSED);
         }
-        let error = TransactionError::Refused { code, message: message.clone(), hash };
+        let error = TransactionError::Refused { code, message: message.clone(), hash, transaction: attempt.transaction };
         if SeededFault::RefusalToldBeforeDurable.is_on() {
             let reply = self.attempts.get_mut(&hash).and_then(|live| live.reply.take());
             let _gone = reply.map(|reply| reply.sender.send(Err(error.clone())));

@@ -36,6 +36,7 @@ use self::operate::{AccountState, Resumed, Resynced};
 use self::outbox::Outbox;
 use self::reconcile::Reconcile;
 use self::replace::{ReplaceRequest, Replacement};
+use self::sign::LastSigns;
 use self::submission::{Accepted, Reply, SignedBytes, Submission};
 use super::balance::Balance;
 use super::broadcast::Delivery;
@@ -159,6 +160,7 @@ pub(super) struct Task {
     /// The payload on record of each slot that is not final.
     current: BTreeMap<u64, B256>,
     signs: FuturesUnordered<BoxFuture<'static, Signed>>,
+    last_signs: LastSigns,
     commit: Option<BoxFuture<'static, Written>>,
     sends: FuturesUnordered<BoxFuture<'static, Answered>>,
     outbox: Outbox,
@@ -438,12 +440,13 @@ impl Task {
         let error = match denial {
             Denial::QueueFull => TransactionError::QueueFull,
             Denial::Deadline if self.nonces.is_on_hold() => TransactionError::ForeignNonce,
-            Denial::Deadline => TransactionError::QueueDeadline(self.chain.environment.account.queue_deadline),
+            Denial::Deadline => self.late(ticket),
             Denial::Gap => TransactionError::NonceGap { nonce },
             Denial::Held => TransactionError::NonceHeld { nonce },
             Denial::TooLow { next } => TransactionError::NonceTooLow { next, nonce },
             Denial::Mined => TransactionError::AlreadyMined { hash: None },
             Denial::Refused => TransactionError::NotReplaceable("the transaction was refused meanwhile".into()),
+            Denial::HandedIn => TransactionError::NotReplaceable("its client sent its bytes meanwhile: try again".into()),
         };
         self.fail(ticket, error);
     }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::loans::Lent;
 use super::outbox::Outbox;
 use super::reconcile::Reconcile;
-use super::sign::params;
+use super::sign::{LastSigns, params};
 use super::{Command, Live, Owed, Task};
 use crate::journal::{Account, AttemptState, Epoch, JournalError, Kind, Pauses, StoredAccount, StoredAttempt};
 use crate::node::CallError;
@@ -114,8 +114,8 @@ pub(super) async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Tas
         Some(stored) if stored.next_nonce > 0 => (stored, None),
         row => {
             let next_nonce = first_nonce(chain, address).await?;
-            let pauses = row.map(|stored| stored.pauses).unwrap_or_default();
-            (StoredAccount { account, next_nonce, pauses }, Some(next_nonce))
+            let (pauses, queued) = row.map(|stored| (stored.pauses, stored.queued)).unwrap_or_default();
+            (StoredAccount { account, next_nonce, pauses, queued }, Some(next_nonce))
         }
     };
     Ok(Task::new(Arc::clone(chain), epoch, stored, floor, unfinished))
@@ -231,6 +231,7 @@ impl Task {
             last_order: 0,
             current,
             signs: FuturesUnordered::new(),
+            last_signs: LastSigns::default(),
             commit: None,
             sends: FuturesUnordered::new(),
             outbox: Outbox::default(),

@@ -173,7 +173,10 @@ impl Task {
         }
         match self.nonces.slot(nonce) {
             // The slot is final, and this came too late for it.
-            None => drop(self.attempts.remove(&hash)),
+            None => {
+                self.attempts.remove(&hash);
+                self.chain.tracker.forget(hash);
+            }
             Some(SlotState::Reopened) if self.current.get(&nonce) == Some(&hash) && !is_committing => match fallback {
                 Some((other, _, slot)) => {
                     self.current.insert(nonce, other);

@@ -8,7 +8,7 @@ use alloy_eips::Decodable2718 as _;
 use alloy_primitives::{B256, U256};
 
 use super::sign::{nothing_to, price_of};
-use super::submission::{Payload, Reply, Submission};
+use super::submission::{Payload, Reply, Submission, with_nonce};
 use super::{Live, Owed, Pending, Task};
 use crate::journal::{Attempt, AttemptState, Kind, PauseBy, Purpose, TransactionId};
 use crate::signing::Key;
@@ -204,6 +204,12 @@ impl Task {
         } else {
             with_bid(old, bid)
         };
+        let transaction = with_nonce(&transaction, current.nonce);
+        // Another signature of the same payload is no other payload, and the same bytes where signatures are deterministic.
+        if self.alive(current.nonce).into_iter().filter_map(|live| payload(&live.attempt)).any(|other| other == transaction) {
+            let words = "it would be the same payload again: nothing is raised where gas is free, so give a price";
+            return Err(TransactionError::NotReplaceable(words.into()));
+        }
         let fee = U256::from(bid.cap).saturating_mul(U256::from(market.gas));
         let cost = fee.saturating_add(transaction.value());
         Ok((transaction, cost))

@@ -21,10 +21,26 @@ use crate::transactions::broadcast::Delivery;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::fees::{Price, decide};
 use crate::transactions::meters::Stage;
-use crate::transactions::nonces::Ticket;
+use crate::transactions::nonces::{SlotState, Ticket};
 use crate::transactions::prepare::{Prepared, TRANSFER_GAS};
 use crate::transactions::replacement::Bid;
 use crate::transactions::request::Fees;
+
+/// When a Sign of the account worked last, and when one failed last, and why.
+#[derive(Debug, Default)]
+pub(super) struct LastSigns {
+    worked: Option<Instant>,
+    failed: Option<(Instant, SignClass)>,
+}
+
+impl LastSigns {
+    fn ended(&mut self, fault: Option<SignClass>, now: Instant) {
+        match fault {
+            None => self.worked = Some(now),
+            Some(class) => self.failed = Some((now, class)),
+        }
+    }
+}
 
 /// Time before another filler is tried.
 const FILL_AGAIN: Duration = Duration::from_secs(2);
@@ -69,7 +85,12 @@ impl Task {
         let Ok(result) = result else { return };
         let Some(pending) = self.tickets.get_mut(&ticket) else { return };
         pending.sign = None;
-        pending.waited(Stage::Sign, clock::now(), &self.chain);
+        let now = clock::now();
+        pending.waited(Stage::Sign, now, &self.chain);
+        // A replacement's has no part in what waits without a nonce.
+        if pending.replacement.is_none() {
+            self.last_signs.ended(result.as_ref().err().map(|error| error.class), now);
+        }
         match (result, &pending.submission.payload) {
             (Ok(signature), Payload::Unsigned { prepared, .. }) => {
                 let bytes = assemble(with_nonce(&prepared.transaction, pending.nonce), signature);
@@ -85,6 +106,25 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Why the request was not started before its deadline.
+    pub(super) fn late(&self, ticket: Ticket) -> TransactionError {
+        let deadline = self.chain.environment.account.queue_deadline;
+        let late = TransactionError::QueueDeadline(deadline);
+        let Some(Pending { submission, .. }) = self.tickets.get(&ticket) else { return late };
+        let LastSigns { worked, failed } = &self.last_signs;
+        // One worked meanwhile: it was not the key store that kept the request waiting.
+        if worked.is_some_and(|at| at >= submission.queued) {
+            return late;
+        }
+        if let Some((_, class)) = failed.filter(|(at, _)| *at >= submission.queued) {
+            return TransactionError::Sign(class);
+        }
+        // None has ended meanwhile: where as many as may are under way, it waited for them.
+        let is_full = self.figures().signing >= self.chain.environment.account.sign_window;
+        let is_signing = |pending: &Pending| pending.sign.is_some() && pending.replacement.is_none();
+        if is_full && self.tickets.values().any(is_signing) { TransactionError::Sign(SignClass::Deadline) } else { late }
     }
 
     fn signed(&mut self, ticket: Ticket, bytes: SignedBytes) {
@@ -353,6 +393,35 @@ impl Task {
     }
 
     fn not_committed(&mut self, tickets: &[Ticket], error: JournalError) {
+        // Ordinary races, which the journal decides: the same request on record under its key, or a cancel of what was acknowledged.
+        let (transaction, told) = match error {
+            JournalError::KeyTaken { transaction } => (transaction, TransactionError::KeyTaken),
+            JournalError::NotQueued { transaction } => (transaction, TransactionError::NotQueued),
+            error => return self.nothing_committed(tickets, error),
+        };
+        tracing::info!(error = %told, account = %self.address(), %transaction, "a request is not paid again; the others of its commit go on");
+        let out: Vec<Ticket> = tickets.iter().copied().filter(|ticket| !self.goes_on(*ticket, transaction)).collect();
+        let void = self.nonces.commit_failed(&out);
+        self.void(&void);
+        for &ticket in tickets {
+            if !out.contains(&ticket) {
+                // What is below the one that ended is signed as it is to be; what was above it waits again, in order.
+                if !void.contains(&ticket) {
+                    self.nonces.signed(ticket);
+                }
+                continue;
+            }
+            self.reopen_replaced(ticket);
+            if self.is_of(ticket, transaction) {
+                self.fail(ticket, told.clone());
+            } else {
+                self.sign_again(ticket);
+            }
+        }
+    }
+
+    /// Nothing of the commit is on record, and nobody knows when it can be: all of it ends.
+    fn nothing_committed(&mut self, tickets: &[Ticket], error: JournalError) {
         tracing::error!(%error, account = %self.address(), "attempts were not committed");
         if matches!(error, JournalError::SlotTaken { address, .. } if address == self.address()) {
             self.alarm("slot_taken", "the journal has another payload for a slot of this account; the account is paused");
@@ -360,21 +429,26 @@ impl Task {
         }
         let void = self.nonces.commit_failed(tickets);
         self.void(&void);
-        // What must not be paid a second time ends alone; the others of its commit try again.
-        let culprit = match error {
-            JournalError::KeyTaken { transaction } => Some((transaction, TransactionError::KeyTaken)),
-            JournalError::NotQueued { transaction } => Some((transaction, TransactionError::NotQueued)),
-            _ => None,
-        };
         for &ticket in tickets {
-            if let Some(nonce) = self.tickets.get(&ticket).filter(|pending| pending.replacement.is_some()).map(|pending| pending.nonce) {
-                self.reopen_refused(nonce);
-            }
-            match &culprit {
-                None => self.fail(ticket, TransactionError::Journal(error.clone())),
-                Some((transaction, error)) if self.is_of(ticket, *transaction) => self.fail(ticket, error.clone()),
-                Some(_) => self.sign_again(ticket),
-            }
+            self.reopen_replaced(ticket);
+            self.fail(ticket, TransactionError::Journal(error.clone()));
+        }
+    }
+
+    /// Whether the ticket goes on by itself after a commit that another transaction of it ended: a request with a nonce of its own, or
+    /// one for a slot that waits still, and nothing borrowed, which went back with the commit.
+    fn goes_on(&self, ticket: Ticket, ended: TransactionId) -> bool {
+        self.tickets.get(&ticket).is_some_and(|pending| {
+            let takes_open = pending.replaces && self.nonces.slot(pending.nonce) == Some(SlotState::Reopened);
+            let is_free = pending.replacement.is_none() && pending.submission.borrowed.nonces.is_empty();
+            pending.submission.id != ended && is_free && (!pending.replaces || takes_open)
+        })
+    }
+
+    /// A replacement was not committed.
+    fn reopen_replaced(&mut self, ticket: Ticket) {
+        if let Some(nonce) = self.tickets.get(&ticket).filter(|pending| pending.replacement.is_some()).map(|pending| pending.nonce) {
+            self.reopen_refused(nonce);
         }
     }
 

@@ -12,12 +12,13 @@ use super::open::try_load;
 use super::replace::Replacement;
 use super::submission::{Payload, assemble};
 use super::*;
-use crate::config::FeeCeilings;
+use crate::config::{FeeCeilings, FeeMode};
 use crate::journal::{Kind, Purpose, StoredAccount, TransactionId};
 use crate::node::{Head, NodeError};
+use crate::signing::SignClass;
 use crate::telemetry::waited::Waited;
 use crate::transactions::account::loans::Borrowed;
-use crate::transactions::chain::tests::{ADDRESS, chain};
+use crate::transactions::chain::tests::{ADDRESS, chain_of};
 use crate::transactions::nonces::SlotState;
 use crate::transactions::reconcile::Counts;
 use crate::transactions::request::Fees;
@@ -87,8 +88,12 @@ fn raw(attempt: &Attempt) -> (Submission, Told) {
 impl Fixture {
     /// The next nonce without records is 3.
     async fn new(records: Vec<Record>) -> Self {
+        Self::paying(FeeMode::Eip1559, records).await
+    }
+
+    async fn paying(fees: FeeMode, records: Vec<Record>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let chain = chain(folder.path(), Arc::new(|_| None)).await;
+        let chain = chain_of(folder.path(), Arc::new(|_| None), fees).await;
         chain.journal.commit(records).await.unwrap();
         let task = try_load(&chain, ADDRESS).await.unwrap();
         Self { chain, task, _folder: folder }
@@ -194,6 +199,84 @@ async fn refused_bytes_whose_slot_another_transaction_has_are_not_told_as_known(
 }
 
 #[tokio::test]
+async fn a_cancel_whose_bytes_their_client_sends_meanwhile_says_so() {
+    let held = Attempt { kind: Kind::SignOnly, ..attempt(3, 1) };
+    let mut fixture = Fixture::new(vec![begun(&held, AttemptState::Held, None)]).await;
+    fixture.probed(100, 3);
+    let task = &mut fixture.task;
+    let (cancel, mut told) = raw(&attempt(3, 2));
+    assert!(task.nonces.replace(100, 3));
+    task.tickets.insert(100, Pending { replaces: true, replacement: Some(Replacement::Cancel), nonce: 3, ..Pending::new(cancel) });
+    let (submission, _answer) = raw(&held);
+    task.submit(submission);
+    task.act();
+    let error = told.try_recv().unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "its client sent its bytes meanwhile: try again");
+    fixture.written().await;
+    fixture.task.act();
+    assert_eq!((fixture.state(&held), fixture.task.nonces.slot(3)), (Some(AttemptState::Committed), Some(SlotState::Sent)));
+}
+
+#[tokio::test]
+async fn a_replacement_that_is_on_record_after_its_slot_is_final_is_not_watched() {
+    let (old, new) = (attempt(3, 1), attempt(3, 2));
+    let mut fixture = Fixture::new(vec![begun(&old, AttemptState::Committed, None)]).await;
+    let task = &mut fixture.task;
+    task.sighting(Sighting::Absent { hash: old.hash });
+    assert!(task.nonces.replace(1, 3));
+    let (submission, mut told) = raw(&new);
+    let signed = Some(SignedBytes { raw: new.raw.clone(), hash: new.hash });
+    let pending = Pending { signed, replacement: Some(Replacement::SpeedUp), nonce: 3, ..Pending::new(submission) };
+    task.tickets.insert(1, pending);
+    let now = clock::now();
+    assert_eq!(task.nonces.poll(now), Some(Action::Sign { ticket: 1, nonce: 3, replaces: true }));
+    task.nonces.signed(1);
+    assert_eq!(task.nonces.poll(now), Some(Action::Commit(vec![1])));
+    fixture.chain.journal.commit(vec![begun(&new, AttemptState::Committed, Some(&old))]).await.unwrap();
+    let block = BlockRef { number: 10, hash: B256::repeat_byte(9) };
+    let receipt: Arc<RawValue> = Arc::from(RawValue::from_string("{}".to_owned()).unwrap());
+    fixture.task.sighting(Sighting::Included { hash: old.hash, block, success: true, reason: None, receipt });
+    fixture.task.sighting(Sighting::Confirmed { hash: old.hash, block });
+    fixture.task.commit_finished((vec![1], Ok(Vec::new())));
+    assert!(fixture.chain.tracker.watched().await.contains(&new.hash), "until it is known to be over");
+    fixture.written().await;
+    assert!(matches!(told.try_recv(), Ok(Err(TransactionError::NonceTooLow { nonce: 3, .. }))));
+    assert!(fixture.state(&new).is_none() && !fixture.chain.tracker.watched().await.contains(&new.hash));
+}
+
+#[tokio::test]
+async fn where_gas_is_free_the_same_payload_is_not_signed_again() {
+    let paying = |price: u128| {
+        let payload = TxEip1559 {
+            chain_id: 31337,
+            nonce: 3,
+            gas_limit: 21_000,
+            max_fee_per_gas: price,
+            max_priority_fee_per_gas: price,
+            to: TxKind::Call(ADDRESS),
+            ..TxEip1559::default()
+        };
+        let SignedBytes { raw, hash } = assemble(TypedTransaction::Eip1559(payload), Signature::test_signature());
+        Attempt { raw, hash, kind: Kind::Send, ..attempt(3, 1) }
+    };
+    let first = paying(0);
+    let second = Attempt { transaction: first.transaction, ..paying(5) };
+    let records = vec![begun(&first, AttemptState::Committed, None), begun(&second, AttemptState::Committed, Some(&first))];
+    let mut fixture = Fixture::paying(FeeMode::Free, records).await;
+    fixture.chain.set_ceilings(&first.service, FeeCeilings::default());
+    let task = &mut fixture.task;
+    task.sighting(Sighting::Absent { hash: second.hash });
+    let given = |price| Fees::Dynamic { cap: Some(price), tip: Some(price) };
+    for same in [Fees::AnyPrice, given(5)] {
+        let Err(TransactionError::NotReplaceable(words)) = task.offer(&second, Replacement::SpeedUp, same).map(drop) else {
+            panic!("{same:?}")
+        };
+        assert!(words.contains("give a price") && !task.nonces.is_replacing(3), "{words}");
+    }
+    assert!(task.offer(&second, Replacement::SpeedUp, given(6)).is_ok());
+}
+
+#[tokio::test]
 async fn a_slot_that_a_refused_authorisation_left_open_can_be_taken_after_the_one_below_is_final() {
     let refused_one = Attempt { authorisations: vec![(ACCOUNT, 4)], ..attempt(3, 1) };
     let next = attempt(3, 2);
@@ -254,6 +337,65 @@ async fn what_borrowed_nonces_is_not_signed_again_without_them() {
 }
 
 #[tokio::test]
+async fn a_request_that_waited_for_the_key_store_is_told_so_at_its_deadline() {
+    let mut fixture = Fixture::new(Vec::new()).await;
+    let task = &mut fixture.task;
+    let mut told = BTreeMap::new();
+    let mut put = |task: &mut Task, ticket: u64| {
+        let (submission, answer) = raw(&attempt(2 + ticket, ticket as u8));
+        told.insert(ticket, answer);
+        task.tickets.insert(ticket, Pending::new(submission));
+    };
+    (1..=5).for_each(|ticket| put(task, ticket));
+    let deny = |task: &mut Task, ticket| task.deny(ticket, Denial::Deadline);
+    // A Sign is under way, and there is room for more.
+    task.tickets.get_mut(&5).unwrap().sign = Some(AbortHandle::new_pair().0);
+    deny(task, 1);
+    let now = clock::now();
+    for ticket in 101..=task.chain.environment.account.sign_window as u64 + 100 {
+        task.nonces.enqueue(ticket, Wish::Any, 1, now + Duration::from_secs(30)).unwrap();
+    }
+    while task.nonces.poll(now).is_some() {}
+    deny(task, 2);
+    task.sign_finished((5, Ok(Err(KeyStoreError { class: SignClass::Throttled, detail: "slow down".into() }))));
+    deny(task, 3);
+    // One that worked: it waited for its turn.
+    put(task, 6);
+    task.sign_finished((6, Ok(Ok(Signature::test_signature()))));
+    deny(task, 4);
+    let mut class = |ticket| match told.get_mut(&ticket).unwrap().try_recv().unwrap().unwrap_err() {
+        TransactionError::Sign(class) => Some(class),
+        TransactionError::QueueDeadline(_) => None,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([1, 2, 3, 4].map(&mut class), [None, Some(SignClass::Deadline), Some(SignClass::Throttled), None]);
+}
+
+#[tokio::test]
+async fn what_shared_a_commit_with_a_request_that_ended_keeps_its_order_and_its_signature_if_it_is_below() {
+    let mut fixture = Fixture::new(Vec::new()).await;
+    let task = &mut fixture.task;
+    let now = clock::now();
+    let mut ids = BTreeMap::new();
+    for ticket in 1..=5 {
+        let (submission, _) = raw(&attempt(2 + ticket, ticket as u8));
+        ids.insert(ticket, submission.id);
+        let signed = Some(SignedBytes { raw: Bytes::new(), hash: B256::repeat_byte(ticket as u8) });
+        task.tickets.insert(ticket, Pending { signed, nonce: 2 + ticket, ..Pending::new(submission) });
+        task.nonces.enqueue(ticket, Wish::Any, 1, now + Duration::from_secs(30)).unwrap();
+    }
+    let actions = |task: &mut Task| std::iter::from_fn(|| task.nonces.poll(now)).collect::<Vec<_>>();
+    let sign = |ticket, nonce| Action::Sign { ticket, nonce, replaces: false };
+    assert_eq!(actions(task), [sign(1, 3), sign(2, 4), sign(3, 5), sign(4, 6), sign(5, 7)]);
+    (1..=3).for_each(|ticket| task.nonces.signed(ticket));
+    assert_eq!(actions(task), [Action::Commit(vec![1, 2, 3])]);
+    task.commit_finished((vec![1, 2, 3], Err(JournalError::NotQueued { transaction: ids[&2] })));
+    assert_eq!(actions(task), [Action::Commit(vec![1]), sign(3, 4), sign(4, 5), sign(5, 6)]);
+    assert_eq!([1, 3].map(|ticket| task.tickets[&ticket].signed.is_some()), [true, false]);
+    assert!(!task.tickets.contains_key(&2));
+}
+
+#[tokio::test]
 async fn the_account_of_a_restored_journal_begins_where_the_chain_settles_if_nothing_is_on_record() {
     let mut fixture = Fixture::new(Vec::new()).await;
     let account = Account { address: Address::repeat_byte(8), ..ACCOUNT };
@@ -261,7 +403,7 @@ async fn the_account_of_a_restored_journal_begins_where_the_chain_settles_if_not
     let mut pauses = Pauses::default();
     pauses.set(PauseBy::Reconcile, Some("restored".into()));
     // The nodes had two payloads of it in their pools when it was opened.
-    let stored = StoredAccount { account, next_nonce: 7, pauses };
+    let stored = StoredAccount { account, next_nonce: 7, pauses, queued: 0 };
     fixture.task = Task::new(Arc::clone(&fixture.chain), epoch, stored, Some(7), Vec::new());
     for head in [100, 112] {
         fixture.probed(head, 5);

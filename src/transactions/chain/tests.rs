@@ -12,6 +12,10 @@ pub(in crate::transactions) const ADDRESS: Address = Address::repeat_byte(7);
 
 /// A chain whose node is not there, over a journal that knows one account.
 pub(in crate::transactions) async fn chain(folder: &std::path::Path, key_of: KeyOf) -> Arc<Chain> {
+    chain_of(folder, key_of, FeeMode::Eip1559).await
+}
+
+pub(in crate::transactions) async fn chain_of(folder: &std::path::Path, key_of: KeyOf, fees: FeeMode) -> Arc<Chain> {
     let metrics = Arc::new(Metrics::new().unwrap());
     let journal = SqliteJournal::open(&folder.join("journal.db"), Arc::clone(&metrics)).unwrap();
     let account = Account { chain_id: 31337, address: ADDRESS };
@@ -32,7 +36,7 @@ pub(in crate::transactions) async fn chain(folder: &std::path::Path, key_of: Key
         rebroadcast: Duration::from_secs(30),
         hold: Duration::from_secs(600),
         reconcile_blocks: 12,
-        fees: FeeMode::Eip1559,
+        fees,
         bump: Bump::default(),
         superseded: Superseded::Mined,
     };
@@ -63,6 +67,21 @@ fn request() -> NewRequest {
         acknowledged: None,
         arrived: Instant::now(),
     }
+}
+
+#[tokio::test]
+async fn an_order_that_the_journal_does_not_write_is_told_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let chain = chain(folder.path(), Arc::new(|_| None)).await;
+    chain.operate(ADDRESS, Duration::from_secs(30), Command::State).await.unwrap();
+    let mut other = rusqlite::Connection::open(folder.path().join("journal.db")).unwrap();
+    let lock = other.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    tokio::time::pause();
+    let paused = chain.pause(ADDRESS, "maintenance".into()).await;
+    assert!(matches!(paused, Err(TransactionError::Journal(_))), "{paused:?}");
+    let state = chain.operate(ADDRESS, Duration::from_secs(30), Command::State).await.unwrap();
+    assert!(state.pauses.words().is_some(), "it is carried out");
+    drop(lock);
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ mod tests {
     use alloy_primitives::U256;
 
     use super::*;
-    use crate::journal::JournalError;
+    use crate::journal::{JournalError, TransactionId};
     use crate::node::{CallError, NodeError};
 
     fn node(code: i64, message: &str) -> TransactionError {
@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn what_is_on_record_is_over() {
-        let refused = TransactionError::Refused { code: 1, message: "no".into(), hash: alloy_primitives::B256::ZERO };
+        let hash = alloy_primitives::B256::ZERO;
+        let refused = TransactionError::Refused { code: 1, message: "no".into(), hash, transaction: TransactionId::new() };
         for answer in [Ok(()), Err(&refused), Err(&TransactionError::NotQueued)] {
             assert_eq!(judge(answer, PATIENCE, 9), Verdict::Over, "{answer:?}");
         }

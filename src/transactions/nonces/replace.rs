@@ -59,7 +59,7 @@ impl Nonces {
     }
 
     /// The slot waits for no replacement any more, unless it is being committed: then it is on record beside the others.
-    pub(super) fn end_replacement(&mut self, nonce: u64, why: Denial) {
+    pub fn end_replacement(&mut self, nonce: u64, why: Denial) {
         if let Some(replacing) = self.replacing.get(&nonce).filter(|replacing| replacing.progress != Progress::Committing).copied() {
             self.replacing.remove(&nonce);
             self.owed.push_back(Action::Deny(replacing.ticket, why));

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn bounds(window: usize) -> AccountBounds {
-    AccountBounds { queue: 8, queue_deadline: Duration::from_secs(30), sign_window: window, sign_ahead: window, broadcast_window: window }
+    AccountBounds { queue: 8, sign_window: window, sign_ahead: window, broadcast_window: window, ..AccountBounds::default() }
 }
 
 struct Bench {

@@ -32,6 +32,8 @@ pub enum Denial {
     Mined,
     /// The payload that was to be replaced was refused.
     Refused,
+    /// Its client handed in the bytes that were to be replaced.
+    HandedIn,
 }
 
 /// What does not go on although it could.

@@ -160,6 +160,7 @@ impl Settings {
                 sign_window: ten(random),
                 sign_ahead: ten(random),
                 broadcast_window: ten(random),
+                ..AccountBounds::default()
             },
             confirmations: Confirmations::Blocks(BLOCKS),
             broadcast: if client == Client::Nethermind {

@@ -93,6 +93,9 @@ async fn what_is_queued_is_cancelled_before_it_is_signed() {
     assert_eq!((&cancelled["id"], &cancelled["hash"]), (&queued["id"], &Value::Null));
     let ended = state(&client, &queued["id"], "refused").await;
     assert_eq!(ended["events"][1]["detail"], "cancelled before it was signed");
+    let again = client.request("sluice_cancelTransaction", json!([{ "id": queued["id"] }])).await.unwrap_err();
+    assert_eq!(told(&again), (-32000, "not_replaceable"));
+    assert!(again.to_string().contains("has ended: cancelled before it was signed"), "{again}");
     // What was being signed meanwhile is thrown away; the next payment has its nonce.
     world.kms_proxy.set_limit(u64::MAX);
     let next = json!([{ "from": account, "to": account, "value": "0x8", "waitFor": "included" }]);
@@ -100,6 +103,30 @@ async fn what_is_queued_is_cancelled_before_it_is_signed() {
     assert_eq!(next["slot"]["nonce"], "0x0");
     assert_eq!(told(&client.request("sluice_sendTransaction", params).await.unwrap_err()), (-32000, "refused"));
     assert_eq!(world.anvil.nonces().await[&account], [0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_of_an_account_is_acknowledged_than_may_wait() {
+    let Some(mut world) = World::start("no_more_of_an_account_is_acknowledged_than_may_wait").await else { return };
+    world.extra.environment = "account = { acknowledged = 2 }".into();
+    let accounts = world.accounts(2).await;
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let ask = |of: usize| {
+        let params = json!([{ "from": accounts[of], "to": accounts[of], "value": "0x1", "waitFor": "queued" }]);
+        client.request("sluice_sendTransaction", params)
+    };
+    world.kms_proxy.set_limit(0);
+    let first = soon("an acknowledgement", ask(0)).await.unwrap();
+    soon("another", ask(0)).await.unwrap();
+    let error = soon("no room", ask(0)).await.unwrap_err();
+    assert_eq!(told(&error), (-32005, "queue_full"));
+    assert!(error.to_string().contains("2 acknowledged transactions of this account wait"), "{error}");
+    assert!(data(&error)["retryAfterMs"].is_u64(), "{error}");
+    soon("one of another account", ask(1)).await.unwrap();
+    world.kms_proxy.set_limit(u64::MAX);
+    state(&client, &first["id"], "included").await;
+    soon("there is room", ask(0)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

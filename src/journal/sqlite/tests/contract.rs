@@ -36,7 +36,7 @@ async fn accounts_are_those_of_the_chain() {
     let stored = |account, next_nonce, paused: Option<&str>| {
         let mut pauses = Pauses::default();
         pauses.set(PauseBy::Operator, paused.map(str::to_owned));
-        StoredAccount { account, next_nonce, pauses }
+        StoredAccount { account, next_nonce, pauses, queued: 0 }
     };
     assert_eq!(fixture.journal.accounts(CHAIN).await.unwrap(), [stored(account(1), 0, Some("why")), stored(account(2), 4, None)]);
     assert_eq!(fixture.journal.accounts(1).await.unwrap(), [stored(elsewhere, 5, None)]);
@@ -354,7 +354,7 @@ async fn the_summary_counts_attempts_by_state() {
     let (a, b, c) = (attempt(account(1), 0, 1), attempt(account(1), 1, 2), attempt(account(1), 2, 3));
     fixture.commit(vec![committed(&a), committed(&b), committed(&c), Record::Floor { account: account(2), nonce: 9 }]).await;
     fixture.commit(vec![reached(&a, Confirmed, None), reached(&b, Broadcast, None), reached(&c, Broadcast, None)]).await;
-    let stored = |account, next_nonce| StoredAccount { account, next_nonce, pauses: Pauses::default() };
+    let stored = |account, next_nonce| StoredAccount { account, next_nonce, pauses: Pauses::default(), queued: 0 };
     assert_eq!(
         fixture.journal.summary().await.unwrap(),
         [

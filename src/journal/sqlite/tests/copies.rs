@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::journal::Intent;
+use crate::journal::history::{History as _, Name, Scope};
 
 fn words<T: std::fmt::Debug>(result: Result<T, JournalError>) -> String {
     match result {
@@ -81,6 +83,47 @@ async fn a_restored_journal_is_the_backup_with_every_account_in_reconcile() {
     // The old one is whole under its new name, and the backup is what it was.
     assert_eq!(events(&restored.aside[0]).len(), 3);
     assert_eq!(events(&target).len(), 1);
+    drop(directory);
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_before_the_backup_is_not_paid_again_after_a_restore() {
+    let fixture = Fixture::new();
+    let target = fixture.path.with_file_name("backup.db");
+    let paid = attempt(account(1), 0, 1);
+    let intent = Intent {
+        account: paid.account,
+        transaction: paid.transaction,
+        service: Arc::clone(&paid.service),
+        principal: Arc::clone(&paid.principal),
+        request: Arc::clone(&paid.request),
+    };
+    fixture.commit(vec![Record::Intent(Box::new(intent))]).await;
+    backup(&fixture.path, &target).unwrap();
+    fixture.commit(vec![Record::Taken { transaction: paid.transaction }, committed(&paid)]).await;
+    let (path, directory) = fixture.closed();
+    assert_eq!(restore(&path, &target).unwrap().ended, 1);
+    let journal = SqliteJournal::open(&path, metrics()).unwrap();
+    assert_eq!(journal.queued(account(1), 10).await.unwrap(), []);
+    let scope = Scope { chain_id: CHAIN, service: paid.service, principal: paid.principal };
+    let life = journal.life(scope, Name::Id(paid.transaction)).await.unwrap().unwrap();
+    assert_eq!(life.transaction.state, AttemptState::Refused);
+    assert!(life.events[1].detail.as_ref().unwrap().contains("not known"), "{:?}", life.events[1]);
+    drop(directory);
+}
+
+#[tokio::test]
+async fn a_damaged_backup_is_not_told_to_be_restored() {
+    let fixture = Fixture::new();
+    let target = fixture.path.with_file_name("backup.db");
+    let (path, directory) = fixture.closed();
+    fs::write(&target, "no database").unwrap();
+    let told = words(restore(&path, &target));
+    assert!(told.contains("take another backup") && !told.contains("journal restore"), "{told}");
+    let other = rusqlite::Connection::open(path.with_file_name("other.db")).unwrap();
+    other.execute_batch("CREATE TABLE other (id INTEGER)").unwrap();
+    let told = words(restore(&path, &path.with_file_name("other.db")));
+    assert!(told.contains("take another backup") && !told.contains("journal restore"), "{told}");
     drop(directory);
 }
 

@@ -35,7 +35,9 @@ impl Fixture {
     }
 
     async fn queued(&self, account: Account) -> Vec<TransactionId> {
-        self.journal.queued(account, 100).await.unwrap().into_iter().map(|intent| intent.transaction).collect()
+        let queued: Vec<_> = self.journal.queued(account, 100).await.unwrap().into_iter().map(|intent| intent.transaction).collect();
+        assert_eq!(self.journal.account(account).await.unwrap().unwrap().queued, queued.len() as u64);
+        queued
     }
 
     /// State and hash of each of the transaction's events, and its own state.
