@@ -22,14 +22,12 @@ use super::waiting::refused;
 use crate::journal::history::{Life, Name};
 use crate::journal::{IdempotencyKey, Kind, StoredIdempotencyKey, TransactionId};
 use crate::signing::Key;
-use crate::telemetry::crash::Commit;
-use crate::telemetry::faults::SeededFault;
 use crate::telemetry::waited::Waited;
 use crate::transactions::account::loans::Borrowed;
 use crate::transactions::authorisations::Authorisations;
 use crate::transactions::chain::{Accepted, NewRequest, Payload};
 use crate::transactions::errors::TransactionError;
-use crate::transactions::idempotency::{Asked, Claim, digest};
+use crate::transactions::idempotency::{Claim, Claimed, digest};
 use crate::transactions::prepare::{prepare, prepare_as_given};
 use crate::transactions::request::{self, Request};
 
@@ -137,6 +135,7 @@ pub(super) async fn send(mut call: Call, service: &Arc<Service>, extensions: &Ex
             Claimed::NoKey => None,
             Claimed::Ours(claim) => Some(claim),
             Claimed::Before(stored) => return before(service, extensions, stored).await,
+            Claimed::Conflict => return Err(conflict()),
         };
         match call.submit(service, extensions, claim).await {
             Ok(accepted) => return Ok(Sent { id: accepted.id, hash: Some(accepted.hash) }),
@@ -147,41 +146,14 @@ pub(super) async fn send(mut call: Call, service: &Arc<Service>, extensions: &Ex
     }
 }
 
-/// What a call's key leads to.
-pub(super) enum Claimed {
-    NoKey,
-    /// Nothing yet: the work is this call's.
-    Ours(Claim),
-    /// The same request was acknowledged or committed before.
-    Before(StoredIdempotencyKey),
-}
-
-/// Asks for the call's key; whoever works under it is waited for. Neither KMS nor a node is asked.
+/// Asks for the call's key. Neither KMS nor a node is asked.
 pub(super) async fn claim(call: &mut Call, service: &Service, extensions: &Extensions) -> Answer<Claimed> {
     let Some(key) = &call.key else { return Ok(Claimed::NoKey) };
     let (waited, begun) = (waited(extensions), Instant::now());
-    let principal = principal(extensions);
-    loop {
-        let claim = match service.chain.claims().ask(&service.name, &principal.name, key) {
-            Asked::Ours(claim) => claim,
-            Asked::Conflict => return Err(conflict()),
-            Asked::InFlight(in_flight) => {
-                // The other one has a place of its own; this one must not hold up what may be before it.
-                call.turn = None;
-                in_flight.over().await;
-                continue;
-            }
-        };
-        let names = (Arc::clone(&service.name), Arc::clone(&principal.name));
-        let stored = service.chain.journal().idempotency_key(names.0, names.1, Arc::clone(&key.key)).await;
-        waited.since(begun);
-        return match stored.map_err(|error| refusal(TransactionError::Journal(error)))? {
-            Some(_) if SeededFault::Unseen(Commit::Claim).is_on() => Ok(Claimed::NoKey),
-            None => Ok(Claimed::Ours(claim)),
-            Some(stored) if stored.digest != key.digest => Err(conflict()),
-            Some(stored) => Ok(Claimed::Before(stored)),
-        };
-    }
+    // Who works under the key has a place of its own; this call must not hold up what may be before it.
+    let claimed = service.chain.claim(&service.name, &principal(extensions).name, key, || call.turn = None).await;
+    waited.since(begun);
+    claimed.map_err(refusal)
 }
 
 /// What was told of the transaction: its first hash, or its refusal.

@@ -12,14 +12,16 @@ use serde_json::value::RawValue;
 
 use super::arguments::Arguments;
 use super::eth::{Answer, Raw, raw};
+use super::idempotency::conflict;
 use super::refusals::refusal;
-use super::send::{Call, Claimed, claim, on_record, send, usable_key};
+use super::send::{Call, claim, on_record, send, usable_key};
 use super::service::{Service, principal, waited_all};
 use super::waiting::{Target, receipt, timeout, until};
 use crate::journal::history::Life;
 use crate::journal::{Account, Intent, Kind, TransactionId};
 use crate::subscriptions::lifecycle::view::{BlockView, SlotView};
 use crate::transactions::errors::TransactionError;
+use crate::transactions::idempotency::Claimed;
 use crate::transactions::request::MEMBERS;
 
 /// Registers the method.
@@ -140,6 +142,7 @@ async fn queue(mut call: Call, service: &Arc<Service>, extensions: &Extensions) 
                 let life = on_record(service, extensions, stored).await?;
                 return raw(&SentView::new(&life, stored.first, None));
             }
+            Claimed::Conflict => return Err(conflict()),
         };
         usable_key(service, call.from).map_err(refusal)?;
         let mut turn = call.turn.take();

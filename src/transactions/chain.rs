@@ -78,7 +78,7 @@ pub struct Chain {
     /// What the transactions of each service may pay.
     ceilings: RwLock<HashMap<Arc<str>, FeeCeilings>>,
     accounts: Arc<DashMap<Address, Handle>>,
-    claims: Claims,
+    pub(super) claims: Claims,
     pub(super) intents: Workers,
     requests: TaskTracker,
     pub(super) draining: CancellationToken,
@@ -245,11 +245,6 @@ impl Chain {
     /// The schedule of Signs.
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
-    }
-
-    /// Who works under which idempotency key.
-    pub fn claims(&self) -> &Claims {
-        &self.claims
     }
 
     /// Whether the address has a managed key, of whichever service.

@@ -9,8 +9,12 @@ use alloy_primitives::{B256, keccak256};
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::chain::Chain;
+use super::errors::TransactionError;
 use super::request::{Fees, Request};
-use crate::journal::IdempotencyKey;
+use crate::journal::{IdempotencyKey, StoredIdempotencyKey};
+use crate::telemetry::crash::Commit;
+use crate::telemetry::faults::SeededFault;
 
 /// Bytes of a key, at most.
 pub const MAX_KEY: usize = 255;
@@ -48,6 +52,19 @@ struct Held {
 /// Who works under which key: one request of a service's principal at a time.
 #[derive(Debug, Clone, Default)]
 pub struct Claims(Arc<Mutex<HashMap<Name, Held>>>);
+
+/// What a request's key leads to.
+#[derive(Debug)]
+pub enum Claimed {
+    /// The request has none.
+    NoKey,
+    /// Nothing yet: the work is the request's.
+    Ours(Claim),
+    /// The same request was acknowledged or committed before.
+    Before(StoredIdempotencyKey),
+    /// The key stands for a request with another content.
+    Conflict,
+}
 
 /// What comes of asking for a key.
 #[derive(Debug)]
@@ -113,6 +130,35 @@ impl InFlight {
     pub async fn over(mut self) {
         // The sender says nothing: it goes with its claim.
         let _over = self.0.changed().await;
+    }
+}
+
+impl Chain {
+    /// Claims the key of a request of this service's principal; whoever works under it is waited for, after `step_aside`.
+    pub async fn claim(
+        &self,
+        service: &Arc<str>,
+        principal: &Arc<str>,
+        key: &IdempotencyKey,
+        mut step_aside: impl FnMut(),
+    ) -> Result<Claimed, TransactionError> {
+        let claim = loop {
+            match self.claims.ask(service, principal, key) {
+                Asked::Ours(claim) => break claim,
+                Asked::Conflict => return Ok(Claimed::Conflict),
+                Asked::InFlight(in_flight) => {
+                    step_aside();
+                    in_flight.over().await;
+                }
+            }
+        };
+        let stored = self.journal.idempotency_key(Arc::clone(service), Arc::clone(principal), Arc::clone(&key.key)).await;
+        Ok(match stored.map_err(TransactionError::Journal)? {
+            Some(_) if SeededFault::Unseen(Commit::Claim).is_on() => Claimed::NoKey,
+            None => Claimed::Ours(claim),
+            Some(stored) if stored.digest != key.digest => Claimed::Conflict,
+            Some(stored) => Claimed::Before(stored),
+        })
     }
 }
 

@@ -300,6 +300,11 @@ impl Chain {
         match written.await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(JournalError::KeyTaken { .. })) => Err(TransactionError::KeyTaken),
+            // Nobody knows whether it was written: the process ends and reads it at its next start. Nothing may be told before.
+            Ok(Err(JournalError::Closed)) => {
+                tracing::error!(account = %account.address, "the journal is closed in the middle of a commit");
+                std::future::pending().await
+            }
             Ok(Err(error)) => Err(TransactionError::Journal(error)),
             Err(_) => Err(TransactionError::Internal),
         }

@@ -21,11 +21,11 @@ fn send_all(client: &Client, accounts: &[Address]) -> FuturesUnordered<impl Futu
 }
 
 /// A world in which no Sign and no request is given up, however slow the KMS emulator is: each Sign that had no answer in time is
-/// asked again.
+/// asked again. The next nonce that is to be answered is among few, so that its turn comes soon.
 async fn patient(test: &str) -> Option<World> {
     let mut world = World::start(test).await?;
     world.extra.configuration = "sign_deadline = \"10m\"".into();
-    world.extra.environment = "account = { queue_deadline = \"1h\" }".into();
+    world.extra.environment = "account = { queue_deadline = \"1h\", sign_window = 16 }".into();
     Some(world)
 }
 
@@ -90,7 +90,8 @@ async fn sigkill_in_the_middle_loses_and_doubles_nothing() {
     let Some(world) = patient("sigkill_in_the_middle_loses_and_doubles_nothing").await else { return };
     let accounts = world.accounts(ACCOUNTS).await;
     world.slow_signs(20);
-    // However slowly the client reads: at the kill not all are signed. What waits at the limit is asked again and again.
+    // However slowly the client reads: at the kill not all are signed. What waits at the limit is asked again and again; of 700 at most
+    // 16 for each account lie above one that waits, so that 400 can be told.
     world.kms_proxy.set_limit(700);
     let mut gateway = world.gateway().await;
     let client = gateway.connect().await;

@@ -166,8 +166,9 @@ impl Inline {
         if self.watch.is_over() {
             return;
         }
-        let records: Vec<Record> =
-            group.iter().flat_map(|job| if let Work::Commit(records) = &job.work { records.clone() } else { Vec::new() }).collect();
+        let batches: Vec<Vec<Record>> =
+            group.iter().map(|job| if let Work::Commit(records) = &job.work { records.clone() } else { Vec::new() }).collect();
+        let records = batches.concat();
         let fate = self.watch.before(&records);
         if self.watch.is_over() {
             return;
@@ -179,7 +180,10 @@ impl Inline {
                 Ok(done) => results = done,
                 Err(Failure::NotWritten(why) | Failure::Undecided(why)) => panic!("the database does not work: {why}"),
             }
-            self.watch.durable(&records);
+            // A batch that the journal refuses leaves nothing behind.
+            let written: Vec<Record> =
+                batches.into_iter().zip(&results).filter(|(_, result)| result.is_ok()).flat_map(|(batch, _)| batch).collect();
+            self.watch.durable(&written);
             if self.watch.is_over() {
                 return;
             }

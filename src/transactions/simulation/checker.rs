@@ -19,13 +19,11 @@ struct Truth {
     states: BTreeMap<B256, (AttemptState, Option<B256>)>,
 }
 
-/// Attempts that are not final.
+/// Attempts that are not final, and transactions that are acknowledged and have neither an attempt nor an end.
 pub(super) fn open(world: &World) -> u64 {
-    world.database.look(|connection| {
-        connection.query_row("SELECT count(*) FROM attempts WHERE state NOT IN ('confirmed', 'replaced', 'refused')", [], |row| {
-            row.get::<_, i64>(0).map(i64::unsigned_abs)
-        })
-    })
+    const OPEN: &str = "SELECT (SELECT count(*) FROM attempts WHERE state NOT IN ('confirmed', 'replaced', 'refused'))
+                             + (SELECT count(*) FROM transactions WHERE queued = 1)";
+    world.database.look(|connection| connection.query_row(OPEN, [], |row| row.get::<_, i64>(0).map(i64::unsigned_abs)))
 }
 
 fn states(world: &World) -> BTreeMap<B256, (AttemptState, Option<B256>)> {
@@ -92,24 +90,16 @@ fn chain(world: &World, ledger: &Ledger, truth: &Truth) -> Vec<String> {
     violations
 }
 
-/// A hash that was told is mined exactly once, or was given up on record before anything else took its slot. An error that was told is the
-/// promise that nothing of the request is ever mined.
+/// A hash that was told is mined exactly once, or was given up on record before anything else took its slot; so is one of the attempts of
+/// what was acknowledged, or it was ended on record. An error that was told is the promise that nothing of the request is ever mined.
 fn promise(number: u64, told: &Told, ledger: &Ledger, truth: &Truth) -> Option<String> {
     match told {
-        Told::Hash(hash) => {
-            let durable = ledger.durable.get(hash)?;
-            let (state, _) = truth.states.get(hash)?;
-            let is_lost = match state {
-                AttemptState::Confirmed => false,
-                // Whether something else took its slot before was checked when it did.
-                AttemptState::Refused => false,
-                AttemptState::Replaced => {
-                    let other = truth.mined.get(&(durable.address, durable.nonce)).map(|payload| payload.hash);
-                    !other.is_some_and(|other| ledger.foreign.contains(&other) || ledger.durable.contains_key(&other))
-                }
-                _ => true,
-            };
-            is_lost.then(|| format!("request {number} was told {hash}, which is lost"))
+        Told::Hash(hash) => is_lost(*hash, ledger, truth)?.then(|| format!("request {number} was told {hash}, which is lost")),
+        Told::Queued(id) => {
+            let is_ended = ledger.intents.get(id).is_some_and(|intent| intent.is_ended);
+            let mut attempts = ledger.durable.iter().filter(|(_, durable)| durable.transaction == *id);
+            let is_kept = is_ended || attempts.any(|(hash, _)| is_lost(*hash, ledger, truth) == Some(false));
+            (!is_kept).then(|| format!("request {number} was acknowledged, and is lost"))
         }
         Told::Error(words) => {
             let mined = ledger
@@ -120,6 +110,21 @@ fn promise(number: u64, told: &Told, ledger: &Ledger, truth: &Truth) -> Option<S
         }
         Told::Known => None,
     }
+}
+
+/// Whether the attempt came to nothing although nothing on record says so.
+fn is_lost(hash: B256, ledger: &Ledger, truth: &Truth) -> Option<bool> {
+    let durable = ledger.durable.get(&hash)?;
+    let (state, _) = truth.states.get(&hash)?;
+    Some(match state {
+        // Whether something else took the slot of what was refused before was checked when it did.
+        AttemptState::Confirmed | AttemptState::Refused => false,
+        AttemptState::Replaced => {
+            let other = truth.mined.get(&(durable.address, durable.nonce)).map(|payload| payload.hash);
+            !other.is_some_and(|other| ledger.foreign.contains(&other) || ledger.durable.contains_key(&other))
+        }
+        _ => true,
+    })
 }
 
 /// The events of each account are numbered without a gap.

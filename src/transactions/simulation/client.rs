@@ -4,35 +4,36 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_consensus::{TxEip1559, TypedTransaction};
-use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
+use alloy_primitives::{Address, Bytes, TxKind, U256};
 use serde_json::json;
 use sluice_load_tests::wallet::Wallet;
 
 use super::edges::Edge;
 use super::ledger::BASE;
+use super::once;
 use super::schedule::{Asked, Held, Request};
 use super::world::{CHAIN, Process, lock, short};
 use crate::config::FeeCeilings;
-use crate::journal::{IdempotencyKey, Kind, TransactionId};
+use crate::journal::{Kind, TransactionId};
 use crate::telemetry::clock;
 use crate::transactions::account::loans::Borrowed;
 use crate::transactions::account::replace::Replacement;
 use crate::transactions::authorisations::Authorisations;
 use crate::transactions::chain::{Accepted, NewRequest, Payload, ReplaceWish, SignedBytes};
 use crate::transactions::errors::TransactionError;
-use crate::transactions::idempotency::{self, Claim};
+use crate::transactions::idempotency::Claim;
 use crate::transactions::prepare::{TRANSFER_GAS, prepare, prepare_as_given};
 use crate::transactions::request::{self, Fees};
 
 /// Wei per gas that signed requests offer.
 const CAP: u128 = 20_000_000_000;
 const TIP: u128 = 1_000_000_000;
-const RECIPIENT: Address = Address::repeat_byte(0x55);
+pub(super) const RECIPIENT: Address = Address::repeat_byte(0x55);
 /// Whose requests they are.
-const SERVICE: &str = "payments";
-const PRINCIPAL: &str = "default";
+pub(super) const SERVICE: &str = "payments";
+pub(super) const PRINCIPAL: &str = "default";
 
-type Answer = Result<Accepted, TransactionError>;
+pub(super) type Answer = Result<Accepted, TransactionError>;
 
 /// Asks, waits for the answer as long as the client's patience lasts, and notes what was told.
 pub(super) async fn run(process: Process, request: Request) {
@@ -44,18 +45,18 @@ pub(super) async fn run(process: Process, request: Request) {
         tokio::time::sleep(Duration::from_millis(10 + request.number)).await;
     }
     let answer = match request.kind {
-        Asked::Send => patient(&process, &request, unsigned(&process, &request, from, Kind::Send, None)).await,
+        Asked::Send | Asked::Queue => return once::run(&process, &request, from).await,
         Asked::SendAt(above) => {
             let asking = async {
                 let nonce = process.chain.next_nonce(from).await? + above;
-                unsigned(&process, &request, from, Kind::Send, Some(nonce)).await
+                unsigned(&process, &request, from, Kind::Send, Some(nonce), None).await
             };
             patient(&process, &request, asking).await
         }
         Asked::Sign(..) => {
             let asking = async {
                 let nonce = process.chain.next_nonce(from).await?;
-                unsigned(&process, &request, from, Kind::SignOnly, Some(nonce)).await
+                unsigned(&process, &request, from, Kind::SignOnly, Some(nonce), None).await
             };
             patient(&process, &request, asking).await
         }
@@ -87,7 +88,7 @@ pub(super) async fn run(process: Process, request: Request) {
 }
 
 /// A client speeds its transaction up, or cancels it.
-async fn replace(process: &Process, from: Address, what: Replacement, id: TransactionId) -> Answer {
+pub(super) async fn replace(process: &Process, from: Address, what: Replacement, id: TransactionId) -> Answer {
     let key = process.keys.get(&from).cloned().ok_or(TransactionError::UnknownAccount)?;
     let wish = ReplaceWish { id, what, fees: Fees::Dynamic { cap: None, tip: None }, key, arrived: clock::now() };
     alive(process, process.chain.replace(from, wish)?.1.answer().await).await
@@ -114,7 +115,7 @@ async fn use_held(process: &Process, request: &Request, held: Held, from: Addres
 }
 
 /// Notes an answer, unless the process is gone; answers what was accepted.
-fn told(process: &Process, request: &Request, again: bool, answer: Answer) -> Option<Accepted> {
+pub(super) fn told(process: &Process, request: &Request, again: bool, answer: Answer) -> Option<Accepted> {
     let (life, world) = (&process.life, &process.life.world);
     if life.is_over() {
         return None;
@@ -136,7 +137,7 @@ fn name(error: &TransactionError) -> String {
     words.split([' ', '(', '{']).next().unwrap_or_default().to_owned()
 }
 
-async fn patient(process: &Process, request: &Request, asking: impl Future<Output = Answer>) -> Option<Answer> {
+pub(super) async fn patient<T>(process: &Process, request: &Request, asking: impl Future<Output = T>) -> Option<T> {
     match request.patience {
         None => Some(asking.await),
         Some(patience) => {
@@ -150,11 +151,18 @@ async fn patient(process: &Process, request: &Request, asking: impl Future<Outpu
     }
 }
 
-fn value(request: &Request) -> U256 {
+pub(super) fn value(request: &Request) -> U256 {
     U256::from(BASE + request.number)
 }
 
-async fn unsigned(process: &Process, request: &Request, from: Address, kind: Kind, nonce: Option<u64>) -> Answer {
+pub(super) async fn unsigned(
+    process: &Process,
+    request: &Request,
+    from: Address,
+    kind: Kind,
+    nonce: Option<u64>,
+    claim: Option<Claim>,
+) -> Answer {
     let chain = &process.chain;
     let arrived = clock::now();
     let asked = request::Request {
@@ -179,7 +187,6 @@ async fn unsigned(process: &Process, request: &Request, from: Address, kind: Kin
         _ => prepare(asked, &none, chain.environment(), chain.pool(), chain.fees(), FeeCeilings::default()).await?,
     };
     let key = process.keys.get(&from).cloned().ok_or(TransactionError::UnknownAccount)?;
-    let claim = if kind == Kind::Send && request.number.is_multiple_of(3) { claim(process, request) } else { None };
     submit(process, from, kind, Payload::Unsigned { prepared: Box::new(prepared), key }, claim, arrived).await
 }
 
@@ -188,15 +195,6 @@ async fn raw(process: &Process, from: Address, nonce: u64, bytes: SignedBytes) -
     process.chain.ready().await?;
     let cost = U256::from(CAP).saturating_mul(U256::from(TRANSFER_GAS)) + U256::from(BASE);
     submit(process, from, Kind::Raw, Payload::Signed { bytes, nonce, span: 1, cost }, None, arrived).await
-}
-
-/// An idempotency key of the request's own.
-fn claim(process: &Process, request: &Request) -> Option<Claim> {
-    let key = IdempotencyKey { key: Arc::from(request.number.to_string()), digest: B256::ZERO };
-    match process.chain.claims().ask(&Arc::from(SERVICE), &Arc::from(PRINCIPAL), &key) {
-        idempotency::Asked::Ours(claim) => Some(claim),
-        idempotency::Asked::InFlight(_) | idempotency::Asked::Conflict => None,
-    }
 }
 
 async fn submit(process: &Process, from: Address, kind: Kind, payload: Payload, claim: Option<Claim>, arrived: Instant) -> Answer {
@@ -216,7 +214,7 @@ async fn submit(process: &Process, from: Address, kind: Kind, payload: Payload, 
 }
 
 /// A dead process answers nobody, whatever became of its channels.
-async fn alive(process: &Process, answer: Answer) -> Answer {
+pub(super) async fn alive<T>(process: &Process, answer: T) -> T {
     if process.life.is_over() { std::future::pending().await } else { answer }
 }
 

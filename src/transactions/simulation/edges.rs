@@ -23,8 +23,8 @@ pub(super) enum Edge {
 
 impl Edge {
     pub(super) fn all() -> Vec<Self> {
-        // Commits of a chain's identity and of public keys are not shown, and no request here is acknowledged or lends a nonce.
-        let is_passed = |kind: &Commit| !matches!(kind, Commit::Chain | Commit::Key | Commit::Intent | Commit::Used);
+        // Commits of a chain's identity and of public keys are not shown, and no request here lends a nonce.
+        let is_passed = |kind: &Commit| !matches!(kind, Commit::Chain | Commit::Key | Commit::Used);
         let kinds = POINTS.into_iter().filter_map(|point| if let Point::Commit(kind) = point { Some(kind) } else { None });
         let commits = kinds.filter(is_passed).flat_map(|kind| [Self::Before(kind), Self::Durable(kind), Self::Answered(kind)]);
         commits.chain([Self::Signed, Self::Sent, Self::ToldHash, Self::ToldError]).collect()

@@ -1,6 +1,7 @@
 //! What became durable, left the process and was told, checked at the moment at which it happens.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use alloy_consensus::transaction::SignerRecoverable as _;
 use alloy_consensus::{SignableTransaction as _, Transaction as _, TxEnvelope};
@@ -40,10 +41,21 @@ impl Durable {
     }
 }
 
+/// An acknowledged transaction on record.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Acknowledged {
+    /// It has its first attempt.
+    is_taken: bool,
+    /// It was ended without one.
+    pub(super) is_ended: bool,
+}
+
 /// What a client was told.
 #[derive(Debug, Clone)]
 pub(super) enum Told {
     Hash(B256),
+    /// Acknowledged, and without an attempt.
+    Queued(TransactionId),
     /// The promise that nothing of this request is mined; in words.
     Error(String),
     /// An error that says nothing about the bytes: they are on record already.
@@ -66,6 +78,10 @@ pub(super) struct Ledger {
     beside: BTreeMap<Address, u64>,
     /// Nonces that were left to such payloads: if those are lost, they are filled.
     skipped: BTreeSet<(Address, u64)>,
+    pub(super) intents: BTreeMap<TransactionId, Acknowledged>,
+    /// What idempotency keys stand for on record, and the hash that was told first under each.
+    keys: BTreeMap<Arc<str>, TransactionId>,
+    told_first: BTreeMap<u64, B256>,
     pub(super) violations: Vec<String>,
 }
 
@@ -112,13 +128,29 @@ impl Ledger {
                 }
                 Record::Attempt { attempt, state, replaces, .. } => self.attempt(attempt, *state, *replaces),
                 Record::State { hash, state, .. } => self.state(*hash, *state),
-                Record::Tenure { .. }
-                | Record::Intent(_)
-                | Record::Taken { .. }
-                | Record::Ended { .. }
-                | Record::Key { .. }
-                | Record::Used { .. }
-                | Record::Pause { .. } => {}
+                Record::Intent(intent) => drop(self.intents.insert(intent.transaction, Acknowledged::default())),
+                Record::Taken { transaction } => self.taken(*transaction),
+                Record::Ended { transaction, .. } => {
+                    let intent = self.intents.entry(*transaction).or_default();
+                    intent.is_ended |= !intent.is_taken;
+                }
+                Record::Key { key, transaction, .. } => {
+                    let first = *self.keys.entry(Arc::clone(&key.key)).or_insert(*transaction);
+                    if first != *transaction {
+                        self.violation(format!("the idempotency key {} stands for {first} and for {transaction}", key.key));
+                    }
+                }
+                Record::Tenure { .. } | Record::Used { .. } | Record::Pause { .. } => {}
+            }
+        }
+    }
+
+    fn taken(&mut self, transaction: TransactionId) {
+        match self.intents.get_mut(&transaction) {
+            Some(intent) if !intent.is_taken && !intent.is_ended => intent.is_taken = true,
+            known => {
+                let known = known.copied();
+                self.violation(format!("{transaction} gets its first attempt, and is {known:?}"));
             }
         }
     }
@@ -206,6 +238,27 @@ impl Ledger {
         if let Some(known) = known.cloned() {
             self.violation(format!("I4: nonce {} of {address} is signed again although its signature is on record", known.nonce));
         }
+    }
+
+    /// A client has the hash that its idempotency key stands for.
+    pub(super) fn told_by_key(&mut self, number: u64, hash: B256) {
+        let first = *self.told_first.entry(number).or_insert(hash);
+        if first != hash {
+            self.violation(format!("request {number} was told {first}, and under the same key {hash}"));
+        }
+    }
+
+    /// A client was told that its transaction is acknowledged.
+    pub(super) fn told_queued(&mut self, number: u64, transaction: TransactionId) {
+        if !self.intents.contains_key(&transaction) {
+            self.violation(format!("request {number} was told that it is acknowledged, which is not on record"));
+        }
+        self.told.push((number, Told::Queued(transaction)));
+    }
+
+    /// A client was told that its transaction will never be mined.
+    pub(super) fn told_ended(&mut self, number: u64) {
+        self.told.push((number, Told::Error("cancelled".to_owned())));
     }
 
     /// A client has its answer. `again`: the request brought bytes that were there before.

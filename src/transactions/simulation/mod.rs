@@ -5,6 +5,7 @@ mod checker;
 mod client;
 mod edges;
 mod ledger;
+mod once;
 mod run;
 mod schedule;
 mod store;

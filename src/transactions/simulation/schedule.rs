@@ -72,12 +72,23 @@ pub(super) struct Request {
     pub(super) later: Option<(Replacement, Duration)>,
     /// After this time the client goes away.
     pub(super) patience: Option<Duration>,
+    /// Whether it comes with an idempotency key, and whether it comes more than once.
+    pub(super) key: Option<Repeats>,
+}
+
+/// How often a request comes under its idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeats {
+    Once,
+    Again,
 }
 
 /// How.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
     Send,
+    /// `sluice_sendTransaction` that is answered once it is acknowledged.
+    Queue,
     /// With a nonce so far above the next one.
     SendAt(u64),
     /// `eth_signTransaction` for the next nonce; what the client does with the bytes, and after how long.
@@ -263,8 +274,9 @@ fn requests(random: &mut Random, accounts: usize) -> Vec<(Duration, Event)> {
         for _ in 0..1 + random.below(4) {
             number += 1;
             let account = usize::try_from(random.below(accounts as u64)).unwrap();
-            let kind = match random.below(16) {
+            let kind = match random.below(18) {
                 0..=9 => Asked::Send,
+                16 | 17 => Asked::Queue,
                 10 | 11 => Asked::SendAt(random.below(3)),
                 12 | 13 => {
                     let held = pick(random, &[Held::Kept, Held::GivenToTheNode, Held::GivenBack]);
@@ -275,7 +287,14 @@ fn requests(random: &mut Random, accounts: usize) -> Vec<(Duration, Event)> {
             let what = pick(random, &[Replacement::SpeedUp, Replacement::Cancel]);
             let later = (random.below(5) == 0).then(|| (what, millis(random, 0, 4_000)));
             let patience = (random.below(8) == 0).then(|| millis(random, 0, 600));
-            events.push((at + millis(random, 0, 20), Event::Request(Request { number, account, kind, later, patience })));
+            let has_key = matches!(kind, Asked::Send | Asked::Queue) && random.below(3) == 0;
+            let times = if has_key { pick(random, &[1, 2, 3]) } else { 1 };
+            let key = has_key.then_some(if times > 1 { Repeats::Again } else { Repeats::Once });
+            let request = Request { number, account, kind, later, patience, key };
+            for again in 0..times {
+                let at = if again == 0 { at + millis(random, 0, 20) } else { at + millis(random, 0, 6_000) };
+                events.push((at, Event::Request(request.clone())));
+            }
         }
     }
     events

@@ -16,7 +16,7 @@ const SCHEDULES: u64 = 2_000;
 const FOUND_WITHIN: u64 = 600;
 
 /// What has to have happened in a usual run: every kind of event and fault, kills at every kind of edge, answers of every kind.
-const HAPPENED: [&str; 52] = [
+const HAPPENED: [&str; 56] = [
     "event Request",
     "event Block",
     "event Reorg",
@@ -40,6 +40,7 @@ const HAPPENED: [&str; 52] = [
     "(Refused)",
     "(Orphaned)",
     "(Claim)",
+    "(Intent)",
     "killed Signed",
     "killed Sent",
     "killed ToldHash",
@@ -66,6 +67,9 @@ const HAPPENED: [&str; 52] = [
     "SpeedUp done",
     "Cancel done",
     "told hash",
+    "told queued",
+    "told by its key",
+    "cancelled before it was signed",
     "told Refused",
     "told Sign",
     "told NonceHeld",
@@ -202,4 +206,8 @@ found! {
     a_confirmation_too_early_is_found: SeededFault::ConfirmedAtOnce,
     a_held_slot_handed_on_is_found: SeededFault::HeldHandedOn,
     a_signature_that_nobody_checked_is_found: SeededFault::SignatureUnchecked,
+    a_key_that_is_not_seen_is_found: SeededFault::Unseen(Commit::Claim),
+    a_key_that_is_lost_is_found: SeededFault::Lost(Commit::Claim),
+    an_acknowledged_transaction_that_is_not_seen_is_found: SeededFault::Unseen(Commit::Intent),
+    an_acknowledged_transaction_that_is_lost_is_found: SeededFault::Lost(Commit::Intent),
 }
