@@ -218,6 +218,11 @@ impl Chain {
 
     /// Every transaction of the chain, in order.
     pub(super) async fn mined(&self) -> Vec<Mined> {
+        eventually("a chain without a hole", || self.mined_now()).await
+    }
+
+    /// `None` if a block is not there: anvil takes blocks away and makes others while it reorganises.
+    async fn mined_now(&self) -> Option<Vec<Mined>> {
         let head = self.height().await;
         let mut mined = Vec::new();
         for start in (0..=head).step_by(50) {
@@ -225,7 +230,7 @@ impl Chain {
                 (start..=head.min(start + 49)).map(|number| ("eth_getBlockByNumber", json!([format!("{number:#x}"), true]))).collect();
             for block in soon("blocks", self.client.batch(&numbers)).await.unwrap() {
                 let block = block.unwrap();
-                for transaction in block["transactions"].as_array().unwrap() {
+                for transaction in block["transactions"].as_array()? {
                     mined.push(Mined {
                         from: parse(&transaction["from"]),
                         nonce: quantity(&transaction["nonce"]),
@@ -236,6 +241,6 @@ impl Chain {
                 }
             }
         }
-        mined
+        Some(mined)
     }
 }
