@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::num::NonZeroU32;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -54,11 +55,17 @@ fn configuration(url: &str) -> config::AwsKms {
     config::AwsKms {
         region: "us-east-1".to_owned(),
         endpoint: Some(url.parse().unwrap()),
+        sts_endpoint: None,
+        use_fips: false,
+        use_dual_stack: false,
         credentials: Some(AwsCredentials {
             access_key_id: Secret::new("AKIDEXAMPLE".to_owned()),
             secret_access_key: Secret::new("very-secret".to_owned()),
             session_token: None,
         }),
+        role: None,
+        account_id: None,
+        warm_connections: 2,
         sign_rate: NonZeroU32::new(1000).unwrap(),
         sign_rate_per_key: NonZeroU32::new(1000).unwrap(),
         sign_deadline: Duration::from_secs(10),
