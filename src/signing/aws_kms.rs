@@ -85,7 +85,14 @@ impl AwsKms {
         F: Future<Output = Result<T, SdkError<E>>>,
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let generation = self.credentials.generation();
+        let generation = match tokio::time::timeout(access::ATTEMPT_TIMEOUT, self.credentials.generation()).await {
+            Ok(known) => known.map_err(|error| errors::no_credentials(operation, &access::why(&error)))?,
+            // As any answer that does not come.
+            Err(_) => {
+                let fault = errors::no_credentials(operation, "their source does not answer");
+                return Err(Fault { class: SignClass::Transient, ..fault });
+            }
+        };
         call(self.client.clone()).await.map_err(|error| {
             let mut fault = errors::fault(operation, &error);
             if fault.has_stale_credentials() && self.renewing.is_some() && self.credentials.refuse(generation) {

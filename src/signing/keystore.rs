@@ -177,4 +177,4 @@ impl KeyStore for LocalKeys {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -24,7 +24,7 @@ use crate::signing::{KeyStoreError, SignClass};
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest wait for one answer: three times the longest that people report across Regions.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest text of AWS that an error carries, in characters.
 const LONGEST_MESSAGE: usize = 300;
 
