@@ -71,7 +71,9 @@ const ROLE_ARN: Parsed<String> = Parsed {
         let parts: Vec<&str> = text.splitn(6, ':').collect();
         match parts.as_slice() {
             ["arn", partition, "iam", "", account, role]
-                if partition.starts_with("aws") && is_account(account) && role.strip_prefix("role/").is_some_and(|name| !name.is_empty()) =>
+                if partition.starts_with("aws")
+                    && is_account(account)
+                    && role.strip_prefix("role/").is_some_and(|name| !name.is_empty()) =>
             {
                 Ok(text.to_owned())
             }

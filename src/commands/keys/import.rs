@@ -41,10 +41,7 @@ pub(crate) async fn import(path: &Path, arguments: &ImportArguments) -> Result<(
     let key = store.import(&material, &target, arguments.alias.as_deref()).await;
     let key = key.map_err(|error| Failure::Failed(format!("{error}{}", advice(&error, path, &arguments.keystore, name, &kms.region))))?;
     if arguments.json {
-        println!(
-            "{}",
-            json!({ "address": material.address(), "arn": key.arn.to_string(), "aliases": key.aliases, "tags": key.tags })
-        );
+        println!("{}", json!({ "address": material.address(), "arn": key.arn.to_string(), "aliases": key.aliases, "tags": key.tags }));
     } else {
         println!("{} {}", material.address(), key.arn);
     }
@@ -56,18 +53,13 @@ pub(crate) async fn import(path: &Path, arguments: &ImportArguments) -> Result<(
 
 /// How to go on, and how to clean up.
 fn advice(error: &ImportError, file: &Path, keystore: &Path, configuration: &str, region: &str) -> String {
-    let again = |id: &str| {
-        format!("sluice keys import {} {} --configuration {configuration} --key-id {id}", file.display(), keystore.display())
-    };
+    let again =
+        |id: &str| format!("sluice keys import {} {} --configuration {configuration} --key-id {id}", file.display(), keystore.display());
     let delete = |id: &str| format!("aws kms schedule-key-deletion --region {region} --key-id {id}");
     match error {
         ImportError::Nothing(_) => String::new(),
         ImportError::Unknown { .. } => {
-            format!(
-                "\n  if there is one, go on:  {}\n  or remove it:            {}",
-                again("ID"),
-                delete("ID")
-            )
+            format!("\n  if there is one, go on:  {}\n  or remove it:            {}", again("ID"), delete("ID"))
         }
         ImportError::Half { arn, .. } => format!("\n  go on:      {}\n  or remove:  {}", again(&arn.0), delete(&arn.0)),
         ImportError::Foreign { arn, .. } => format!("\n  if nobody uses it, remove it:  {}", delete(&arn.0)),

@@ -23,9 +23,8 @@ pub(crate) enum PasswordSource {
 /// The password, which is not empty.
 pub(super) fn read(source: &PasswordSource) -> Result<Secret, Failure> {
     let text = match source {
-        PasswordSource::Variable(name) => {
-            std::env::var(name).map_err(|_| Failure::Usage(format!("--password-env {name}: there is no such variable, or it is not Unicode")))?
-        }
+        PasswordSource::Variable(name) => std::env::var(name)
+            .map_err(|_| Failure::Usage(format!("--password-env {name}: there is no such variable, or it is not Unicode")))?,
         PasswordSource::File(path) => {
             let text = std::fs::read_to_string(path);
             let text = text.map_err(|error| Failure::Usage(format!("--password-file {}: {error}", path.display())))?;

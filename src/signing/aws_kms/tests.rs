@@ -410,8 +410,7 @@ async fn connections_that_ended_while_nothing_was_signed_are_opened_again() {
     let server = serve(account).await;
     let connections = || server.connections.load(Ordering::Relaxed);
     let traffic = Arc::<Traffic>::default();
-    let keep =
-        warm::keep(server.kms.client.clone(), Arc::clone(&traffic), arn(&key_arn("k1")), WANTED, Duration::from_millis(30), 0.0);
+    let keep = warm::keep(server.kms.client.clone(), Arc::clone(&traffic), arn(&key_arn("k1")), WANTED, Duration::from_millis(30), 0.0);
     let _keeping = AbortOnDropHandle::new(tokio::spawn(keep));
     until(|| connections() == WANTED).await;
     server.ending.send_replace(());

@@ -109,7 +109,10 @@ async fn a_failure_says_what_is_there() {
     // An answer that says nothing about whether there is a key.
     let lost = (500, json!({ "__type": "KMSInternalException" }));
     let (error, server) = failed(Place { fails: Some(("CreateKey", lost)), ..EMPTY }, &new()).await;
-    assert!(matches!(&error, ImportError::Unknown { description, .. } if description.contains(&material().address().to_string())), "{error}");
+    assert!(
+        matches!(&error, ImportError::Unknown { description, .. } if description.contains(&material().address().to_string())),
+        "{error}"
+    );
     assert_eq!(server.count("CreateKey"), 1, "asked again it could make two");
     for operation in ["DescribeKey", "GetParametersForImport", "ImportKeyMaterial", "GetPublicKey"] {
         let (error, server) = failed(Place { fails: Some((operation, denied())), ..EMPTY }, &new()).await;
