@@ -97,6 +97,9 @@ impl Reading {
             service.chain.set_ceilings(&service.name, service.ceilings);
         }
         self.keys.apply();
+        for holder in self.services.iter().flat_map(|service| service.keys.iter()).flat_map(|key| key.holders()) {
+            holder.store.keep_ready(&holder.arn);
+        }
         for service in self.services.iter().filter(|service| service.keys.addresses().is_empty()) {
             tracing::warn!(service = %service.name, "the service has no key that can sign");
         }

@@ -139,11 +139,30 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
 fn configuration(old: &Configuration, new: &Configuration) -> Vec<(&'static str, bool)> {
     match (&old.provider, &new.provider) {
         (Provider::AwsKms(old), Provider::AwsKms(new)) => {
-            let crate::config::AwsKms { region, endpoint, credentials, sign_rate, sign_rate_per_key, sign_deadline } = old;
+            let crate::config::AwsKms {
+                region,
+                endpoint,
+                sts_endpoint,
+                use_fips,
+                use_dual_stack,
+                credentials,
+                role,
+                account_id,
+                warm_connections,
+                sign_rate,
+                sign_rate_per_key,
+                sign_deadline,
+            } = old;
             vec![
                 ("region", *region != new.region),
                 ("endpoint", *endpoint != new.endpoint),
+                ("sts_endpoint", *sts_endpoint != new.sts_endpoint),
+                ("use_fips", *use_fips != new.use_fips),
+                ("use_dual_stack", *use_dual_stack != new.use_dual_stack),
                 ("access_key_id", *credentials != new.credentials),
+                ("role_arn", *role != new.role),
+                ("account_id", *account_id != new.account_id),
+                ("warm_connections", *warm_connections != new.warm_connections),
                 ("sign_rate", *sign_rate != new.sign_rate),
                 ("sign_rate_per_key", *sign_rate_per_key != new.sign_rate_per_key),
                 ("sign_deadline", *sign_deadline != new.sign_deadline),
@@ -231,6 +250,12 @@ configurations = ["kms"]
                 "configuration.kms.access_key_id",
             ),
             ("region = \"us-east-1\"", "region = \"us-east-1\"\nsign_rate = 7", "configuration.kms.sign_rate"),
+            ("region = \"us-east-1\"", "region = \"us-east-1\"\nwarm_connections = 0", "configuration.kms.warm_connections"),
+            (
+                "region = \"us-east-1\"",
+                "region = \"us-east-1\"\nrole_arn = \"arn:aws:iam::111122223333:role/signer\"",
+                "configuration.kms.role_arn",
+            ),
         ];
         for (old, new, key) in cases {
             let (config, restart) = applicable(&parse(RUNNING), &with(old, new));

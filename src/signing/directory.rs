@@ -191,6 +191,11 @@ async fn discover<'a>(
                     all.push((*name, *store, found));
                 }
                 Err(error) if error.class == SignClass::Configuration => missing = Some(failed(name, error)),
+                // A key of another account's configuration is denied to this one.
+                Err(error) if error.class == SignClass::Credentials => {
+                    tracing::warn!(configuration = name, id, %error, "the configuration does not reach the key");
+                    missing = Some(failed(name, error));
+                }
                 Err(error) => return Err(failed(name, error)),
             }
         }

@@ -143,7 +143,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, KeyStoreError> {
     Ok(files)
 }
 
-async fn decrypt(file: PathBuf, password: Secret) -> Result<SigningKey, KeyStoreError> {
+/// The key of one file.
+pub(super) async fn decrypt(file: PathBuf, password: Secret) -> Result<SigningKey, KeyStoreError> {
     let name = file.display().to_string();
     let decrypted = blocking(move || {
         let bytes = Zeroizing::new(eth_keystore::decrypt_key(&file, password.reveal()).map_err(|error| error.to_string())?);
@@ -176,4 +177,4 @@ impl KeyStore for LocalKeys {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -154,6 +154,10 @@ pub trait KeyStore: Send + Sync + fmt::Debug + 'static {
 
     /// Which quota the key's Signs count against.
     fn quota_group(&self, key: &KeyArn) -> QuotaGroup;
+
+    /// Keeps what Signs need at hand, connections for example, from now on and as long as the store lives; said when the key is
+    /// about to be served, perhaps again and again. Must be called in a tokio runtime.
+    fn keep_ready(&self, _key: &KeyArn) {}
 }
 
 #[cfg(test)]

@@ -284,7 +284,13 @@ fn limits_come_from_the_configuration() {
     let kms = crate::config::AwsKms {
         region: "us-east-1".to_owned(),
         endpoint: None,
+        sts_endpoint: None,
+        use_fips: false,
+        use_dual_stack: false,
         credentials: None,
+        role: None,
+        account_id: None,
+        warm_connections: 16,
         sign_rate: n(500),
         sign_rate_per_key: n(50),
         sign_deadline: Duration::from_secs(3),
