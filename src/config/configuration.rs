@@ -6,7 +6,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::errors::Fault;
-use super::kinds::{Choice, Count, FilePath, Parsed, Time};
+use super::kinds::{Choice, Count, FilePath, Flag, Parsed, Time};
 use super::model::{AwsCredentials, AwsKms, Configuration, Local, Provider};
 use super::reader::Table;
 use super::secret::SecretSource;
@@ -20,8 +20,19 @@ enum ProviderName {
 
 const PROVIDERS: Choice<ProviderName> = Choice(&[("aws_kms", ProviderName::AwsKms), ("local", ProviderName::Local)]);
 
-const AWS_KEYS: [&str; 8] =
-    ["region", "endpoint", "access_key_id", "secret_access_key", "session_token", "sign_rate", "sign_rate_per_key", "sign_deadline"];
+const AWS_KEYS: [&str; 11] = [
+    "region",
+    "endpoint",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "sign_rate",
+    "sign_rate_per_key",
+    "sign_window",
+    "sign_window_per_key",
+    "sign_hedge",
+    "sign_deadline",
+];
 
 const LOCAL_KEYS: [&str; 2] = ["keystore", "password"];
 
@@ -72,6 +83,9 @@ fn aws_kms(table: &mut Table<'_, '_>) -> Option<AwsKms> {
     let credentials = credentials(table);
     let sign_rate = rate(table, "sign_rate");
     let sign_rate_per_key = rate(table, "sign_rate_per_key");
+    let sign_window = table.or("sign_window", Count(1..=10_000), "512");
+    let sign_window_per_key = table.or("sign_window_per_key", Count(1..=10_000), "256");
+    let sign_hedge = table.or("sign_hedge", Flag, "true");
     let sign_deadline = table.or("sign_deadline", Time(Duration::from_millis(10)..=Duration::from_secs(600)), "10s");
     Some(AwsKms {
         region: region?,
@@ -79,6 +93,9 @@ fn aws_kms(table: &mut Table<'_, '_>) -> Option<AwsKms> {
         credentials,
         sign_rate: sign_rate?,
         sign_rate_per_key: sign_rate_per_key?,
+        sign_window: sign_window?,
+        sign_window_per_key: sign_window_per_key?,
+        sign_hedge: sign_hedge?,
         sign_deadline: sign_deadline?,
     })
 }

@@ -139,13 +139,26 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
 fn configuration(old: &Configuration, new: &Configuration) -> Vec<(&'static str, bool)> {
     match (&old.provider, &new.provider) {
         (Provider::AwsKms(old), Provider::AwsKms(new)) => {
-            let crate::config::AwsKms { region, endpoint, credentials, sign_rate, sign_rate_per_key, sign_deadline } = old;
+            let crate::config::AwsKms {
+                region,
+                endpoint,
+                credentials,
+                sign_rate,
+                sign_rate_per_key,
+                sign_window,
+                sign_window_per_key,
+                sign_hedge,
+                sign_deadline,
+            } = old;
             vec![
                 ("region", *region != new.region),
                 ("endpoint", *endpoint != new.endpoint),
                 ("access_key_id", *credentials != new.credentials),
                 ("sign_rate", *sign_rate != new.sign_rate),
                 ("sign_rate_per_key", *sign_rate_per_key != new.sign_rate_per_key),
+                ("sign_window", *sign_window != new.sign_window),
+                ("sign_window_per_key", *sign_window_per_key != new.sign_window_per_key),
+                ("sign_hedge", *sign_hedge != new.sign_hedge),
                 ("sign_deadline", *sign_deadline != new.sign_deadline),
             ]
         }
@@ -231,6 +244,8 @@ configurations = ["kms"]
                 "configuration.kms.access_key_id",
             ),
             ("region = \"us-east-1\"", "region = \"us-east-1\"\nsign_rate = 7", "configuration.kms.sign_rate"),
+            ("region = \"us-east-1\"", "region = \"us-east-1\"\nsign_window = 7", "configuration.kms.sign_window"),
+            ("region = \"us-east-1\"", "region = \"us-east-1\"\nsign_hedge = false", "configuration.kms.sign_hedge"),
         ];
         for (old, new, key) in cases {
             let (config, restart) = applicable(&parse(RUNNING), &with(old, new));
