@@ -19,6 +19,7 @@ const PAGES: &[&str] = &[
     "docs/fees.md",
     "docs/journal.md",
     "docs/keys.md",
+    "docs/kms.md",
     "docs/metrics.md",
     "docs/nodes.md",
     "docs/operations.md",

@@ -20,7 +20,7 @@ enum ProviderName {
 
 const PROVIDERS: Choice<ProviderName> = Choice(&[("aws_kms", ProviderName::AwsKms), ("local", ProviderName::Local)]);
 
-const AWS_KEYS: [&str; 17] = [
+const AWS_KEYS: [&str; 20] = [
     "region",
     "endpoint",
     "sts_endpoint",
@@ -37,6 +37,9 @@ const AWS_KEYS: [&str; 17] = [
     "warm_connections",
     "sign_rate",
     "sign_rate_per_key",
+    "sign_window",
+    "sign_window_per_key",
+    "sign_hedge",
     "sign_deadline",
 ];
 
@@ -145,6 +148,9 @@ fn aws_kms(table: &mut Table<'_, '_>) -> Option<AwsKms> {
     let warm_connections = table.or("warm_connections", Count(0..=512), "16");
     let sign_rate = rate(table, "sign_rate");
     let sign_rate_per_key = rate(table, "sign_rate_per_key");
+    let sign_window = table.or("sign_window", Count(1..=10_000), "512");
+    let sign_window_per_key = table.or("sign_window_per_key", Count(1..=10_000), "256");
+    let sign_hedge = table.or("sign_hedge", Flag, "true");
     let sign_deadline = table.or("sign_deadline", Time(Duration::from_millis(10)..=Duration::from_secs(600)), "10s");
     Some(AwsKms {
         region: region?,
@@ -158,6 +164,9 @@ fn aws_kms(table: &mut Table<'_, '_>) -> Option<AwsKms> {
         warm_connections: warm_connections?,
         sign_rate: sign_rate?,
         sign_rate_per_key: sign_rate_per_key?,
+        sign_window: sign_window?,
+        sign_window_per_key: sign_window_per_key?,
+        sign_hedge: sign_hedge?,
         sign_deadline: sign_deadline?,
     })
 }

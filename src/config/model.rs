@@ -324,8 +324,14 @@ pub struct AwsKms {
     pub warm_connections: u32,
     /// Signs per second of one (AWS account, Region); AWS's own quota is 1,000.
     pub sign_rate: NonZeroU32,
-    /// Signs per second of one key.
+    /// Signs per second of one key in one (AWS account, Region).
     pub sign_rate_per_key: NonZeroU32,
+    /// Signs in flight of one (AWS account, Region) (512).
+    pub sign_window: usize,
+    /// Signs in flight of one key (256).
+    pub sign_window_per_key: usize,
+    /// Whether a Sign that takes long is asked a second time (true).
+    pub sign_hedge: bool,
     /// Time for one transaction's signature, retries included (10 s).
     pub sign_deadline: Duration,
 }

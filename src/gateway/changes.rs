@@ -151,6 +151,9 @@ fn configuration(old: &Configuration, new: &Configuration) -> Vec<(&'static str,
                 warm_connections,
                 sign_rate,
                 sign_rate_per_key,
+                sign_window,
+                sign_window_per_key,
+                sign_hedge,
                 sign_deadline,
             } = old;
             vec![
@@ -165,6 +168,9 @@ fn configuration(old: &Configuration, new: &Configuration) -> Vec<(&'static str,
                 ("warm_connections", *warm_connections != new.warm_connections),
                 ("sign_rate", *sign_rate != new.sign_rate),
                 ("sign_rate_per_key", *sign_rate_per_key != new.sign_rate_per_key),
+                ("sign_window", *sign_window != new.sign_window),
+                ("sign_window_per_key", *sign_window_per_key != new.sign_window_per_key),
+                ("sign_hedge", *sign_hedge != new.sign_hedge),
                 ("sign_deadline", *sign_deadline != new.sign_deadline),
             ]
         }
@@ -256,6 +262,8 @@ configurations = ["kms"]
                 "region = \"us-east-1\"\nrole_arn = \"arn:aws:iam::111122223333:role/signer\"",
                 "configuration.kms.role_arn",
             ),
+            ("region = \"us-east-1\"", "region = \"us-east-1\"\nsign_window = 7", "configuration.kms.sign_window"),
+            ("region = \"us-east-1\"", "region = \"us-east-1\"\nsign_hedge = false", "configuration.kms.sign_hedge"),
         ];
         for (old, new, key) in cases {
             let (config, restart) = applicable(&parse(RUNNING), &with(old, new));

@@ -54,6 +54,7 @@ pub(super) struct ScriptedStore {
     pub(super) states: Mutex<HashMap<KeyArn, KeyState>>,
     pub(super) signs: Mutex<Vec<(KeyArn, B256)>>,
     pub(super) public_keys: Mutex<Vec<KeyArn>>,
+    pub(super) probes: AtomicUsize,
     pub(super) refuse_public_key: Mutex<Option<SignClass>>,
     pub(super) gate: Semaphore,
     pub(super) most_in_flight: AtomicUsize,
@@ -74,6 +75,7 @@ impl ScriptedStore {
             states: Mutex::default(),
             signs: Mutex::default(),
             public_keys: Mutex::default(),
+            probes: AtomicUsize::new(0),
             refuse_public_key: Mutex::default(),
             gate: Semaphore::new(0),
             most_in_flight: AtomicUsize::new(0),
@@ -88,8 +90,30 @@ impl ScriptedStore {
 
     pub(super) fn key(self: &Arc<Self>, name: &str) -> Arc<Key> {
         let pinned = signature::PinnedKey::from_spki(arn(name), &spki(&self.keys[&arn(name)])).unwrap();
+        Arc::new(Key::new(pinned, self.holder(name)))
+    }
+
+    pub(super) fn holder(self: &Arc<Self>, name: &str) -> Holder {
         let store: Arc<dyn KeyStore> = self.clone();
-        Arc::new(Key::new(pinned, Holder { arn: arn(name), configuration: "test".into(), store, state: KeyState::Enabled }))
+        Holder { arn: arn(name), configuration: "test".into(), store, state: KeyState::Enabled }
+    }
+
+    /// A key with a replica.
+    pub(super) fn key_with(self: &Arc<Self>, name: &str, replica: &str) -> Arc<Key> {
+        let key = self.key(name);
+        key.admit(self.holder(replica), &spki(&self.keys[&arn(replica)])).unwrap().join();
+        key
+    }
+
+    /// The store says from now on that the key is in this state.
+    pub(super) fn set(&self, name: &str, state: KeyState) {
+        self.states.lock().unwrap().insert(arn(name), state);
+    }
+
+    /// How often each of these was asked to sign.
+    pub(super) fn signs_by<const N: usize>(&self, names: [&str; N]) -> [usize; N] {
+        let signs = self.signs.lock().unwrap();
+        names.map(|name| signs.iter().filter(|(arn, _)| &*arn.0 == name).count())
     }
 
     fn found(&self, arn: &KeyArn) -> FoundKey {
@@ -103,6 +127,9 @@ impl ScriptedStore {
             signs.push((key.clone(), digest));
             signs.len() - 1
         };
+        if self.found(key).state != KeyState::Enabled {
+            return Err(failure(SignClass::KeyDown));
+        }
         let digest = match (self.script)(number) {
             Act::Sign => digest,
             Act::Lie => B256::repeat_byte(0xee),
@@ -161,6 +188,7 @@ impl KeyStore for ScriptedStore {
 
     fn probe<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<(), KeyStoreError>> {
         async move {
+            self.probes.fetch_add(1, Ordering::SeqCst);
             match self.found(key).state {
                 KeyState::Enabled => Ok(()),
                 KeyState::Unusable(_) => Err(failure(SignClass::KeyDown)),
@@ -169,7 +197,9 @@ impl KeyStore for ScriptedStore {
         .boxed()
     }
 
-    fn quota_group(&self, _key: &KeyArn) -> QuotaGroup {
-        QuotaGroup("1/test".into())
+    /// What stands behind the key's `@`.
+    fn quota_group(&self, key: &KeyArn) -> QuotaGroup {
+        let region = key.0.split_once('@').map_or("test", |(_, region)| region);
+        QuotaGroup(format!("1/{region}").into())
     }
 }

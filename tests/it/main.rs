@@ -20,6 +20,7 @@ mod examples;
 mod geth;
 mod idempotency;
 mod journal_commands;
+mod key_store;
 mod keys;
 #[cfg(feature = "crash-points")]
 mod kills;

@@ -28,6 +28,7 @@ fn the_least_file_has_the_documented_defaults() {
     assert_eq!(environment.hold, Duration::from_secs(600));
     let Provider::AwsKms(kms) = &config.configurations[0].provider else { panic!("aws_kms expected") };
     assert_eq!((kms.sign_rate.get(), kms.sign_rate_per_key.get()), (1000, 1000));
+    assert_eq!((kms.sign_window, kms.sign_window_per_key, kms.sign_hedge), (512, 256, true));
     assert_eq!(kms.sign_deadline, Duration::from_secs(10));
     assert!(kms.credentials.is_none() && kms.endpoint.is_none() && kms.sts_endpoint.is_none());
     assert!(kms.role.is_none() && kms.account_id.is_none() && !kms.use_fips && !kms.use_dual_stack);
@@ -55,6 +56,8 @@ fn every_given_value_arrives() {
         region = "eu-west-1"
         endpoint = "http://127.0.0.1:4566"
         sign_rate = 300
+        sign_window = 2000
+        sign_hedge = false
         [[service]]
         name = "pay_1"
         environment = "main"
@@ -188,6 +191,8 @@ fn each_mistake_has_its_error() {
         (region, "region = \"US East\"", "configuration.kms.region", Fault::Value),
         (region, "region = \"a\"\nendpoint = \"https://u:p@a\"", "configuration.kms.endpoint", Fault::Value),
         (region, "region = \"a\"\nsign_rate = 0", "configuration.kms.sign_rate", Fault::Value),
+        (region, "region = \"a\"\nsign_window = 10001", "configuration.kms.sign_window", Fault::Value),
+        (region, "region = \"a\"\nsign_window_per_key = 0", "configuration.kms.sign_window_per_key", Fault::Value),
         (region, "region = \"a\"\nkeystore = \"k\"", "configuration.kms.keystore", Fault::Conflict),
         ("provider = \"aws_kms\"", "provider = \"gcp\"", "configuration.kms.provider", Fault::Value),
         ("provider = \"aws_kms\"", "", "configuration.kms.provider", Fault::Missing),

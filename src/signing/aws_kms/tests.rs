@@ -82,6 +82,9 @@ fn configuration(url: &str) -> config::AwsKms {
         warm_connections: 2,
         sign_rate: NonZeroU32::new(1000).unwrap(),
         sign_rate_per_key: NonZeroU32::new(1000).unwrap(),
+        sign_window: 512,
+        sign_window_per_key: 256,
+        sign_hedge: true,
         sign_deadline: Duration::from_secs(10),
     }
 }
