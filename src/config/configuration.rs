@@ -20,8 +20,17 @@ enum ProviderName {
 
 const PROVIDERS: Choice<ProviderName> = Choice(&[("aws_kms", ProviderName::AwsKms), ("local", ProviderName::Local)]);
 
-const AWS_KEYS: [&str; 8] =
-    ["region", "endpoint", "access_key_id", "secret_access_key", "session_token", "sign_rate", "sign_rate_per_key", "sign_deadline"];
+const AWS_KEYS: [&str; 9] = [
+    "region",
+    "endpoint",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "sign_rate",
+    "sign_rate_per_key",
+    "sign_deadline",
+    "refresh",
+];
 
 const LOCAL_KEYS: [&str; 2] = ["keystore", "password"];
 
@@ -73,6 +82,11 @@ fn aws_kms(table: &mut Table<'_, '_>) -> Option<AwsKms> {
     let sign_rate = rate(table, "sign_rate");
     let sign_rate_per_key = rate(table, "sign_rate_per_key");
     let sign_deadline = table.or("sign_deadline", Time(Duration::from_millis(10)..=Duration::from_secs(600)), "10s");
+    let refresh = table.or("refresh", Time(Duration::ZERO..=Duration::from_secs(86_400)), "5m");
+    let is_too_often = |refresh: &Duration| !refresh.is_zero() && *refresh < Duration::from_secs(1);
+    if refresh.as_ref().is_some_and(is_too_often) {
+        table.fail("refresh", Fault::Value, "must be 1s or more, or 0s for never");
+    }
     Some(AwsKms {
         region: region?,
         endpoint,
@@ -80,6 +94,7 @@ fn aws_kms(table: &mut Table<'_, '_>) -> Option<AwsKms> {
         sign_rate: sign_rate?,
         sign_rate_per_key: sign_rate_per_key?,
         sign_deadline: sign_deadline?,
+        refresh: refresh?,
     })
 }
 

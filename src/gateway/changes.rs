@@ -139,7 +139,7 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
 fn configuration(old: &Configuration, new: &Configuration) -> Vec<(&'static str, bool)> {
     match (&old.provider, &new.provider) {
         (Provider::AwsKms(old), Provider::AwsKms(new)) => {
-            let crate::config::AwsKms { region, endpoint, credentials, sign_rate, sign_rate_per_key, sign_deadline } = old;
+            let crate::config::AwsKms { region, endpoint, credentials, sign_rate, sign_rate_per_key, sign_deadline, refresh } = old;
             vec![
                 ("region", *region != new.region),
                 ("endpoint", *endpoint != new.endpoint),
@@ -147,6 +147,7 @@ fn configuration(old: &Configuration, new: &Configuration) -> Vec<(&'static str,
                 ("sign_rate", *sign_rate != new.sign_rate),
                 ("sign_rate_per_key", *sign_rate_per_key != new.sign_rate_per_key),
                 ("sign_deadline", *sign_deadline != new.sign_deadline),
+                ("refresh", *refresh != new.refresh),
             ]
         }
         (Provider::Local(old), Provider::Local(new)) => {

@@ -3,6 +3,7 @@
 mod discovery;
 mod errors;
 mod manage;
+mod pace;
 
 use std::fmt;
 use std::future::Future;
@@ -23,9 +24,11 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{MessageType, SigningAlgorithmSpec};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use tokio::time::Instant;
 
 use self::errors::Fault;
+use self::pace::Paces;
 use super::backoff::full_jitter;
 use super::{FoundKey, KeyArn, KeyState, KeyStore, KeyStoreError, QuotaGroup, RawSignature, SignAnswer, SignClass};
 use crate::config::{self, KeySelection};
@@ -37,6 +40,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Times that a call other than Sign is asked before its passing fault counts.
 const ATTEMPTS: u32 = 6;
+/// The same for a throttled one: whoever uses the quota beside us is not to end a discovery.
+const THROTTLED_ATTEMPTS: u32 = 24;
 /// Refused credentials are read again from the chain at most this often.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -48,6 +53,8 @@ pub struct AwsKms {
     /// Static credentials cannot be refreshed.
     has_chain: bool,
     session: RwLock<Session>,
+    /// Of the calls that a discovery makes.
+    paces: Paces,
     metrics: Arc<Metrics>,
 }
 
@@ -95,7 +102,7 @@ impl AwsKms {
         resolve_credentials(name, &sdk).await?;
         let session = RwLock::new(Session { client: client(&sdk), generation: 0, refreshed: None });
         let has_chain = config.credentials.is_none();
-        Ok(Self { name: name.to_owned(), region: config.region.clone(), sdk, has_chain, session, metrics })
+        Ok(Self { name: name.to_owned(), region: config.region.clone(), sdk, has_chain, session, paces: Paces::default(), metrics })
     }
 
     fn client(&self) -> (Client, u64) {
@@ -136,16 +143,26 @@ impl AwsKms {
         })
     }
 
-    /// A few attempts with full jitter, for everything but Sign and what creates.
+    /// A few attempts with full jitter, each in the pace of its operation, for everything but Sign and what creates.
     async fn patiently<T, E, F>(&self, operation: &'static str, call: impl Fn(Client) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, SdkError<E>>>,
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let mut retry = 0;
+        let pace = self.paces.of(operation);
         loop {
-            match self.once(operation, &call).await {
-                Err(fault) if fault.class.is_retryable() && retry + 1 < ATTEMPTS => {
+            if let Some(pace) = pace {
+                pace.turn().await;
+            }
+            let result = self.once(operation, &call).await;
+            let throttled = matches!(&result, Err(fault) if fault.class == SignClass::Throttled);
+            if let Some(pace) = pace {
+                pace.answered(throttled);
+            }
+            let attempts = if throttled { THROTTLED_ATTEMPTS } else { ATTEMPTS };
+            match result {
+                Err(fault) if fault.class.is_retryable() && retry + 1 < attempts => {
                     tracing::debug!(configuration = self.name, operation, detail = fault.detail, "asking AWS KMS again");
                     tokio::time::sleep(full_jitter(retry, rand::random())).await;
                     retry += 1;
@@ -235,8 +252,13 @@ fn incomplete(operation: &str, field: &str) -> KeyStoreError {
 }
 
 impl KeyStore for AwsKms {
-    fn discover<'a>(&'a self, selection: &'a KeySelection) -> BoxFuture<'a, Result<Vec<FoundKey>, KeyStoreError>> {
-        self.find(selection).boxed()
+    fn find<'a>(&'a self, selection: &'a KeySelection) -> BoxStream<'a, Result<FoundKey, KeyStoreError>> {
+        self.stream(selection)
+    }
+
+    fn source(&self) -> Option<String> {
+        let endpoint = self.sdk.endpoint_url().unwrap_or("AWS");
+        Some(format!("aws_kms {} {endpoint}", self.region))
     }
 
     fn public_key<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<Vec<u8>, KeyStoreError>> {

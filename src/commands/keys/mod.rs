@@ -1,7 +1,8 @@
-//! `sluice keys list`, `sluice keys show` and `sluice keys create`.
+//! `sluice keys list`, `sluice keys show`, `sluice keys refresh` and `sluice keys create`.
 
 mod chain;
 mod list;
+mod refresh;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,6 +16,7 @@ use sluice_gateway::signing::signature::PinnedKey;
 use sluice_gateway::telemetry::metrics::Metrics;
 
 pub(crate) use self::list::{list, show};
+pub(crate) use self::refresh::refresh;
 use super::{Failure, load};
 
 fn metrics() -> Result<Arc<Metrics>, Failure> {

@@ -28,6 +28,7 @@ fn the_least_file_has_the_documented_defaults() {
     assert_eq!(environment.hold, Duration::from_secs(600));
     let Provider::AwsKms(kms) = &config.configurations[0].provider else { panic!("aws_kms expected") };
     assert_eq!((kms.sign_rate.get(), kms.sign_rate_per_key.get()), (1000, 1000));
+    assert_eq!(kms.refresh, Duration::from_secs(300));
     assert_eq!(kms.sign_deadline, Duration::from_secs(10));
     assert!(kms.credentials.is_none() && kms.endpoint.is_none());
     assert_eq!(config.services[0].keys, KeySelection::All);

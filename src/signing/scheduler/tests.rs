@@ -288,6 +288,7 @@ fn limits_come_from_the_configuration() {
         sign_rate: n(500),
         sign_rate_per_key: n(50),
         sign_deadline: Duration::from_secs(3),
+        refresh: Duration::ZERO,
     };
     let limits = SignLimits::of(&Configuration { name: "kms".to_owned(), provider: Provider::AwsKms(kms) });
     assert_eq!(limits, SignLimits { rate: Some(n(500)), rate_per_key: Some(n(50)), deadline: Duration::from_secs(3) });
