@@ -74,15 +74,15 @@ async fn new_and_retagged_keys_come_and_go_by_the_interval() {
 
     // It leaves while a transaction of it is being signed: that one is finished, new ones are refused.
     let key = key_of(&world, second).await;
-    world.slow_signs(5_000);
+    world.kms_proxy.set_limit(1);
     let under_way = socket.start("eth_sendTransaction", transfer(second, 2));
     eventually("the Sign to be asked for", || async { (world.kms_proxy.stats().calls_of("Sign") >= 2).then_some(()) }).await;
     world.kms.call("UntagResource", json!({ "KeyId": key, "TagKeys": ["app"] })).await;
     until_accounts(&socket, &[first]).await;
     assert_eq!(send(&socket, second, 3).await, Err("unknown_account".to_owned()));
+    world.kms_proxy.set_limit(u64::MAX);
     let hash: B256 = parse(&soon("the answer", under_way).await.unwrap());
     world.mined(hash).await;
-    world.slow_signs(0);
     let hash = send(&socket, first, 4).await.unwrap();
     world.mined(hash).await;
     for (series, least) in [("ok\",service=\"payments\"", 2.0), ("failed\",service=\"payments\"", 0.0)] {
