@@ -100,6 +100,14 @@ enum Keys {
         #[arg(long)]
         json: bool,
     },
+    /// Have the running gateway find the keys of every service again, now
+    Refresh {
+        #[command(flatten)]
+        file: File,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Create a key (ECC_SECG_P256K1, SIGN_VERIFY) in AWS KMS
     Create {
         #[command(flatten)]
@@ -333,6 +341,7 @@ fn main() -> ExitCode {
             Command::Healthcheck(file) => commands::healthcheck::healthcheck(&file.path).await,
             Command::Keys(Keys::List { file, json }) => commands::keys::list(&file.path, json).await,
             Command::Keys(Keys::Show { file, address, json }) => commands::keys::show(&file.path, address, json).await,
+            Command::Keys(Keys::Refresh { file, json }) => commands::keys::refresh(&file.path, json).await,
             Command::Keys(Keys::Create { file, configuration, tags, alias, json }) => {
                 commands::keys::create(&file.path, configuration.as_deref(), &tags, alias.as_deref(), json).await
             }

@@ -20,7 +20,7 @@ enum ProviderName {
 
 const PROVIDERS: Choice<ProviderName> = Choice(&[("aws_kms", ProviderName::AwsKms), ("local", ProviderName::Local)]);
 
-const AWS_KEYS: [&str; 20] = [
+const AWS_KEYS: [&str; 21] = [
     "region",
     "endpoint",
     "sts_endpoint",
@@ -41,6 +41,7 @@ const AWS_KEYS: [&str; 20] = [
     "sign_window_per_key",
     "sign_hedge",
     "sign_deadline",
+    "refresh",
 ];
 
 const LOCAL_KEYS: [&str; 2] = ["keystore", "password"];
@@ -152,6 +153,11 @@ fn aws_kms(table: &mut Table<'_, '_>) -> Option<AwsKms> {
     let sign_window_per_key = table.or("sign_window_per_key", Count(1..=10_000), "256");
     let sign_hedge = table.or("sign_hedge", Flag, "true");
     let sign_deadline = table.or("sign_deadline", Time(Duration::from_millis(10)..=Duration::from_secs(600)), "10s");
+    let refresh = table.or("refresh", Time(Duration::ZERO..=Duration::from_secs(86_400)), "5m");
+    let is_too_often = |refresh: &Duration| !refresh.is_zero() && *refresh < Duration::from_secs(1);
+    if refresh.as_ref().is_some_and(is_too_often) {
+        table.fail("refresh", Fault::Value, "must be 1s or more, or 0s for never");
+    }
     Some(AwsKms {
         region: region?,
         endpoint,
@@ -168,6 +174,7 @@ fn aws_kms(table: &mut Table<'_, '_>) -> Option<AwsKms> {
         sign_window_per_key: sign_window_per_key?,
         sign_hedge: sign_hedge?,
         sign_deadline: sign_deadline?,
+        refresh: refresh?,
     })
 }
 

@@ -334,6 +334,8 @@ pub struct AwsKms {
     pub sign_hedge: bool,
     /// Time for one transaction's signature, retries included (10 s).
     pub sign_deadline: Duration,
+    /// How often the keys are found again (5 min); 0 is never.
+    pub refresh: Duration,
 }
 
 /// Static AWS credentials.

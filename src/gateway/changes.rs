@@ -155,6 +155,7 @@ fn configuration(old: &Configuration, new: &Configuration) -> Vec<(&'static str,
                 sign_window_per_key,
                 sign_hedge,
                 sign_deadline,
+                refresh,
             } = old;
             vec![
                 ("region", *region != new.region),
@@ -172,6 +173,7 @@ fn configuration(old: &Configuration, new: &Configuration) -> Vec<(&'static str,
                 ("sign_window_per_key", *sign_window_per_key != new.sign_window_per_key),
                 ("sign_hedge", *sign_hedge != new.sign_hedge),
                 ("sign_deadline", *sign_deadline != new.sign_deadline),
+                ("refresh", *refresh != new.refresh),
             ]
         }
         (Provider::Local(old), Provider::Local(new)) => {

@@ -6,6 +6,7 @@ mod discovery;
 mod errors;
 mod import;
 mod manage;
+mod pace;
 mod replicate;
 mod warm;
 mod wrapping;
@@ -21,12 +22,14 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{MessageType, SigningAlgorithmSpec};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::access::Access;
 use self::credentials::StandingCredentials;
 use self::errors::Fault;
 pub use self::import::{Import, ImportError, Material};
+use self::pace::Paces;
 pub use self::replicate::{Replica, ReplicateError};
 use self::warm::Traffic;
 use super::backoff::full_jitter;
@@ -36,13 +39,19 @@ use crate::telemetry::metrics::Metrics;
 
 /// Times that a call other than Sign is asked before its passing fault counts.
 const ATTEMPTS: u32 = 6;
+/// The same for a throttled one: whoever uses the quota beside us is not to end a discovery.
+const THROTTLED_ATTEMPTS: u32 = 24;
 
 /// One configuration's access to AWS KMS.
 pub struct AwsKms {
     name: String,
     region: String,
+    /// Where its keys come from: what was found by another way is not known here.
+    source: String,
     /// The account that calls count against, where it is known.
     account: Option<String>,
+    /// Of the calls that a discovery makes.
+    paces: Paces,
     client: Client,
     credentials: StandingCredentials,
     /// Renews the credentials. Static ones cannot be renewed.
@@ -67,6 +76,7 @@ impl AwsKms {
         let renewing = is_renewable.then(|| credentials.renew());
         Ok(Self {
             name: name.to_owned(),
+            source: source(config, account.as_deref()),
             region: config.region.clone(),
             account,
             client: Client::from_conf(kms),
@@ -75,6 +85,7 @@ impl AwsKms {
             traffic: Arc::default(),
             warm_connections: usize::try_from(config.warm_connections).unwrap_or_default(),
             warming: OnceLock::new(),
+            paces: Paces::default(),
             metrics,
         })
     }
@@ -102,16 +113,26 @@ impl AwsKms {
         })
     }
 
-    /// A few attempts with full jitter, for everything but Sign and what creates.
+    /// A few attempts with full jitter, each in the pace of its operation, for everything but Sign and what creates.
     async fn patiently<T, E, F>(&self, operation: &'static str, call: impl Fn(Client) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, SdkError<E>>>,
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let mut retry = 0;
+        let pace = self.paces.of(operation);
         loop {
-            match self.once(operation, &call).await {
-                Err(fault) if fault.class.is_retryable() && retry + 1 < ATTEMPTS => {
+            if let Some(pace) = pace {
+                pace.turn().await;
+            }
+            let result = self.once(operation, &call).await;
+            let throttled = matches!(&result, Err(fault) if fault.class == SignClass::Throttled);
+            if let Some(pace) = pace {
+                pace.answered(throttled);
+            }
+            let attempts = if throttled { THROTTLED_ATTEMPTS } else { ATTEMPTS };
+            match result {
+                Err(fault) if fault.class.is_retryable() && retry + 1 < attempts => {
                     tracing::debug!(configuration = self.name, operation, detail = fault.detail, "asking AWS KMS again");
                     tokio::time::sleep(full_jitter(retry, rand::random())).await;
                     retry += 1;
@@ -164,14 +185,25 @@ impl AwsKms {
     }
 }
 
+/// What decides which keys there are to be seen: Region, endpoint, and the role or at least the account of the credentials.
+fn source(config: &config::AwsKms, account: Option<&str>) -> String {
+    let endpoint = config.endpoint.as_ref().map_or("AWS", url::Url::as_str);
+    let caller = config.role.as_ref().map(|role| role.arn.as_str()).or(account).unwrap_or("default");
+    format!("aws_kms {} {endpoint} {caller}", config.region)
+}
+
 /// A success without a field that the API promises.
 fn incomplete(operation: &str, field: &str) -> KeyStoreError {
     KeyStoreError { class: SignClass::Transient, detail: format!("AWS KMS {operation}: the answer has no {field}") }
 }
 
 impl KeyStore for AwsKms {
-    fn discover<'a>(&'a self, selection: &'a KeySelection) -> BoxFuture<'a, Result<Vec<FoundKey>, KeyStoreError>> {
-        self.find(selection).boxed()
+    fn find<'a>(&'a self, selection: &'a KeySelection) -> BoxStream<'a, Result<FoundKey, KeyStoreError>> {
+        self.stream(selection)
+    }
+
+    fn source(&self) -> Option<String> {
+        Some(self.source.clone())
     }
 
     fn public_key<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<Vec<u8>, KeyStoreError>> {

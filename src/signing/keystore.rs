@@ -9,7 +9,7 @@ use alloy_primitives::{Address, B256};
 use alloy_signer_local::MnemonicBuilder;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use k256::PublicKey;
 use k256::ecdsa::SigningKey;
 use k256::pkcs8::EncodePublicKey;
@@ -154,8 +154,11 @@ pub(super) async fn decrypt(file: PathBuf, password: Secret) -> Result<SigningKe
 }
 
 impl KeyStore for LocalKeys {
-    fn discover<'a>(&'a self, selection: &'a KeySelection) -> BoxFuture<'a, Result<Vec<FoundKey>, KeyStoreError>> {
-        async { self.select(selection) }.boxed()
+    fn find<'a>(&'a self, selection: &'a KeySelection) -> BoxStream<'a, Result<FoundKey, KeyStoreError>> {
+        match self.select(selection) {
+            Ok(found) => stream::iter(found.into_iter().map(Ok)).boxed(),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
     }
 
     fn public_key<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<Vec<u8>, KeyStoreError>> {

@@ -1,6 +1,6 @@
 //! A scripted key store in memory, for the tests of this room.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use k256::PublicKey;
 use k256::ecdsa::SigningKey;
 use k256::pkcs8::EncodePublicKey;
@@ -56,6 +57,10 @@ pub(super) struct ScriptedStore {
     pub(super) public_keys: Mutex<Vec<KeyArn>>,
     pub(super) probes: AtomicUsize,
     pub(super) refuse_public_key: Mutex<Option<SignClass>>,
+    pub(super) refuse_discovery: Mutex<Option<SignClass>>,
+    /// Keys that a listing does not have, as if they did not carry its tags.
+    pub(super) hidden: Mutex<HashSet<KeyArn>>,
+    pub(super) discoveries: AtomicUsize,
     pub(super) gate: Semaphore,
     pub(super) most_in_flight: AtomicUsize,
     in_flight: AtomicUsize,
@@ -77,6 +82,9 @@ impl ScriptedStore {
             public_keys: Mutex::default(),
             probes: AtomicUsize::new(0),
             refuse_public_key: Mutex::default(),
+            refuse_discovery: Mutex::default(),
+            hidden: Mutex::default(),
+            discoveries: AtomicUsize::new(0),
             gate: Semaphore::new(0),
             most_in_flight: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
@@ -151,18 +159,27 @@ impl ScriptedStore {
 }
 
 impl KeyStore for ScriptedStore {
-    fn discover<'a>(&'a self, selection: &'a KeySelection) -> BoxFuture<'a, Result<Vec<FoundKey>, KeyStoreError>> {
-        async move {
+    fn find<'a>(&'a self, selection: &'a KeySelection) -> BoxStream<'a, Result<FoundKey, KeyStoreError>> {
+        let found = async move {
+            self.discoveries.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;
+            if let Some(class) = *self.refuse_discovery.lock().unwrap() {
+                return Err(failure(class));
+            }
+            let hidden = self.hidden.lock().unwrap().clone();
             match selection {
                 KeySelection::Ids(ids) => {
                     let named = ids.iter().map(|id| arn(id));
                     named.map(|arn| self.keys.get(&arn).map(|_| self.found(&arn)).ok_or(failure(SignClass::Configuration))).collect()
                 }
-                _ => Ok(self.keys.keys().map(|arn| self.found(arn)).collect()),
+                _ => Ok(self.keys.keys().filter(|arn| !hidden.contains(*arn)).map(|arn| self.found(arn)).collect::<Vec<_>>()),
             }
-        }
-        .boxed()
+        };
+        stream::once(found).map_ok(|found| stream::iter(found.into_iter().map(Ok))).try_flatten().boxed()
+    }
+
+    fn source(&self) -> Option<String> {
+        Some("scripted".to_owned())
     }
 
     fn public_key<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<Vec<u8>, KeyStoreError>> {

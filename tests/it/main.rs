@@ -33,6 +33,7 @@ mod nonces;
 mod openrpc;
 mod proxies;
 mod reasons;
+mod refresh;
 mod reload;
 mod replacement;
 mod services;

@@ -1,9 +1,10 @@
-//! `sluice keys list`, `show`, `create`, `import` and `replicate`.
+//! `sluice keys list`, `show`, `refresh`, `create`, `import` and `replicate`.
 
 mod chain;
 mod import;
 mod list;
 mod password;
+mod refresh;
 mod replicate;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use sluice_gateway::telemetry::metrics::Metrics;
 pub(crate) use self::import::{ImportArguments, import};
 pub(crate) use self::list::{list, show};
 pub(crate) use self::password::PasswordSource;
+pub(crate) use self::refresh::refresh;
 pub(crate) use self::replicate::replicate;
 use super::{Failure, load};
 

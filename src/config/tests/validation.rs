@@ -29,6 +29,7 @@ fn the_least_file_has_the_documented_defaults() {
     let Provider::AwsKms(kms) = &config.configurations[0].provider else { panic!("aws_kms expected") };
     assert_eq!((kms.sign_rate.get(), kms.sign_rate_per_key.get()), (1000, 1000));
     assert_eq!((kms.sign_window, kms.sign_window_per_key, kms.sign_hedge), (512, 256, true));
+    assert_eq!(kms.refresh, Duration::from_secs(300));
     assert_eq!(kms.sign_deadline, Duration::from_secs(10));
     assert!(kms.credentials.is_none() && kms.endpoint.is_none() && kms.sts_endpoint.is_none());
     assert!(kms.role.is_none() && kms.account_id.is_none() && !kms.use_fips && !kms.use_dual_stack);

@@ -86,6 +86,7 @@ fn configuration(url: &str) -> config::AwsKms {
         sign_window_per_key: 256,
         sign_hedge: true,
         sign_deadline: Duration::from_secs(10),
+        refresh: Duration::ZERO,
     }
 }
 
@@ -289,6 +290,33 @@ async fn names_are_resolved_to_arns_once() {
     let wrong = server.kms.discover(&ids(&["p256"])).await.unwrap_err();
     assert!(wrong.detail.ends_with("is ECC_NIST_P256 for SIGN_VERIFY, not ECC_SECG_P256K1 for SIGN_VERIFY"), "{}", wrong.detail);
     assert_eq!(class(server.kms.discover(&ids(&["foreign"])).await), SignClass::Credentials);
+}
+
+#[tokio::test]
+async fn a_right_that_is_denied_for_every_key_is_an_error_and_for_one_it_is_not() {
+    let only = |readable: &'static str| {
+        move |operation: &str, request: &Value, number: usize| match operation {
+            "ListResourceTags" if short(request) != readable => fails("AccessDeniedException", "not authorized"),
+            _ => account(operation, request, number),
+        }
+    };
+    let tags = KeySelection::Tags(BTreeMap::from([("app".to_owned(), "payments".to_owned())]));
+    let server = serve(only("k2")).await;
+    assert_eq!(arns(&server.kms.discover(&tags).await.unwrap()), [key_arn("k2")]);
+    let server = serve(only("none")).await;
+    assert_eq!(class(server.kms.discover(&tags).await), SignClass::Credentials);
+    assert_eq!(server.kms.discover(&KeySelection::All).await.unwrap().len(), 3, "without tags they need not be read");
+}
+
+#[tokio::test]
+async fn throttled_calls_of_a_discovery_are_asked_again() {
+    let server = serve(|operation, request, number| match operation {
+        "DescribeKey" | "ListKeys" if number < 8 => fails("ThrottlingException", "Rate exceeded"),
+        _ => account(operation, request, number),
+    })
+    .await;
+    assert_eq!(server.kms.discover(&KeySelection::All).await.unwrap().len(), 3);
+    assert_eq!((server.count("ListKeys"), server.count("DescribeKey")), (8 + 3, 8 + 6));
 }
 
 #[tokio::test]
