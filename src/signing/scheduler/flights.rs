@@ -147,7 +147,7 @@ impl Task {
 
     /// A Sign of a call gave no signature. While another one is in flight, that one decides.
     fn failed(&mut self, flight: Flight, error: Option<KeyStoreError>, is_one_left: bool, now: Instant) {
-        let Flight { call: id, address, group, .. } = flight;
+        let Flight { call: id, address, group, way, .. } = flight;
         let Some(call) = self.calls.get_mut(&id) else { return };
         let is_panic = error.is_none();
         let error =
@@ -160,7 +160,7 @@ impl Task {
             return;
         }
         let is_paced = self.ceilings.pace(&group).is_some();
-        let can_go_another_way = self.routes.get(&address).is_some_and(|route| !route.seat.groups.is_empty());
+        let can_go_another_way = self.routes.get(&address).is_some_and(|route| !route.can_sign(&way) && route.has_another(&way));
         let after = if is_panic { After::Never } else { after(error.class, call.bad_signatures, is_paced, can_go_another_way) };
         if after == After::Never {
             tracing::warn!(%address, class = ?error.class, detail = error.detail, "a Sign failed for good");
@@ -201,14 +201,16 @@ enum After {
 }
 
 /// A throttled call waits for its turn alone where there is a pace, which is what throttling slows. An attempt that ran to its deadline is
-/// asked again for those who joined later: for the others the deadline itself says the end. What does not pass is asked of another way.
+/// asked again for those who joined later: for the others the deadline itself says the end. What opened a way's breaker is asked of
+/// another way.
 fn after(class: SignClass, bad_signatures: u32, is_paced: bool, can_go_another_way: bool) -> After {
     match class {
-        SignClass::Throttled if is_paced => After::Now,
-        SignClass::Throttled | SignClass::Transient | SignClass::Deadline => After::Rest,
         SignClass::BadSignature if bad_signatures <= BAD_SIGNATURE_RETRIES => After::Rest,
-        SignClass::KeyDown | SignClass::Credentials | SignClass::Configuration if can_go_another_way => After::Now,
-        _ => After::Never,
+        SignClass::BadSignature => After::Never,
+        SignClass::Throttled if is_paced => After::Now,
+        _ if can_go_another_way => After::Now,
+        SignClass::Throttled | SignClass::Transient | SignClass::Deadline => After::Rest,
+        SignClass::KeyDown | SignClass::Credentials | SignClass::Configuration => After::Never,
     }
 }
 

@@ -143,6 +143,11 @@ impl Route {
         self.ways.iter_mut().find(|way| way.is(name))
     }
 
+    /// Whether this way can sign.
+    pub(super) fn can_sign(&self, name: &WayName) -> bool {
+        self.ways.iter().any(|way| way.is(name) && way.can_sign())
+    }
+
     /// Whether another way than this one can sign.
     pub(super) fn has_another(&self, name: &WayName) -> bool {
         self.ways.iter().any(|way| !way.is(name) && way.can_sign())
