@@ -111,7 +111,7 @@ async fn an_address_moves_into_kms_and_into_a_second_region() {
     assert_eq!(whole, json!({ "address": OWNER, "arn": replica }));
     assert!(refused(&desk.run("replicate", &[&replica, "us-east-1", "--configuration", "eu"]).await).contains("is a replica itself"));
     let listed = printed(&desk.run("list", &["--json"]).await);
-    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["arns"]), (1, &json!([arn, replica])), "{listed}");
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["arns"]), (1, &json!([replica, arn])), "{listed}: sorted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -150,7 +150,7 @@ async fn replicas_join_one_key_and_one_that_is_down_is_passed_over() {
     let mut gateway = Gateway::start(sluice(&["serve", &path]), "payments", &folder.path().join("gateway.log")).await.ready().await;
     assert_eq!(gateway.call("eth_accounts", json!([])).await.unwrap().as_array().unwrap().len(), 1, "one address");
     let listed = tokio::task::spawn_blocking(move || printed(&["keys", "list", &path, "--json"])).await.unwrap();
-    assert_eq!((&listed[0]["configurations"], listed[0]["arns"].as_array().unwrap().len()), (&json!(["us", "eu"]), 2), "{listed}");
+    assert_eq!((&listed[0]["configurations"], listed[0]["arns"].as_array().unwrap().len()), (&json!(["eu", "us"]), 2), "{listed}");
     pay(&gateway, address, 1).await;
     let arns = kms.with(|kms, _| kms.keys().iter().map(|key| key.arn.clone()).collect::<Vec<_>>());
     assert_eq!(kms.with(|kms, _| kms.signed().last().unwrap().arn.clone()), arns[0]);

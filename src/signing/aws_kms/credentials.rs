@@ -12,7 +12,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::telemetry::clock;
 
-/// Credentials are renewed this long before they expire, or after half of their time if that is later.
+/// Credentials are renewed this long before they expire, or at half of their time if that is later; by chance up to half as long
+/// again before.
 const LEAD: Duration = Duration::from_secs(300);
 /// Credentials that do not expire are read again this often: their file may have others by now.
 const REREAD: Duration = Duration::from_secs(900);
