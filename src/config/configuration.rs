@@ -117,7 +117,7 @@ pub(super) fn configuration(table: &mut Table<'_, '_>, name: String) -> Option<C
     let provider = match table.required("provider", PROVIDERS) {
         Some(ProviderName::AwsKms) => {
             table.foreign(&LOCAL_KEYS, "to provider = \"local\"");
-            aws_kms(table).map(Provider::AwsKms)
+            aws_kms(table).map(Box::new).map(Provider::AwsKms)
         }
         Some(ProviderName::Local) => {
             table.foreign(&AWS_KEYS, "to provider = \"aws_kms\"");

@@ -291,7 +291,7 @@ pub struct Configuration {
 #[derive(Debug, Clone)]
 pub enum Provider {
     /// `provider = "aws_kms"`.
-    AwsKms(AwsKms),
+    AwsKms(Box<AwsKms>),
     /// `provider = "local"`: encrypted V3 keystore files.
     Local(Local),
     /// The well-known development mnemonic; only `sluice dev` makes it, only on chain ids 31337 and 1337.

@@ -156,7 +156,7 @@ fn configuration(old: &Configuration, new: &Configuration) -> Vec<(&'static str,
                 sign_hedge,
                 sign_deadline,
                 refresh,
-            } = old;
+            } = &**old;
             vec![
                 ("region", *region != new.region),
                 ("endpoint", *endpoint != new.endpoint),

@@ -66,7 +66,7 @@ fn pairs(tags: &[String]) -> Result<BTreeMap<String, String>, Failure> {
 
 fn kms_configuration<'a>(config: &'a Config, wanted: Option<&str>) -> Result<(&'a str, &'a sluice_gateway::config::AwsKms), Failure> {
     let kms = |configuration: &'a Configuration| match &configuration.provider {
-        Provider::AwsKms(kms) => Some((configuration.name.as_str(), kms)),
+        Provider::AwsKms(kms) => Some((configuration.name.as_str(), &**kms)),
         Provider::Local(_) | Provider::Development { .. } => None,
     };
     let mut all = config.configurations.iter().filter_map(kms);

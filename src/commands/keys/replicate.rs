@@ -40,7 +40,7 @@ pub(crate) async fn replicate(path: &Path, key: &str, region: &str, configuratio
 /// The way to the other Region: a configuration of the file that is there, else this one with the other Region.
 fn settings_of(config: &Config, name: &str, kms: &Settings, region: &str) -> Result<(String, Settings), Failure> {
     let there = config.configurations.iter().find_map(|one| match &one.provider {
-        Provider::AwsKms(kms) if kms.region == region => Some((one.name.clone(), kms.clone())),
+        Provider::AwsKms(kms) if kms.region == region => Some((one.name.clone(), (**kms).clone())),
         _ => None,
     });
     match there {

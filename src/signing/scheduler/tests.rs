@@ -291,7 +291,7 @@ fn limits_come_from_the_configuration() {
         sign_deadline: Duration::from_secs(3),
         refresh: Duration::ZERO,
     };
-    let limits = SignLimits::of(&Configuration { name: "kms".to_owned(), provider: Provider::AwsKms(kms) });
+    let limits = SignLimits::of(&Configuration { name: "kms".to_owned(), provider: Provider::AwsKms(Box::new(kms)) });
     let (rate, rate_per_key, deadline) = (Some(n(500)), Some(n(50)), Duration::from_secs(3));
     assert_eq!(limits, SignLimits { rate, rate_per_key, window: 2000, window_per_key: 1000, hedge: true, deadline });
 }
