@@ -191,7 +191,8 @@ async fn no_panel_is_empty_and_every_rule_can_fire() {
     if !have(NAME, &[Part::Prometheus]) {
         return;
     }
-    let Some(world) = World::start(NAME).await else { return };
+    let Some(mut world) = World::start(NAME).await else { return };
+    world.extra.configuration = "refresh = \"1s\"".into();
     let accounts = world.accounts(2).await;
     world.slow_signs(5);
     let gateway = world.gateway().await;

@@ -96,7 +96,7 @@ async fn new_and_retagged_keys_come_and_go_by_the_interval() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_found_again_when_an_operator_wants_it() {
     let Some(mut world) = World::start("keys_are_found_again_when_an_operator_wants_it").await else { return };
-    world.extra.configuration = "refresh = \"0s\"".into();
+    world.extra.configuration = "refresh = \"0s\"\nwarm_connections = 0".into();
     let first = world.accounts(1).await[0];
     let mut gateway = world.gateway().await;
     let socket = gateway.connect().await;
@@ -141,7 +141,7 @@ async fn keys_are_found_again_when_an_operator_wants_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_serves_what_was_found_last_and_checks_it_later() {
     let Some(mut world) = World::start("a_restart_serves_what_was_found_last_and_checks_it_later").await else { return };
-    world.extra.configuration = "refresh = \"0s\"".into();
+    world.extra.configuration = "refresh = \"0s\"\nwarm_connections = 0".into();
     let keys = world.accounts(2).await;
     let (first, second) = (keys[0], keys[1]);
     let mut gateway = world.gateway().await;
@@ -192,7 +192,8 @@ async fn a_restart_serves_what_was_found_last_and_checks_it_later() {
 /// Finds many keys cold, and serves them warm, and says how long both took: `SLUICE_TEST_KEYS=10000`, best of a release build.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_keys_are_found_once_and_recalled() {
-    let Some(world) = World::start("many_keys_are_found_once_and_recalled").await else { return };
+    let Some(mut world) = World::start("many_keys_are_found_once_and_recalled").await else { return };
+    world.extra.configuration = "warm_connections = 0".into();
     let count: u64 = std::env::var("SLUICE_TEST_KEYS").ok().map_or(300, |text| text.parse().unwrap());
     let settings = sim_kms::Settings::new(7, count).with_tag("app", "payments");
     let kms = SimKms::new(sim_kms::Settings { delays: Delays { p50: 20, p99: 20, max: 20 }, ..settings });
