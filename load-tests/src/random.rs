@@ -60,6 +60,11 @@ impl Delays {
         Self { p50: milliseconds, p99: milliseconds, max: milliseconds }
     }
 
+    /// What people report of KMS in its Region, with a slow one now and then.
+    pub fn aws() -> Self {
+        Self { p50: 10, p99: 60, max: 1_000 }
+    }
+
     /// One of them, to the microsecond.
     pub fn draw(&self, random: &mut Random) -> Duration {
         if *self == Self::default() {

@@ -21,11 +21,16 @@ impl Wallet {
         let mut secret = digest(seed, "key", number);
         loop {
             if let Ok(key) = SigningKey::from_slice(secret.as_slice()) {
-                let address = Address::from_public_key(key.verifying_key());
-                return Self { key, address };
+                return Self::of(key);
             }
             secret = alloy_primitives::keccak256(secret);
         }
+    }
+
+    /// The wallet of this key.
+    pub fn of(key: SigningKey) -> Self {
+        let address = Address::from_public_key(key.verifying_key());
+        Self { key, address }
     }
 
     /// Its address.

@@ -62,6 +62,46 @@ async fn a_node_and_a_kms_of_one_seed_know_the_same_keys() {
     assert_eq!(client.request("eth_getBalance", json!([address, "latest"])).await.unwrap(), "0x3635c9adc5dea00000");
 }
 
+#[tokio::test]
+async fn a_kms_of_many_keys_places_and_credentials_is_there_and_can_be_steered() {
+    let mut kms = Simulator::start(&[
+        "kms",
+        "--keys",
+        "5000",
+        "--region",
+        "eu-west-1",
+        "--place",
+        "444455556666/us-east-1",
+        "--replica",
+        "eu-central-1",
+        "--quotas",
+        "aws",
+        "--quota",
+        "Sign=30,3",
+        "--access-key",
+        "AKIA:secret",
+        "--access-key",
+        "ASIA:secret:444455556666:token",
+        "--delays",
+        "aws",
+        "--creating",
+        "5s",
+        "--bare-alias",
+        "alias/aws/ebs",
+    ]);
+    let url = kms.url();
+    assert!(kms.line().contains(" arn:aws:kms:eu-west-1:111122223333:key/mrk-"));
+    let post = async |target: &str| {
+        let (status, body) = http::send(::http::Method::POST, &url, &[("x-amz-target", target)], "{}").await.unwrap();
+        (status, serde_json::from_slice::<Value>(&body).unwrap())
+    };
+    let (status, refusal) = post("TrentService.ListKeys").await;
+    assert_eq!((status, &refusal["__type"]), (400, &json!("MissingAuthenticationTokenException")));
+    let (_, quotas) = post("Simulator.Quotas").await;
+    assert_eq!(quotas["Quotas"]["Sign"], json!({ "perSecond": 30, "burst": 3 }));
+    assert_eq!(quotas["Quotas"]["ListKeys"], json!({ "perSecond": 500, "burst": 50 }));
+}
+
 #[test]
 fn what_is_not_understood_is_told_with_the_usage() {
     let cases = [
@@ -70,6 +110,10 @@ fn what_is_not_understood_is_told_with_the_usage() {
         (vec!["node", "--tag", "a=b"], "--tag a=b is not understood"),
         (vec!["kms", "--delays", "3,2,1"], "--delays takes three rising numbers of milliseconds, not 3,2,1"),
         (vec!["node", "--block-time", "2m"], "--block-time takes a time such as 1s or 250ms, not 2m"),
+        (vec!["kms", "--quota", "Sign"], "--quota takes OPERATION=RATE, not Sign"),
+        (vec!["kms", "--access-key", "AKIA"], "--access-key takes ID:SECRET, not AKIA"),
+        (vec!["kms", "--place", "444455556666"], "--place takes ACCOUNT/REGION, not 444455556666"),
+        (vec!["kms", "--client", "geth"], "--client geth is not understood"),
         (vec!["kms", "--listen", "0.0.0.0:0"], "--listen takes a loopback address only"),
         (vec!["kms", "--seed"], "--seed wants a value"),
     ];

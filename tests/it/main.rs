@@ -23,6 +23,7 @@ mod journal_commands;
 mod keys;
 #[cfg(feature = "crash-points")]
 mod kills;
+mod kms_protocol;
 mod lifecycle;
 mod lifecycle_stream;
 mod metrics;

@@ -1,19 +1,21 @@
 //! The simulators as processes of their own: a node, or a KMS. On loopback only.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::{Address, U256};
 use sluice_load_tests::random::Delays;
-use sluice_load_tests::sim_kms::{self, SimKms};
+use sluice_load_tests::sim_kms::{self, AccessKey, Place, Quotas, SimKms};
 use sluice_load_tests::sim_node::{BaseFee, Client, Settings, SimNode};
 use sluice_load_tests::wallet::Wallet;
 
 const USAGE: &str = "usage: sluice-sim node [--listen ADDRESS] [--client NAME] [--chain-id N] [--seed N] [--block-time TIME]
                        [--fees eip1559|free|legacy] [--fund ADDRESS]... [--keys N] [--delays P50,P99,MAX]
-       sluice-sim kms  [--listen ADDRESS] [--seed N] [--keys N] [--tag NAME=VALUE]... [--delays P50,P99,MAX]
+       sluice-sim kms  [--listen ADDRESS] [--seed N] [--keys N] [--tag NAME=VALUE]... [--delays P50,P99,MAX|aws]
+                       [--account ID] [--region NAME] [--place ACCOUNT/REGION]... [--replica REGION]... [--creating TIME]
+                       [--access-key ID:SECRET[:ACCOUNT[:TOKEN]]]... [--quotas aws] [--quota OPERATION=RATE[,BURST]]...
+                       [--bare-alias NAME]...
 
   --listen      127.0.0.1:8600 (node: WebSocket and HTTP), 127.0.0.1:8601 (kms)
   --client      geth, reth, besu, nethermind, erigon or anvil (geth)
@@ -24,7 +26,17 @@ const USAGE: &str = "usage: sluice-sim node [--listen ADDRESS] [--client NAME] [
   --fund        an address that has 1000 ether; again for more
   --keys        node: fund so many keys of a simulated KMS of the same seed (0); kms: have so many keys (4)
   --tag         a tag of every key; again for more
-  --delays      of answers, in milliseconds (0,0,0)";
+  --delays      of answers, in milliseconds (0,0,0); aws: 10,60,1000
+  --account     of the first keys (111122223333); --region: theirs (us-east-1)
+  --place       a further account and Region with as many keys; again for more
+  --replica     a Region that has a replica of every key; again for more
+  --creating    how long a new replica is in the state Creating (2s)
+  --access-key  credentials that are known; without any, signatures of requests are not checked
+  --quotas      aws: what AWS grants at first; --quota: one of them, a second, and what its bucket holds (a tenth of that)
+  --bare-alias  an alias without a target, such as alias/aws/ebs";
+
+/// Keys that are printed at the start; `Simulator.Keys` tells all.
+const PRINTED: usize = 100;
 
 /// What the options say, for both simulators.
 #[derive(Debug)]
@@ -38,7 +50,7 @@ struct Options {
     block_time: Duration,
     fees: String,
     fund: Vec<Address>,
-    tags: BTreeMap<String, String>,
+    kms: sim_kms::Settings,
 }
 
 fn parse<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, String> {
@@ -55,11 +67,55 @@ fn duration(name: &str, text: &str) -> Result<Duration, String> {
 }
 
 fn delays(name: &str, text: &str) -> Result<Delays, String> {
+    if text == "aws" {
+        return Ok(Delays::aws());
+    }
     let numbers = text.split(',').map(|number| parse(name, number)).collect::<Result<Vec<u64>, _>>()?;
     match numbers.as_slice() {
         [p50, p99, max] if p50 <= p99 && p99 <= max => Ok(Delays { p50: *p50, p99: *p99, max: *max }),
         _ => Err(format!("{name} takes three rising numbers of milliseconds, not {text}")),
     }
+}
+
+fn access_key(text: &str, account: &str) -> Result<AccessKey, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let [id, secret, rest @ ..] = parts.as_slice() else {
+        return Err(format!("--access-key takes ID:SECRET, not {text}"));
+    };
+    let account = rest.first().copied().unwrap_or(account);
+    Ok(AccessKey { session_token: rest.get(1).map(|token| (*token).to_owned()), ..AccessKey::new(id, secret, account) })
+}
+
+fn quota(quotas: Quotas, text: &str) -> Result<Quotas, String> {
+    let (operation, numbers) = text.split_once('=').ok_or_else(|| format!("--quota takes OPERATION=RATE, not {text}"))?;
+    let (rate, burst) = numbers.split_once(',').map_or((numbers, None), |(rate, burst)| (rate, Some(burst)));
+    let rate: u64 = parse("--quota", rate)?;
+    let burst = burst.map_or_else(|| Ok(rate.div_ceil(10)), |burst| parse("--quota", burst))?;
+    Ok(quotas.with(operation, rate, burst))
+}
+
+/// An option that only the KMS has.
+fn kms_option(kms: &mut sim_kms::Settings, name: &str, value: &str) -> Result<(), String> {
+    match name {
+        "--tag" => {
+            let (tag, value) = value.split_once('=').ok_or_else(|| format!("--tag takes NAME=VALUE, not {value}"))?;
+            kms.tags.insert(tag.into(), value.into());
+        }
+        "--account" => kms.account = value.into(),
+        "--region" => kms.region = value.into(),
+        "--place" => {
+            let (account, region) = value.split_once('/').ok_or_else(|| format!("--place takes ACCOUNT/REGION, not {value}"))?;
+            kms.further.push(Place::new(account, region));
+        }
+        "--replica" => kms.replica_regions.push(value.into()),
+        "--creating" => kms.creating = duration(name, value)?,
+        "--access-key" => kms.access_keys.push(access_key(value, &kms.account)?),
+        "--quotas" if value == "aws" => kms.quotas = Quotas::aws(),
+        "--quota" => kms.quotas = quota(std::mem::take(&mut kms.quotas), value)?,
+        "--bare-alias" => kms.bare_aliases.push(value.into()),
+        _ => return Err(format!("{name} {value} is not understood")),
+    }
+    Ok(())
 }
 
 fn options(command: &str, mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
@@ -77,7 +133,7 @@ fn options(command: &str, mut arguments: impl Iterator<Item = String>) -> Result
         block_time: Duration::from_secs(1),
         fees: "eip1559".into(),
         fund: Vec::new(),
-        tags: BTreeMap::new(),
+        kms: sim_kms::Settings::new(1, 0),
     };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} wants a value"))?;
@@ -91,10 +147,7 @@ fn options(command: &str, mut arguments: impl Iterator<Item = String>) -> Result
             ("--block-time", true) => options.block_time = duration(&name, &value)?,
             ("--fees", true) if ["eip1559", "free", "legacy"].contains(&value.as_str()) => options.fees = value,
             ("--fund", true) => options.fund.push(parse(&name, &value)?),
-            ("--tag", false) => {
-                let (tag, value) = value.split_once('=').ok_or_else(|| format!("--tag takes NAME=VALUE, not {value}"))?;
-                options.tags.insert(tag.into(), value.into());
-            }
+            (_, false) => kms_option(&mut options.kms, &name, &value)?,
             _ => return Err(format!("{name} {value} is not understood")),
         }
     }
@@ -124,11 +177,11 @@ async fn node(options: Options) -> std::io::Result<()> {
 }
 
 async fn kms(options: Options) -> std::io::Result<()> {
-    let Options { seed, keys, delays, tags, listen, .. } = options;
-    let kms = SimKms::new(sim_kms::Settings { delays, tags, ..sim_kms::Settings::new(seed, keys) });
+    let Options { seed, keys, delays, kms, listen, .. } = options;
+    let kms = SimKms::new(sim_kms::Settings { seed, keys, delays, ..kms });
     let listener = kms.listen(listen).await?;
     println!("KMS with {keys} keys listens on {}", listener.url());
-    kms.with(|kms, _| kms.keys().iter().for_each(|key| println!("{} {}", key.address(), key.arn)));
+    kms.with(|kms, _| kms.keys().iter().take(PRINTED).for_each(|key| println!("{} {}", key.address(), key.arn)));
     std::future::pending().await
 }
 

@@ -1,94 +1,19 @@
-//! Keys, signatures, and the record of what was signed.
+//! Keys, where they are found, what is due, and the record of what was signed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use alloy_primitives::{Address, B256};
-use k256::PublicKey;
-use k256::ecdsa::{Signature, hazmat::SignPrimitive};
-use k256::pkcs8::EncodePublicKey;
-use k256::sha2::Sha256;
-use serde::{Deserialize, Serialize};
+use alloy_primitives::B256;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::errors::KmsError;
 use super::faults::Fault;
+use super::key::{Key, KeyState, Presence};
+use super::quota::{Buckets, Quotas, Usage};
+use super::settings::{Place, Settings};
 use crate::faults::Faults;
-use crate::random::{Delays, Random, digest};
-use crate::wallet::Wallet;
-
-/// Everything about one simulated KMS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Keys, delays, chances and the nonces of signatures come from it.
-    pub seed: u64,
-    /// Keys that there are from the start.
-    pub keys: u64,
-    /// Tags of those keys.
-    pub tags: BTreeMap<String, String>,
-    /// The Region in the ARNs.
-    pub region: String,
-    /// The account in the ARNs, 12 digits.
-    pub account: String,
-    /// How long answers take.
-    pub delays: Delays,
-}
-
-impl Settings {
-    /// So many keys without tags in us-east-1, and answers without delay.
-    pub fn new(seed: u64, keys: u64) -> Self {
-        let (tags, region, account) = (BTreeMap::new(), "us-east-1".into(), "111122223333".into());
-        Self { seed, keys, tags, region, account, delays: Delays::default() }
-    }
-
-    /// The same, with one more tag on each key that there is from the start.
-    #[must_use]
-    pub fn with_tag(mut self, name: &str, value: &str) -> Self {
-        self.tags.insert(name.into(), value.into());
-        self
-    }
-}
-
-/// Whether a key can sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum KeyState {
-    /// It can.
-    Enabled,
-    /// An operator has disabled it.
-    Disabled,
-    /// It will be deleted.
-    PendingDeletion,
-    /// It is there in seconds.
-    Creating,
-}
-
-/// One key.
-#[derive(Debug, Clone)]
-pub struct Key {
-    /// The key itself.
-    pub wallet: Wallet,
-    /// Its id (a UUID).
-    pub id: String,
-    /// Its ARN.
-    pub arn: String,
-    /// Whether it can sign.
-    pub state: KeyState,
-    /// Its tags.
-    pub tags: BTreeMap<String, String>,
-}
-
-impl Key {
-    /// Its public key as SPKI DER.
-    pub fn spki(&self) -> Vec<u8> {
-        let der = PublicKey::from(self.wallet.key().verifying_key()).to_public_key_der();
-        der.map(|der| der.into_vec()).unwrap_or_default()
-    }
-
-    /// The address of its accounts.
-    pub fn address(&self) -> Address {
-        self.wallet.address()
-    }
-}
+use crate::random::{Delays, Random};
 
 /// One Sign that KMS has made, whether or not its answer arrived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -109,6 +34,20 @@ pub struct Reply {
     pub after: Duration,
     /// What it is.
     pub body: ReplyBody,
+    /// How its bytes come.
+    pub delivery: Delivery,
+}
+
+/// How the bytes of an answer come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// At once.
+    #[default]
+    Whole,
+    /// Byte by byte, in all within so long.
+    Slow(Duration),
+    /// Half of them, and then the connection is cut.
+    Torn,
 }
 
 /// The answer to a call.
@@ -127,25 +66,43 @@ pub enum ReplyBody {
 #[derive(Debug, Clone)]
 pub struct Kms {
     pub(super) settings: Settings,
+    pub(super) home: Place,
     pub(super) keys: Vec<Key>,
-    /// Index of the key, by name (`alias/…`).
-    pub(super) aliases: BTreeMap<String, usize>,
+    /// Index of the key, by ARN.
+    pub(super) by_arn: BTreeMap<String, usize>,
+    /// Keys of a place, in the order of their creation.
+    pub(super) by_place: BTreeMap<Place, Vec<usize>>,
+    /// By name (`alias/…`); an alias of AWS has no key.
+    pub(super) aliases: BTreeMap<Place, BTreeMap<String, Option<usize>>>,
+    /// What happens to which key when.
+    pub(super) timers: BTreeSet<(Duration, usize, Timer)>,
+    /// Key ids that were given so far.
+    pub(super) ids: u64,
+    pub(super) buckets: Buckets,
     pub(super) faults: Faults<Fault>,
     /// Decides chances.
     pub(super) luck: Random,
     /// Decides delays.
     pub(super) pace: Random,
     /// Makes signatures differ.
-    nonces: Random,
+    pub(super) nonces: Random,
     pub(super) calls: BTreeMap<String, u64>,
     pub(super) signed: Vec<Signed>,
+    /// How far its clock was set ahead of the one of its callers.
+    pub(super) ahead: Duration,
 }
 
-/// How a signature is to be wrong.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Twist {
-    pub(super) high_s: bool,
-    pub(super) other_digest: bool,
+/// What time does to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// Everything knows of it.
+    Appear,
+    /// It is no longer Creating.
+    Ready,
+    /// Its material expires.
+    Expire,
+    /// It is deleted.
+    Delete,
 }
 
 impl Kms {
@@ -153,36 +110,29 @@ impl Kms {
     pub fn new(settings: Settings) -> Self {
         let seed = settings.seed;
         let (luck, pace, nonces) = (Random::new(seed, "faults"), Random::new(seed, "delays"), Random::new(seed, "signatures"));
-        let (count, tags) = (settings.keys, settings.tags.clone());
         let mut kms = Self {
+            home: settings.home(),
             settings,
             keys: Vec::new(),
+            by_arn: BTreeMap::new(),
+            by_place: BTreeMap::new(),
             aliases: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            ids: 0,
+            buckets: Buckets::default(),
             faults: Faults::default(),
             luck,
             pace,
             nonces,
             calls: BTreeMap::new(),
             signed: Vec::new(),
+            ahead: Duration::ZERO,
         };
-        (0..count).for_each(|_| drop(kms.create_key(tags.clone())));
+        kms.populate();
         kms
     }
 
-    /// One more key. Key n of a seed, counted from 0, is `Wallet::new(seed, n)`.
-    pub fn create_key(&mut self, tags: BTreeMap<String, String>) -> Key {
-        let number = self.keys.len() as u64;
-        let hex = alloy_primitives::hex::encode(digest(self.settings.seed, "key id", number));
-        let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default().to_owned();
-        let id = [part(0, 8), part(8, 12), format!("4{}", part(13, 16)), format!("a{}", part(17, 20)), part(20, 32)].join("-");
-        let arn = format!("arn:aws:kms:{}:{}:key/{id}", self.settings.region, self.settings.account);
-        let wallet = Wallet::new(self.settings.seed, number);
-        let key = Key { wallet, id, arn, state: KeyState::Enabled, tags };
-        self.keys.push(key.clone());
-        key
-    }
-
-    /// Its keys, in the order of their creation.
+    /// Its keys, in the order of their creation; deleted ones, too.
     pub fn keys(&self) -> &[Key] {
         &self.keys
     }
@@ -192,14 +142,24 @@ impl Kms {
         &self.signed
     }
 
-    /// How often each operation was called, faults included.
+    /// How often each operation was called, faults and throttled calls included.
     pub fn calls(&self) -> &BTreeMap<String, u64> {
         &self.calls
     }
 
-    /// How often an operation was called, faults included.
+    /// How often an operation was called, faults and throttled calls included.
     pub fn calls_of(&self, operation: &str) -> u64 {
         self.calls.get(operation).copied().unwrap_or(0)
+    }
+
+    /// How the quotas have been used, by the caller's place and operation; Sign's is Verify's too.
+    pub fn usage(&self) -> Vec<(Place, String, Usage)> {
+        self.buckets.usage()
+    }
+
+    /// How many calls were answered ThrottlingException for a quota or in a storm; those of a scripted error are not among them.
+    pub fn throttled(&self) -> u64 {
+        self.usage().iter().map(|(_, _, usage)| usage.throttled).sum()
     }
 
     /// What is to go wrong from now on, instead of what was.
@@ -212,35 +172,64 @@ impl Kms {
         self.settings.delays = delays;
     }
 
+    /// How often may be called what from now on. A bucket keeps what was taken out of it.
+    pub fn set_quotas(&mut self, quotas: Quotas) {
+        self.settings.quotas = quotas;
+    }
+
+    /// Sets its clock ahead, by so much more than it is already.
+    pub fn advance(&mut self, by: Duration) {
+        self.ahead += by;
+    }
+
     /// Whether a key can sign from now on; the key by id, ARN or alias.
     pub fn set_key_state(&mut self, name: &str, state: KeyState) -> Result<(), KmsError> {
-        let index = self.find(name)?;
+        let index = self.anywhere(name)?;
         if let Some(key) = self.keys.get_mut(index) {
             key.state = state;
         }
         Ok(())
     }
 
-    /// The place of the key with this id, ARN, alias or alias ARN.
-    pub(super) fn find(&self, name: &str) -> Result<usize, KmsError> {
-        let alias = name.split_once(":alias/").map(|(_, alias)| format!("alias/{alias}"));
-        let by_alias = self.aliases.get(alias.as_deref().unwrap_or(name)).copied();
-        let place = by_alias.or_else(|| self.keys.iter().position(|key| key.id == name || key.arn == name));
-        place.ok_or_else(|| KmsError::not_found(name))
-    }
-
-    /// The key with this id, ARN, alias or alias ARN.
+    /// The key with this id, ARN, alias or alias ARN; an id or an alias is one of the first place.
     pub fn key(&self, name: &str) -> Result<&Key, KmsError> {
-        self.keys.get(self.find(name)?).ok_or_else(|| KmsError::not_found(name))
+        self.keys.get(self.anywhere(name)?).ok_or_else(|| KmsError::not_found(name))
     }
 
-    /// A signature as KMS makes it: DER, a nonce of its own each time, S high about half the time.
-    pub(super) fn signature(&mut self, key: &Key, digest: B256, twist: Twist) -> Option<Vec<u8>> {
-        let digest = if twist.other_digest { alloy_primitives::keccak256(digest) } else { digest };
-        let (entropy, is_high) = (self.nonces.hash(), self.nonces.below(2) == 1 || twist.high_s);
-        let secret = key.wallet.key().as_nonzero_scalar();
-        let (low, _) = secret.try_sign_prehashed_rfc6979::<Sha256>(&(*digest).into(), entropy.as_slice()).ok()?;
-        let signature = if is_high { Signature::from_scalars(low.r(), -low.s()).ok()? } else { low };
-        Some(signature.to_der().as_bytes().to_vec())
+    fn anywhere(&self, name: &str) -> Result<usize, KmsError> {
+        let place = Place::of_arn(name).map_or_else(|| self.home.clone(), |(place, _)| place);
+        self.find(&place, name)
+    }
+
+    /// The index of the key that a caller in `from` means by an id, an ARN, an alias or an alias ARN. Of another account only ARNs
+    /// are understood, of another Region nothing.
+    pub(super) fn find(&self, from: &Place, name: &str) -> Result<usize, KmsError> {
+        let index = match Place::of_arn(name) {
+            Some((place, _)) if place.region != from.region => {
+                return Err(KmsError::new("NotFoundException", format!("Invalid arn {}", place.region)));
+            }
+            Some((place, resource)) if resource.starts_with("alias/") => Some(self.alias_target(&place, resource)?),
+            Some(_) => self.by_arn.get(name).copied(),
+            None if name.starts_with("alias/") => Some(self.alias_target(from, name)?),
+            None => self.by_arn.get(&from.arn(&format!("key/{name}"))).copied(),
+        };
+        let is_found = |index: &usize| self.keys.get(*index).is_some_and(|key| key.presence == Presence::Present);
+        index.filter(is_found).ok_or_else(|| {
+            let arn = if name.starts_with("arn:") { name.to_owned() } else { from.arn(&format!("key/{name}")) };
+            KmsError::not_found(&arn)
+        })
+    }
+
+    fn alias_target(&self, place: &Place, alias: &str) -> Result<usize, KmsError> {
+        let target = self.aliases.get(place).and_then(|aliases| aliases.get(alias)).copied().flatten();
+        target.ok_or_else(|| KmsError::new("NotFoundException", format!("Alias {} is not found.", place.arn(alias))))
+    }
+
+    /// The Regions in which a multi-Region key has replicas.
+    pub(super) fn replica_regions(&self, key: &Key) -> Vec<String> {
+        let Some(primary) = &key.primary_region else { return Vec::new() };
+        let places = self.by_place.keys().filter(|place| place.account == key.place.account && place.region != *primary);
+        let has = |place: &&Place| self.by_arn.contains_key(&place.arn(&format!("key/{}", key.id)));
+        places.filter(has).map(|place| place.region.clone()).collect()
     }
 }

@@ -3,21 +3,23 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http::request::Parts;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::core::{Kms, Reply, ReplyBody, Settings};
+use super::core::{Delivery, Kms, Reply, ReplyBody};
+use super::delivery::{AnswerBody, CutConnection, response};
 use super::errors::KmsError;
+use super::settings::{Place, Settings};
+use super::sigv4;
 use crate::listener::Listener;
 use crate::lock;
 
@@ -39,7 +41,11 @@ pub struct SimKms {
 impl SimKms {
     /// A KMS whose clock begins now. Must be called in a tokio runtime.
     pub fn new(settings: Settings) -> Self {
-        Self { kms: Arc::new(Mutex::new(Kms::new(settings))), start: Instant::now() }
+        let machine = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let settings = Settings { epoch: settings.epoch.or_else(|| Some(machine())), ..settings };
+        // Making many keys takes time: the clock begins with the epoch that was just read, not after them.
+        let start = Instant::now();
+        Self { kms: Arc::new(Mutex::new(Kms::new(settings))), start }
     }
 
     /// Time on its clock.
@@ -52,13 +58,16 @@ impl SimKms {
         act(&mut lock(&self.kms), self.start.elapsed())
     }
 
-    /// One call to its end, without HTTP: the delay passes, and then there is the answer; `None` where the connection is cut.
+    /// One call of the first place to its end, without HTTP: the delay passes, and then there is the answer; `None` where the
+    /// connection is cut.
     pub async fn call(&self, operation: &str, body: &Value) -> Option<Result<Value, KmsError>> {
-        let Reply { after, body } = self.with(|kms, now| kms.call(now, operation, body));
+        let Reply { after, body, delivery } = self.with(|kms, now| kms.call(now, operation, body));
+        let after = if let Delivery::Slow(time) = delivery { after + time } else { after };
         if !after.is_zero() {
             tokio::time::sleep(after).await;
         }
         match body {
+            ReplyBody::Ok(_) if delivery == Delivery::Torn => None,
             ReplyBody::Ok(answer) => Some(Ok(answer)),
             ReplyBody::Error(error) => Some(Err(error)),
             ReplyBody::Cut => None,
@@ -82,51 +91,47 @@ impl SimKms {
         Listener::start("http", address, enter).await
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, CutConnection> {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, CutConnection> {
         let (parts, body) = request.into_parts();
-        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| CutConnection)?.to_bytes();
-        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let target = parts.headers.get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let answer = match (target.strip_prefix(KMS), target.strip_prefix(SIMULATOR)) {
-            (Some(operation), _) => self.call(operation, &body).await.ok_or(CutConnection)?,
-            (None, Some(operation)) => self.control(operation, &body),
-            (None, None) => Err(KmsError::new("UnknownOperationException", "no X-Amz-Target of KMS")),
+        let bytes = Limited::new(body, MAX_BODY).collect().await.map_err(|_| CutConnection)?.to_bytes();
+        let body = || match bytes.is_empty() {
+            true => Ok(Value::Null),
+            false => serde_json::from_slice(&bytes).map_err(|error| KmsError::new("SerializationException", error.to_string())),
         };
-        response(answer)
-    }
-
-    /// The simulator's own operations, by which another process steers it.
-    fn control(&self, operation: &str, body: &Value) -> Result<Value, KmsError> {
-        self.with(|kms, _| match operation {
-            "SetFaults" => read(body).map(|faults| kms.set_faults(faults)).map(|()| json!({})),
-            "SetDelays" => read(body).map(|delays| kms.set_delays(delays)).map(|()| json!({})),
-            "SetKeyState" => {
-                let name: String = read(&body["KeyId"])?;
-                kms.set_key_state(&name, read(&body["KeyState"])?).map(|()| json!({}))
-            }
-            "Signed" => Ok(json!({ "Signed": kms.signed() })),
-            "Calls" => Ok(json!(kms.calls())),
-            other => Err(KmsError::new("UnknownOperationException", format!("the simulator has no {other}"))),
-        })
+        let target = parts.headers.get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if let Some(operation) = target.strip_prefix(SIMULATOR) {
+            return response(body().and_then(|body| self.with(|kms, now| kms.steer(now, operation, &body))), Delivery::Whole);
+        }
+        let Some(operation) = target.strip_prefix(KMS) else {
+            return response(Err(KmsError::new("UnknownOperationException", "no X-Amz-Target of KMS")), Delivery::Whole);
+        };
+        let reply = self.with(|kms, now| {
+            let from = kms.caller(&parts, &bytes, now)?;
+            Ok(kms.call_from(&from, now, operation, &body()?))
+        });
+        let Reply { after, body, delivery } = match reply {
+            Ok(reply) => reply,
+            Err(refusal) => return response(Err(refusal), Delivery::Whole),
+        };
+        if !after.is_zero() {
+            tokio::time::sleep(after).await;
+        }
+        match body {
+            ReplyBody::Ok(answer) => response(Ok(answer), delivery),
+            ReplyBody::Error(error) => response(Err(error), delivery),
+            ReplyBody::Cut => Err(CutConnection),
+        }
     }
 }
 
-fn read<T: DeserializeOwned>(value: &Value) -> Result<T, KmsError> {
-    serde_json::from_value(value.clone()).map_err(|error| KmsError::validation(error.to_string()))
-}
-
-/// Ends the connection without an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection is cut")]
-struct CutConnection;
-
-fn response(answer: Result<Value, KmsError>) -> Result<Response<Full<Bytes>>, CutConnection> {
-    let (status, body) = match answer {
-        Ok(body) => (200, body),
-        Err(error) => (error.status, json!({ "__type": error.code, "message": error.message })),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() = StatusCode::from_u16(status).map_err(|_| CutConnection)?;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
-    Ok(response)
+impl Kms {
+    /// The account and the Region that a request speaks for. Where no credentials are known, that is the first account, in the Region
+    /// of the credential scope if there is one.
+    fn caller(&self, parts: &Parts, body: &[u8], now: Duration) -> Result<Place, KmsError> {
+        if self.settings.access_keys.is_empty() {
+            let region = sigv4::region(&parts.headers).unwrap_or(&self.home.region);
+            return Ok(Place::new(&self.home.account, region));
+        }
+        sigv4::authenticate(&self.settings.access_keys, parts, body, self.settings.epoch() + now)
+    }
 }

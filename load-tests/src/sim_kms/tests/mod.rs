@@ -1,4 +1,12 @@
-//! Keys, signatures, faults, and the server.
+//! Keys, signatures, faults, and the server; the rest is beside this file.
+
+mod faults;
+mod import;
+mod listings;
+mod places;
+mod quotas;
+mod signatures;
+mod states;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +18,7 @@ use k256::ecdsa::Signature;
 use k256::ecdsa::signature::hazmat::PrehashVerifier;
 use serde_json::{Value, json};
 
-use super::{Fault, KeyState, Kms, KmsError, Reply, ReplyBody, Settings, SimKms};
+use super::{Delivery, Fault, KeyState, Kms, KmsError, Place, Reply, ReplyBody, Settings, SimKms};
 use crate::faults::{ANY, Faults};
 use crate::http;
 use crate::random::Delays;
@@ -26,6 +34,25 @@ fn call(kms: &mut Kms, operation: &str, body: Value) -> Result<Value, KmsError> 
         ReplyBody::Error(error) => Err(error),
         ReplyBody::Cut => panic!("cut"),
     }
+}
+
+/// The code of the refusal.
+fn refused(kms: &mut Kms, operation: &str, body: Value) -> String {
+    call(kms, operation, body).unwrap_err().code
+}
+
+/// A call at this second of the clock, from this place.
+fn call_at(kms: &mut Kms, from: &Place, second: u64, operation: &str, body: Value) -> Result<Value, KmsError> {
+    match kms.call_from(from, Duration::from_secs(second), operation, &body).body {
+        ReplyBody::Ok(answer) => Ok(answer),
+        ReplyBody::Error(error) => Err(error),
+        ReplyBody::Cut => panic!("cut"),
+    }
+}
+
+fn state(kms: &mut Kms, from: &Place, second: u64, key: &str) -> String {
+    let described = call_at(kms, from, second, "DescribeKey", json!({ "KeyId": key })).unwrap();
+    described["KeyMetadata"]["KeyState"].as_str().unwrap().to_owned()
 }
 
 fn sign_body(key: &str, digest: B256) -> Value {
@@ -137,10 +164,14 @@ fn each_fault_does_what_it_says() {
         let reply = kms.call(Duration::ZERO, "Sign", &sign_body(&key.arn, digest));
         (reply, kms.signed().len() - before)
     };
+    let cut = || Reply { after: Duration::ZERO, body: ReplyBody::Cut, delivery: Delivery::Whole };
     let (reply, signs) = one(Fault::Error(KmsError::throttled()));
-    assert_eq!((reply, signs), (Reply { after: Duration::ZERO, body: ReplyBody::Error(KmsError::throttled()) }, 0));
-    assert_eq!(one(Fault::CutBefore), (Reply { after: Duration::ZERO, body: ReplyBody::Cut }, 0));
-    assert_eq!(one(Fault::CutAfter), (Reply { after: Duration::ZERO, body: ReplyBody::Cut }, 1));
+    assert_eq!(
+        (reply, signs),
+        (Reply { after: Duration::ZERO, body: ReplyBody::Error(KmsError::throttled()), delivery: Delivery::Whole }, 0)
+    );
+    assert_eq!(one(Fault::CutBefore), (cut(), 0));
+    assert_eq!(one(Fault::CutAfter), (cut(), 1));
     assert_eq!(one(Fault::Late { milliseconds: 900 }).0.after, Duration::from_millis(900));
     let answer = |reply: Reply| match reply.body {
         ReplyBody::Ok(answer) => answer,
@@ -148,10 +179,10 @@ fn each_fault_does_what_it_says() {
     };
     for _ in 0..20 {
         let high = signature(&answer(one(Fault::HighS).0));
-        assert!(is_high(&high) && verifies(&key.wallet, digest, &high));
+        assert!(is_high(&high) && verifies(key.wallet().unwrap(), digest, &high));
     }
     let other = signature(&answer(one(Fault::OtherDigest).0));
-    assert!(!verifies(&key.wallet, digest, &other) && verifies(&key.wallet, keccak256(digest), &other));
+    assert!(!verifies(key.wallet().unwrap(), digest, &other) && verifies(key.wallet().unwrap(), keccak256(digest), &other));
     assert_ne!(answer(one(Fault::OtherKey).0)["KeyId"], key.arn);
 }
 
