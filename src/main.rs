@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
 use self::commands::journal::Prune;
+use self::commands::keys::{ImportArguments, PasswordSource};
 
 /// A streaming signer gateway for Ethereum: keys in AWS KMS, one WebSocket for sends and receipts.
 #[derive(Parser)]
@@ -99,6 +100,14 @@ enum Keys {
         #[arg(long)]
         json: bool,
     },
+    /// Have the running gateway find the keys of every service again, now
+    Refresh {
+        #[command(flatten)]
+        file: File,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Create a key (ECC_SECG_P256K1, SIGN_VERIFY) in AWS KMS
     Create {
         #[command(flatten)]
@@ -116,6 +125,85 @@ enum Keys {
         #[arg(long)]
         json: bool,
     },
+    /// Make a key in AWS KMS of an encrypted V3 keystore file: the address stays
+    ///
+    /// The private key is wrapped here under a key of AWS's and is never written down. Nothing is said to have worked before AWS's
+    /// public key is that of the keystore. A failure says what there is then, and how to go on.
+    Import(Box<ImportCommand>),
+    /// Add a Region to a multi-Region key in AWS KMS: the same address with another quota
+    ///
+    /// Waits until the replica can sign, and compares the public keys. Said again, it goes on with a replica that is there.
+    Replicate {
+        #[command(flatten)]
+        file: File,
+        /// The primary key: its id, ARN or alias
+        key: String,
+        /// The Region to add, such as eu-west-1
+        region: String,
+        /// Name of the configuration that reaches the primary key; may be left out if there is one
+        #[arg(long, value_name = "NAME")]
+        configuration: Option<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct ImportCommand {
+    #[command(flatten)]
+    file: File,
+    /// The encrypted V3 keystore file
+    keystore: PathBuf,
+    /// Name of the configuration to make the key in; may be left out if there is one
+    #[arg(long, value_name = "NAME")]
+    configuration: Option<String>,
+    /// The environment variable that has the keystore's password; without this and --password-file the terminal is asked
+    #[arg(long, value_name = "NAME", conflicts_with = "password_file")]
+    password_env: Option<String>,
+    /// The file that has the keystore's password
+    #[arg(long, value_name = "PATH")]
+    password_file: Option<PathBuf>,
+    /// A tag of the new key; may be repeated
+    #[arg(long = "tag", value_name = "NAME=VALUE")]
+    tags: Vec<String>,
+    /// What AWS shows of the new key [default: its address]
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// The new key can be replicated to other Regions; cannot be changed later
+    #[arg(long)]
+    multi_region: bool,
+    /// An alias of the key (`alias/` is put before it if missing)
+    #[arg(long, value_name = "NAME")]
+    alias: Option<String>,
+    /// Make no key: go on with this one (id, ARN or alias), which was made for import
+    #[arg(long, value_name = "ID", conflicts_with_all = ["tags", "description", "multi_region"])]
+    key_id: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl ImportCommand {
+    fn parts(self) -> (File, ImportArguments) {
+        let password = match (self.password_env, self.password_file) {
+            (Some(name), _) => PasswordSource::Variable(name),
+            (None, Some(path)) => PasswordSource::File(path),
+            (None, None) => PasswordSource::Terminal,
+        };
+        let arguments = ImportArguments {
+            keystore: self.keystore,
+            configuration: self.configuration,
+            password,
+            tags: self.tags,
+            description: self.description,
+            multi_region: self.multi_region,
+            alias: self.alias,
+            key_id: self.key_id,
+            json: self.json,
+        };
+        (self.file, arguments)
+    }
 }
 
 #[derive(Subcommand)]
@@ -253,8 +341,16 @@ fn main() -> ExitCode {
             Command::Healthcheck(file) => commands::healthcheck::healthcheck(&file.path).await,
             Command::Keys(Keys::List { file, json }) => commands::keys::list(&file.path, json).await,
             Command::Keys(Keys::Show { file, address, json }) => commands::keys::show(&file.path, address, json).await,
+            Command::Keys(Keys::Refresh { file, json }) => commands::keys::refresh(&file.path, json).await,
             Command::Keys(Keys::Create { file, configuration, tags, alias, json }) => {
                 commands::keys::create(&file.path, configuration.as_deref(), &tags, alias.as_deref(), json).await
+            }
+            Command::Keys(Keys::Import(command)) => {
+                let (file, arguments) = command.parts();
+                commands::keys::import(&file.path, &arguments).await
+            }
+            Command::Keys(Keys::Replicate { file, key, region, configuration, json }) => {
+                commands::keys::replicate(&file.path, &key, &region, configuration.as_deref(), json).await
             }
             Command::Account(command) => account(command).await,
             Command::Journal(JournalCommand::Inspect { file, account, json }) => {

@@ -18,6 +18,8 @@ const PAGES: &[&str] = &[
     "docs/errors.md",
     "docs/fees.md",
     "docs/journal.md",
+    "docs/keys.md",
+    "docs/kms.md",
     "docs/metrics.md",
     "docs/nodes.md",
     "docs/operations.md",

@@ -39,6 +39,8 @@ pub struct KmsStats {
     pub public_keys: BTreeMap<String, u64>,
     /// Faults answered.
     pub faults: u64,
+    /// Calls by the access key that has signed them.
+    pub access_keys: BTreeMap<String, u64>,
 }
 
 impl KmsStats {
@@ -246,7 +248,7 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     let key = field("KeyId").unwrap_or_default();
     let digest = field("Message");
 
-    let (fault, hold) = count(shared, &operation, &key);
+    let (fault, hold) = count(shared, &operation, &key, access_key(&parts.headers));
     let sign = (operation == "Sign").then(|| InFlight::enter(shared, key, digest.clone()));
     if let Some(sign) = &sign {
         shared.limit.subscribe().wait_for(|limit| sign.place <= *limit).await.map_err(|_| CutConnection)?;
@@ -273,10 +275,19 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     forward(shared, parts, body).await
 }
 
+/// Who has signed a request, by its Authorization header.
+fn access_key(headers: &::http::HeaderMap) -> Option<String> {
+    let (_, credential) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once("Credential=")?;
+    credential.split('/').next().map(str::to_owned)
+}
+
 /// Counts the call and takes its fault from the script, if there is one.
-fn count(shared: &Shared, operation: &str, key: &str) -> (Option<KmsAnswer>, Duration) {
+fn count(shared: &Shared, operation: &str, key: &str, access_key: Option<String>) -> (Option<KmsAnswer>, Duration) {
     let mut inner = lock(&shared.inner);
     *inner.stats.calls.entry(operation.to_owned()).or_default() += 1;
+    if let Some(access_key) = access_key {
+        *inner.stats.access_keys.entry(access_key).or_default() += 1;
+    }
     if operation == "GetPublicKey" {
         *inner.stats.public_keys.entry(key.to_owned()).or_default() += 1;
     }

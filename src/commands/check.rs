@@ -90,7 +90,7 @@ async fn check_keys(config: &Config, directory: &Arc<Directory>) -> usize {
             println!("FAIL  service.{}: no key matches", service.name);
             faults += 1;
         }
-        for key in keys.iter() {
+        for key in keys.all() {
             for holder in key.holders() {
                 let probe = match holder.state {
                     KeyState::Unusable(why) => Err(why),

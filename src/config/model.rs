@@ -306,16 +306,36 @@ pub enum Provider {
 pub struct AwsKms {
     /// AWS Region of the keys.
     pub region: String,
-    /// Another endpoint (a VPC endpoint or an emulator).
+    /// Another endpoint of KMS (a VPC endpoint or an emulator).
     pub endpoint: Option<Url>,
+    /// Another endpoint of STS.
+    pub sts_endpoint: Option<Url>,
+    /// Whether AWS's FIPS endpoints are used.
+    pub use_fips: bool,
+    /// Whether AWS's dual-stack endpoints (IPv4 and IPv6) are used.
+    pub use_dual_stack: bool,
     /// Static credentials; without them AWS's own chain is used.
     pub credentials: Option<AwsCredentials>,
+    /// The role that is assumed with those credentials.
+    pub role: Option<AssumedRole>,
+    /// The account that Signs count against, where it is not to be asked.
+    pub account_id: Option<String>,
+    /// Connections that are kept open for a burst of Signs; 0: none.
+    pub warm_connections: u32,
     /// Signs per second of one (AWS account, Region); AWS's own quota is 1,000.
     pub sign_rate: NonZeroU32,
-    /// Signs per second of one key.
+    /// Signs per second of one key in one (AWS account, Region).
     pub sign_rate_per_key: NonZeroU32,
+    /// Signs in flight of one (AWS account, Region) (512).
+    pub sign_window: usize,
+    /// Signs in flight of one key (256).
+    pub sign_window_per_key: usize,
+    /// Whether a Sign that takes long is asked a second time (true).
+    pub sign_hedge: bool,
     /// Time for one transaction's signature, retries included (10 s).
     pub sign_deadline: Duration,
+    /// How often the keys are found again (5 min); 0 is never.
+    pub refresh: Duration,
 }
 
 /// Static AWS credentials.
@@ -327,6 +347,19 @@ pub struct AwsCredentials {
     pub secret_access_key: Secret,
     /// Session token of temporary credentials.
     pub session_token: Option<Secret>,
+}
+
+/// A role whose temporary credentials are used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssumedRole {
+    /// Its ARN.
+    pub arn: String,
+    /// What its trust policy asks for as `sts:ExternalId`.
+    pub external_id: Option<String>,
+    /// Names the session in AWS's logs.
+    pub session_name: String,
+    /// File with the token of a web identity: the role is assumed with it instead of credentials.
+    pub web_identity_token_file: Option<PathBuf>,
 }
 
 /// Encrypted V3 keystore files.

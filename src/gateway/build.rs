@@ -5,10 +5,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
+use super::refresh::{KeyBook, ManagedKeys};
 use super::reload::Reports;
 use super::status::{View, WriteProbe, urls};
 use crate::config::{self, Config};
@@ -19,7 +20,7 @@ use crate::rpc;
 use crate::rpc::service::{Service, Streams};
 use crate::server::admin::AdminContext;
 use crate::server::{Generation, Served};
-use crate::signing::{Directory, Draft, Scheduler, SignLimits, build_store};
+use crate::signing::{Directory, DirectoryError, Draft, Finding, Scheduler, ServiceKeys, SignLimits, build_store};
 use crate::subscriptions::hub::Hub;
 use crate::subscriptions::lifecycle::Lifecycle;
 use crate::subscriptions::receipts::Receipts;
@@ -31,6 +32,7 @@ pub(super) struct Foundation {
     pub(super) metrics: Arc<Metrics>,
     pub(super) journal: Arc<dyn Engine>,
     pub(super) directory: Arc<Directory>,
+    pub(super) keys: KeyBook,
     /// By name.
     pub(super) environments: HashMap<String, Streams>,
     /// Where clients are listened to.
@@ -68,6 +70,7 @@ impl Foundation {
             metrics,
             journal,
             directory,
+            keys: KeyBook::new(config),
             environments,
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             started: Instant::now(),
@@ -84,9 +87,13 @@ impl Foundation {
 
 /// What one reading of the configuration made. Nothing of it holds yet.
 pub(super) struct Reading {
+    foundation: Arc<Foundation>,
     generation: Generation,
     services: Vec<Arc<Service>>,
+    managed: Vec<Arc<ManagedKeys>>,
     keys: Draft,
+    /// Nobody else reads keys meanwhile.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Reading {
@@ -96,25 +103,44 @@ impl Reading {
         for service in &self.services {
             service.chain.set_ceilings(&service.name, service.ceilings);
         }
-        self.keys.apply();
+        let findings = self.keys.apply();
+        for holder in self.services.iter().flat_map(|service| service.keys.all()).flat_map(|key| key.holders()) {
+            holder.store.keep_ready(&holder.arn);
+        }
         for service in self.services.iter().filter(|service| service.keys.addresses().is_empty()) {
             tracing::warn!(service = %service.name, "the service has no key that can sign");
         }
+        self.foundation.keys.exchange(self.managed, &self.foundation.metrics);
+        tokio::spawn(remember(self.foundation, findings, self.turn));
         self.generation
     }
 }
 
+/// Puts on record which keys were found, for the next start.
+async fn remember(foundation: Arc<Foundation>, findings: Vec<Finding>, _turn: Option<OwnedSemaphorePermit>) {
+    let names = foundation.keys.discoveries(&foundation);
+    let kept = async {
+        foundation.directory.remember(findings).await?;
+        foundation.directory.forget_others(names).await
+    };
+    if let Err(error) = kept.await {
+        tracing::warn!(%error, "the keys that were found are not on record: the next start may discover first");
+    }
+}
+
 /// Finds the keys of every service, anew each time, and makes what the listeners serve by, to be exchanged for the generation
-/// `before`.
+/// `before`. The first one takes keys that are on record from there: they are checked behind it.
 pub(super) async fn generation(foundation: &Arc<Foundation>, config: &Config, before: Option<&Generation>) -> Result<Reading, StartError> {
     let metrics = &foundation.metrics;
+    let turn = foundation.keys.turn().await;
     let mut draft = foundation.directory.draft();
-    let mut services = Vec::new();
-    let mut served = Vec::new();
+    let (mut services, mut managed, mut served) = (Vec::new(), Vec::new(), Vec::new());
     for service in &config.services {
         let Some(streams) = foundation.environments.get(&service.environment) else { continue };
-        let keys = draft.select(&service.configurations, &service.keys).await;
-        let keys = keys.map_err(|error| StartError::Keys { name: service.name.clone(), error: Box::new(error) })?;
+        let (keys, is_checked) = find(&mut draft, service, before.is_none())
+            .await
+            .map_err(|error| StartError::Keys { name: service.name.clone(), error: Box::new(error) })?;
+        managed.push(foundation.keys.managed(service, keys.clone(), is_checked));
         let made = Arc::new(Service::new(service, urls(&config.server, foundation.listen, &service.name), keys, streams.clone(), metrics));
         served.push(Served {
             name: service.name.clone(),
@@ -125,10 +151,19 @@ pub(super) async fn generation(foundation: &Arc<Foundation>, config: &Config, be
         });
         services.push(made);
     }
-    let view = View::new(Arc::clone(foundation), config.clone(), services.clone());
+    let view = View::new(Arc::clone(foundation), config.clone(), services.clone(), managed.clone());
     let context = AdminContext { metrics: Arc::clone(metrics), overview: Arc::new(view) };
     let generation = Generation::open(config, served, context, before, metrics).await?;
-    Ok(Reading { generation, services, keys: draft })
+    Ok(Reading { foundation: Arc::clone(foundation), generation, services, managed, keys: draft, turn })
+}
+
+/// The keys of a service, and whether its key stores were asked which they are.
+async fn find(draft: &mut Draft, service: &config::Service, by_record: bool) -> Result<(ServiceKeys, bool), DirectoryError> {
+    if by_record && let Some(keys) = draft.recall(&service.configurations, &service.keys).await? {
+        tracing::info!(service = service.name, keys = keys.len(), "the keys are those that were found last; they are checked now");
+        return Ok((keys, false));
+    }
+    Ok((draft.select(&service.configurations, &service.keys).await?, true))
 }
 
 /// The one place that names an engine.

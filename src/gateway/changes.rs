@@ -139,14 +139,41 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
 fn configuration(old: &Configuration, new: &Configuration) -> Vec<(&'static str, bool)> {
     match (&old.provider, &new.provider) {
         (Provider::AwsKms(old), Provider::AwsKms(new)) => {
-            let crate::config::AwsKms { region, endpoint, credentials, sign_rate, sign_rate_per_key, sign_deadline } = old;
+            let crate::config::AwsKms {
+                region,
+                endpoint,
+                sts_endpoint,
+                use_fips,
+                use_dual_stack,
+                credentials,
+                role,
+                account_id,
+                warm_connections,
+                sign_rate,
+                sign_rate_per_key,
+                sign_window,
+                sign_window_per_key,
+                sign_hedge,
+                sign_deadline,
+                refresh,
+            } = old;
             vec![
                 ("region", *region != new.region),
                 ("endpoint", *endpoint != new.endpoint),
+                ("sts_endpoint", *sts_endpoint != new.sts_endpoint),
+                ("use_fips", *use_fips != new.use_fips),
+                ("use_dual_stack", *use_dual_stack != new.use_dual_stack),
                 ("access_key_id", *credentials != new.credentials),
+                ("role_arn", *role != new.role),
+                ("account_id", *account_id != new.account_id),
+                ("warm_connections", *warm_connections != new.warm_connections),
                 ("sign_rate", *sign_rate != new.sign_rate),
                 ("sign_rate_per_key", *sign_rate_per_key != new.sign_rate_per_key),
+                ("sign_window", *sign_window != new.sign_window),
+                ("sign_window_per_key", *sign_window_per_key != new.sign_window_per_key),
+                ("sign_hedge", *sign_hedge != new.sign_hedge),
                 ("sign_deadline", *sign_deadline != new.sign_deadline),
+                ("refresh", *refresh != new.refresh),
             ]
         }
         (Provider::Local(old), Provider::Local(new)) => {
@@ -231,6 +258,14 @@ configurations = ["kms"]
                 "configuration.kms.access_key_id",
             ),
             ("region = \"us-east-1\"", "region = \"us-east-1\"\nsign_rate = 7", "configuration.kms.sign_rate"),
+            ("region = \"us-east-1\"", "region = \"us-east-1\"\nwarm_connections = 0", "configuration.kms.warm_connections"),
+            (
+                "region = \"us-east-1\"",
+                "region = \"us-east-1\"\nrole_arn = \"arn:aws:iam::111122223333:role/signer\"",
+                "configuration.kms.role_arn",
+            ),
+            ("region = \"us-east-1\"", "region = \"us-east-1\"\nsign_window = 7", "configuration.kms.sign_window"),
+            ("region = \"us-east-1\"", "region = \"us-east-1\"\nsign_hedge = false", "configuration.kms.sign_hedge"),
         ];
         for (old, new, key) in cases {
             let (config, restart) = applicable(&parse(RUNNING), &with(old, new));

@@ -3,6 +3,7 @@
 mod accounts;
 mod build;
 mod changes;
+mod refresh;
 mod reload;
 mod status;
 
@@ -110,6 +111,7 @@ impl Gateway {
         let (closing, admin_closing) = (CancellationToken::new(), CancellationToken::new());
         let serving = tokio::spawn(listener.run(closing.clone()));
         let administering = tokio::spawn(admin.run(admin_closing.clone()));
+        tokio::spawn(refresh::keep_fresh(Arc::clone(&foundation), foundation.stop.child_token()));
         let fatal = foundation.journal.fatal();
         tokio::select! {
             () = shutdown.cancelled() => {}

@@ -11,6 +11,7 @@ use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde_json::{Value, json};
 
 use super::build::Foundation;
+use super::refresh::{ManagedKeys, refresh_all};
 use crate::config::{self, Config};
 use crate::journal::{Engine, JournalError};
 use crate::node::EndpointState;
@@ -80,22 +81,24 @@ pub(super) struct View {
     foundation: Arc<Foundation>,
     config: Config,
     services: Vec<Arc<Service>>,
+    /// The keys of the services, in the same order.
+    managed: Vec<Arc<ManagedKeys>>,
 }
 
 impl View {
-    pub(super) fn new(foundation: Arc<Foundation>, config: Config, services: Vec<Arc<Service>>) -> Self {
-        Self { foundation, config, services }
+    pub(super) fn new(foundation: Arc<Foundation>, config: Config, services: Vec<Arc<Service>>, managed: Vec<Arc<ManagedKeys>>) -> Self {
+        Self { foundation, config, services, managed }
     }
 
     async fn writable(&self) -> Result<(), &'static str> {
         self.foundation.probe.check(&*self.foundation.journal).await
     }
 
-    fn service(&self, service: &Service, now: &Generation) -> Value {
+    fn service(&self, service: &Service, managed: &ManagedKeys, now: &Generation) -> Value {
         let (rpc, wss) = &service.urls;
         let fault = fault(service);
         let mut keys = BTreeMap::<String, Vec<Address>>::new();
-        for key in service.keys.iter() {
+        for key in service.keys.all() {
             keys.entry(key.state().word()).or_default().push(key.address());
         }
         let configured = self.config.services.iter().find(|configured| *configured.name == *service.name);
@@ -111,6 +114,7 @@ impl View {
             "connections": now.connections(&service.name),
             "limits": configured.map(|configured| limits(&configured.limits)),
             "keys": keys,
+            "keyRefresh": managed.show(),
         })
     }
 
@@ -149,7 +153,8 @@ impl View {
 impl Overview for View {
     fn status<'a>(&'a self, now: &'a Generation) -> BoxFuture<'a, Value> {
         async move {
-            let services: Vec<Value> = self.services.iter().map(|service| self.service(service, now)).collect();
+            let services = self.services.iter().zip(&self.managed);
+            let services: Vec<Value> = services.map(|(service, managed)| self.service(service, managed, now)).collect();
             let environments: Vec<Value> = self.config.environments.iter().filter_map(|one| self.environment(one)).collect();
             json!({
                 "version": env!("CARGO_PKG_VERSION"),
@@ -187,6 +192,10 @@ impl Overview for View {
 
     fn accounts(&self) -> BoxFuture<'_, Result<Value, OrderError>> {
         super::accounts::accounts(&self.foundation).boxed()
+    }
+
+    fn refresh_keys(&self) -> BoxFuture<'_, Value> {
+        refresh_all(&self.foundation).boxed()
     }
 
     fn order(&self, wanted: Wanted) -> BoxFuture<'_, Result<Value, OrderError>> {

@@ -7,8 +7,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
 
 use super::{
-    Account, AccountSummary, ChainPin, Epoch, Intent, Journal, JournalError, Record, StoredAccount, StoredAttempt, StoredIdempotencyKey,
-    StoredKey,
+    Account, AccountSummary, ChainPin, DiscoveredKey, DiscoveryChange, DiscoveryName, Epoch, Intent, Journal, JournalError, Record,
+    StoredAccount, StoredAttempt, StoredIdempotencyKey, StoredKey,
 };
 
 /// Reads keys and pins from `base` (a journal opened for reading, if there is one) and writes nothing.
@@ -101,6 +101,19 @@ impl Journal for KeysOnly {
     fn put_key(&self, key: StoredKey) -> Answer<()> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(key);
         ready(Ok(())).boxed()
+    }
+
+    /// Commands ask the key stores anew.
+    fn discovery(&self, _: DiscoveryName) -> Answer<Option<Vec<DiscoveredKey>>> {
+        ready(Ok(None)).boxed()
+    }
+
+    fn change_discovery(&self, _: DiscoveryChange) -> Answer<()> {
+        refuse()
+    }
+
+    fn keep_discoveries(&self, _: Vec<DiscoveryName>) -> Answer<()> {
+        refuse()
     }
 
     fn summary(&self) -> Answer<Vec<AccountSummary>> {

@@ -1,5 +1,6 @@
 //! The durable store of accounts, slots, attempts and events. Nothing leaves the process before it is in here (I2).
 
+mod discoveries;
 pub mod engine;
 pub mod history;
 pub mod inspect;
@@ -16,6 +17,7 @@ use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+pub use self::discoveries::{DiscoveredKey, DiscoveryChange, DiscoveryName};
 pub use self::engine::{Engine, JournalStatus};
 
 /// One address on one chain: the unit of nonce order and of ownership.
@@ -556,6 +558,15 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
 
     /// Puts a public key on record; an error if the ARN has another one.
     fn put_key(&self, key: StoredKey) -> BoxFuture<'static, Result<(), JournalError>>;
+
+    /// The keys that a discovery found last, sorted by ARN; none if no complete one of this name is on record.
+    fn discovery(&self, name: DiscoveryName) -> BoxFuture<'static, Result<Option<Vec<DiscoveredKey>>, JournalError>>;
+
+    /// Puts on record what a discovery found otherwise than the one before it.
+    fn change_discovery(&self, change: DiscoveryChange) -> BoxFuture<'static, Result<(), JournalError>>;
+
+    /// Removes every discovery but those of these names.
+    fn keep_discoveries(&self, names: Vec<DiscoveryName>) -> BoxFuture<'static, Result<(), JournalError>>;
 
     /// Counts by account.
     fn summary(&self) -> BoxFuture<'static, Result<Vec<AccountSummary>, JournalError>>;

@@ -1,6 +1,8 @@
-//! The listener for operators: /metrics, /status, /livez, /readyz and /readyz/NAME; and the accounts, to look at and to stop.
+//! The listener for operators: /metrics, /status, /livez, /readyz and /readyz/NAME; the accounts, to look at and to stop; and the
+//! keys, to be found again.
 
 pub mod accounts;
+mod keys;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,6 +55,9 @@ pub trait Overview: Send + Sync + 'static {
 
     /// /accounts.
     fn accounts(&self) -> BoxFuture<'_, Result<serde_json::Value, OrderError>>;
+
+    /// Finds the keys of every service again; what came of it, service by service.
+    fn refresh_keys(&self) -> BoxFuture<'_, serde_json::Value>;
 
     /// Carries out what an operator wants of an account.
     fn order(&self, wanted: accounts::Wanted) -> BoxFuture<'_, Result<serde_json::Value, OrderError>>;
@@ -128,6 +133,9 @@ impl Handler for AdminHandler {
         let path = request.uri().path();
         if let Some(place) = Path::parse(path) {
             return accounts::answer(place, request, gate, &context.overview).await;
+        }
+        if path == keys::REFRESH {
+            return keys::refresh(request, gate, &context.overview).await;
         }
         let service = path.strip_prefix("/readyz/");
         if service.is_none() && !matches!(path, "/metrics" | "/status" | "/livez" | "/readyz") {

@@ -1,61 +1,65 @@
 //! Keys in AWS KMS: Sign over a digest, the public key, discovery. The SDK's own retries are off; time-outs are explicit.
 
+mod access;
+mod credentials;
 mod discovery;
 mod errors;
+mod import;
 mod manage;
+mod pace;
+mod replicate;
+mod warm;
+mod wrapping;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use alloy_primitives::B256;
-use aws_config::retry::RetryConfig;
-use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_kms::Client;
-use aws_sdk_kms::config::IdentityCache;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{MessageType, SigningAlgorithmSpec};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::time::Instant;
+use futures_util::stream::BoxStream;
+use tokio_util::task::AbortOnDropHandle;
 
+use self::access::Access;
+use self::credentials::StandingCredentials;
 use self::errors::Fault;
+pub use self::import::{Import, ImportError, Material};
+use self::pace::Paces;
+pub use self::replicate::{Replica, ReplicateError};
+use self::warm::Traffic;
 use super::backoff::full_jitter;
 use super::{FoundKey, KeyArn, KeyState, KeyStore, KeyStoreError, QuotaGroup, RawSignature, SignAnswer, SignClass};
 use crate::config::{self, KeySelection};
 use crate::telemetry::metrics::Metrics;
 
-/// Longest wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest wait for one answer: three times the longest that people report across Regions.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Times that a call other than Sign is asked before its passing fault counts.
 const ATTEMPTS: u32 = 6;
-/// Refused credentials are read again from the chain at most this often.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+/// The same for a throttled one: whoever uses the quota beside us is not to end a discovery.
+const THROTTLED_ATTEMPTS: u32 = 24;
 
 /// One configuration's access to AWS KMS.
 pub struct AwsKms {
     name: String,
     region: String,
-    sdk: SdkConfig,
-    /// Static credentials cannot be refreshed.
-    has_chain: bool,
-    session: RwLock<Session>,
-    metrics: Arc<Metrics>,
-}
-
-/// The client, and since when it has its credentials.
-struct Session {
+    /// Where its keys come from: what was found by another way is not known here.
+    source: String,
+    /// The account that calls count against, where it is known.
+    account: Option<String>,
+    /// Of the calls that a discovery makes.
+    paces: Paces,
     client: Client,
-    generation: u64,
-    refreshed: Option<Instant>,
+    credentials: StandingCredentials,
+    /// Renews the credentials. Static ones cannot be renewed.
+    renewing: Option<AbortOnDropHandle<()>>,
+    traffic: Arc<Traffic>,
+    warm_connections: usize,
+    warming: OnceLock<AbortOnDropHandle<()>>,
+    metrics: Arc<Metrics>,
 }
 
 impl fmt::Debug for AwsKms {
@@ -65,59 +69,25 @@ impl fmt::Debug for AwsKms {
 }
 
 impl AwsKms {
-    /// Prepares the access and resolves its credentials once, so that missing ones are told at the start. `name` is the
-    /// configuration's, for errors. No request goes to KMS yet.
+    /// Prepares the access and resolves its credentials once, so that missing ones are told at the start; from then on they are
+    /// renewed before they expire. `name` is the configuration's, for errors. No request goes to KMS yet.
     pub async fn connect(name: &str, config: &config::AwsKms, metrics: Arc<Metrics>) -> Result<Self, KeyStoreError> {
-        find_certificates(name).await?;
-        let attempt = ATTEMPT_TIMEOUT.min(config.sign_deadline);
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT.min(attempt))
-            .read_timeout(attempt)
-            .operation_attempt_timeout(attempt)
-            .operation_timeout(attempt)
-            .build();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(config.region.clone()))
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts)
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        if let Some(endpoint) = &config.endpoint {
-            loader = loader.endpoint_url(endpoint.as_str());
-        }
-        if let Some(credentials) = &config.credentials {
-            loader = loader.credentials_provider(Credentials::from_keys(
-                credentials.access_key_id.reveal(),
-                credentials.secret_access_key.reveal(),
-                credentials.session_token.as_ref().map(|token| token.reveal().to_owned()),
-            ));
-        }
-        let sdk = loader.load().await;
-        resolve_credentials(name, &sdk).await?;
-        let session = RwLock::new(Session { client: client(&sdk), generation: 0, refreshed: None });
-        let has_chain = config.credentials.is_none();
-        Ok(Self { name: name.to_owned(), region: config.region.clone(), sdk, has_chain, session, metrics })
-    }
-
-    fn client(&self) -> (Client, u64) {
-        let session = self.session.read().unwrap_or_else(PoisonError::into_inner);
-        (session.client.clone(), session.generation)
-    }
-
-    /// Reads the credentials again after the ones of `generation` were refused. True if there are newer ones to try.
-    fn refresh(&self, generation: u64) -> bool {
-        if !self.has_chain {
-            return false;
-        }
-        let mut session = self.session.write().unwrap_or_else(PoisonError::into_inner);
-        if session.generation > generation {
-            return true;
-        }
-        if session.refreshed.is_some_and(|at| at.elapsed() < REFRESH_INTERVAL) {
-            return false;
-        }
-        tracing::warn!(configuration = self.name, "AWS refused the credentials; reading them again");
-        *session = Session { client: client(&self.sdk), generation: generation + 1, refreshed: Some(Instant::now()) };
-        true
+        let Access { kms, credentials, is_renewable, account } = Access::open(name, config).await?;
+        let renewing = is_renewable.then(|| credentials.renew());
+        Ok(Self {
+            name: name.to_owned(),
+            source: source(config, account.as_deref()),
+            region: config.region.clone(),
+            account,
+            client: Client::from_conf(kms),
+            credentials,
+            renewing,
+            traffic: Arc::default(),
+            warm_connections: usize::try_from(config.warm_connections).unwrap_or_default(),
+            warming: OnceLock::new(),
+            paces: Paces::default(),
+            metrics,
+        })
     }
 
     /// One attempt.
@@ -126,26 +96,43 @@ impl AwsKms {
         F: Future<Output = Result<T, SdkError<E>>>,
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let (client, generation) = self.client();
-        call(client).await.map_err(|error| {
+        let generation = match tokio::time::timeout(access::ATTEMPT_TIMEOUT, self.credentials.generation()).await {
+            Ok(known) => known.map_err(|error| errors::no_credentials(operation, &access::why(&error)))?,
+            // As any answer that does not come.
+            Err(_) => {
+                let fault = errors::no_credentials(operation, "their source does not answer");
+                return Err(Fault { class: SignClass::Transient, ..fault });
+            }
+        };
+        call(self.client.clone()).await.map_err(|error| {
             let mut fault = errors::fault(operation, &error);
-            if fault.has_stale_credentials() && self.refresh(generation) {
+            if fault.has_stale_credentials() && self.renewing.is_some() && self.credentials.refuse(generation) {
                 fault.class = SignClass::Transient;
             }
             fault
         })
     }
 
-    /// A few attempts with full jitter, for everything but Sign and what creates.
+    /// A few attempts with full jitter, each in the pace of its operation, for everything but Sign and what creates.
     async fn patiently<T, E, F>(&self, operation: &'static str, call: impl Fn(Client) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, SdkError<E>>>,
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let mut retry = 0;
+        let pace = self.paces.of(operation);
         loop {
-            match self.once(operation, &call).await {
-                Err(fault) if fault.class.is_retryable() && retry + 1 < ATTEMPTS => {
+            if let Some(pace) = pace {
+                pace.turn().await;
+            }
+            let result = self.once(operation, &call).await;
+            let throttled = matches!(&result, Err(fault) if fault.class == SignClass::Throttled);
+            if let Some(pace) = pace {
+                pace.answered(throttled);
+            }
+            let attempts = if throttled { THROTTLED_ATTEMPTS } else { ATTEMPTS };
+            match result {
+                Err(fault) if fault.class.is_retryable() && retry + 1 < attempts => {
                     tracing::debug!(configuration = self.name, operation, detail = fault.detail, "asking AWS KMS again");
                     tokio::time::sleep(full_jitter(retry, rand::random())).await;
                     retry += 1;
@@ -169,6 +156,7 @@ impl AwsKms {
     }
 
     async fn sign(&self, key: &KeyArn, digest: B256) -> Result<SignAnswer, KeyStoreError> {
+        let _in_flight = self.traffic.enter();
         let answer = self
             .once("Sign", |client| {
                 client
@@ -197,36 +185,11 @@ impl AwsKms {
     }
 }
 
-/// A client with a credentials cache of its own.
-fn client(sdk: &SdkConfig) -> Client {
-    Client::from_conf(aws_sdk_kms::config::Builder::from(sdk).identity_cache(IdentityCache::lazy().build()).build())
-}
-
-/// The SDK panics where the system has no CA certificates, whatever the endpoint is: that is told before it is asked.
-async fn find_certificates(name: &str) -> Result<(), KeyStoreError> {
-    let found = tokio::task::spawn_blocking(|| !rustls_native_certs::load_native_certs().certs.is_empty()).await;
-    if found.unwrap_or(false) {
-        return Ok(());
-    }
-    let detail = format!(
-        "configuration \"{name}\" cannot be used: this system has no CA certificates (package ca-certificates, or SSL_CERT_FILE), and \
-         the AWS SDK does not start without any"
-    );
-    Err(KeyStoreError { class: SignClass::Configuration, detail })
-}
-
-async fn resolve_credentials(name: &str, sdk: &SdkConfig) -> Result<(), KeyStoreError> {
-    let resolved = match sdk.credentials_provider() {
-        Some(provider) => provider.provide_credentials().await.map(drop).map_err(|error| error.to_string()),
-        None => Err("no provider is configured".to_owned()),
-    };
-    resolved.map_err(|error| KeyStoreError {
-        class: SignClass::Credentials,
-        detail: format!(
-            "configuration \"{name}\" has no AWS credentials ({error}): set access_key_id and secret_access_key, or provide them by \
-             environment, profile, web identity, container or instance role"
-        ),
-    })
+/// What decides which keys there are to be seen: Region, endpoint, and the role or at least the account of the credentials.
+fn source(config: &config::AwsKms, account: Option<&str>) -> String {
+    let endpoint = config.endpoint.as_ref().map_or("AWS", url::Url::as_str);
+    let caller = config.role.as_ref().map(|role| role.arn.as_str()).or(account).unwrap_or("default");
+    format!("aws_kms {} {endpoint} {caller}", config.region)
 }
 
 /// A success without a field that the API promises.
@@ -235,8 +198,12 @@ fn incomplete(operation: &str, field: &str) -> KeyStoreError {
 }
 
 impl KeyStore for AwsKms {
-    fn discover<'a>(&'a self, selection: &'a KeySelection) -> BoxFuture<'a, Result<Vec<FoundKey>, KeyStoreError>> {
-        self.find(selection).boxed()
+    fn find<'a>(&'a self, selection: &'a KeySelection) -> BoxStream<'a, Result<FoundKey, KeyStoreError>> {
+        self.stream(selection)
+    }
+
+    fn source(&self) -> Option<String> {
+        Some(self.source.clone())
     }
 
     fn public_key<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<Vec<u8>, KeyStoreError>> {
@@ -251,13 +218,24 @@ impl KeyStore for AwsKms {
         self.check(key).boxed()
     }
 
-    /// `account/Region` of the ARN. AWS counts cross-account use against the caller instead; then every account that the
-    /// keys are in gets its own ceiling, and `sign_rate` has to be set for the sum.
+    /// `account/Region`: the Region of the ARN and the account of the caller, whose quota AWS counts cross-account use against.
+    /// Where that is not known, the account that the key is in.
     fn quota_group(&self, key: &KeyArn) -> QuotaGroup {
         let mut parts = key.0.split(':').skip(3);
         match (parts.next(), parts.next()) {
-            (Some(region), Some(account)) => QuotaGroup(format!("{account}/{region}").into()),
+            (Some(region), Some(account)) => QuotaGroup(format!("{}/{region}", self.account.as_deref().unwrap_or(account)).into()),
             _ => QuotaGroup(key.0.clone()),
+        }
+    }
+
+    /// Connections are kept open from now on; once is enough.
+    fn keep_ready(&self, key: &KeyArn) {
+        if self.warm_connections > 0 {
+            self.warming.get_or_init(|| {
+                let (client, traffic) = (self.client.clone(), Arc::clone(&self.traffic));
+                let keep = warm::keep(client, traffic, key.clone(), self.warm_connections, warm::INTERVAL, rand::random());
+                AbortOnDropHandle::new(tokio::spawn(keep))
+            });
         }
     }
 }

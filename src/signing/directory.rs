@@ -2,24 +2,31 @@
 //! the journal, shared between services.
 
 mod draft;
+mod recall;
+mod service;
 
 use std::collections::{BTreeMap, HashMap};
+use std::future;
 use std::sync::Arc;
 
 use alloy_primitives::Address;
 use dashmap::DashMap;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::future::try_join_all;
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::sync::OnceCell;
 
 pub use self::draft::Draft;
+pub use self::recall::Finding;
+use self::recall::Saved;
+pub use self::service::ServiceKeys;
 use super::key::{Holder, Key};
 use super::signature::{PinnedKey, SpkiError};
 use super::{FoundKey, KeyArn, KeyState, KeyStore, KeyStoreError, SignClass};
 use crate::config::KeySelection;
 use crate::journal::{Journal, JournalError, StoredKey};
 
-/// GetPublicKey calls at the same time: far below their 2,000 a second.
-const CONCURRENCY: usize = 16;
+/// Keys whose public key is asked at the same time; the store keeps the calls within their quota.
+const CONCURRENCY: usize = 256;
 
 /// Why a service's keys cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +68,16 @@ pub enum DirectoryError {
 /// A public key, asked at most once and then put on record.
 #[derive(Debug, Default)]
 struct Record {
-    spki: OnceCell<Vec<u8>>,
-    /// Set once the journal has it. Apart from `spki`, so that a failed write costs no second GetPublicKey.
+    public_key: OnceCell<Arc<PublicKey>>,
+    /// Set once the journal has it. Apart from `public_key`, so that a failed write costs no second GetPublicKey.
     is_durable: OnceCell<()>,
+}
+
+/// A public key as the store gave it, and what it means.
+#[derive(Debug)]
+struct PublicKey {
+    spki: Vec<u8>,
+    pinned: PinnedKey,
 }
 
 /// Every key of the process.
@@ -73,6 +87,8 @@ pub struct Directory {
     stores: HashMap<String, Arc<dyn KeyStore>>,
     records: DashMap<KeyArn, Arc<Record>>,
     keys: DashMap<Address, Arc<Key>>,
+    /// What the journal has of discoveries.
+    saved: Saved,
 }
 
 impl Directory {
@@ -81,14 +97,16 @@ impl Directory {
         let records = DashMap::new();
         for StoredKey { arn, spki, address } in journal.keys().await? {
             let arn = KeyArn(arn.into());
-            let derived = pin(&arn, &spki)?.address();
+            let pinned = pin(&arn, &spki)?;
+            let derived = pinned.address();
             if derived != address {
                 return Err(DirectoryError::Record { arn, recorded: address, derived });
             }
-            let record = Record { spki: OnceCell::new_with(Some(spki)), is_durable: OnceCell::new_with(Some(())) };
+            let public_key = OnceCell::new_with(Some(Arc::new(PublicKey { spki, pinned })));
+            let record = Record { public_key, is_durable: OnceCell::new_with(Some(())) };
             records.insert(arn, Arc::new(record));
         }
-        Ok(Arc::new(Self { journal, stores: stores.into_iter().collect(), records, keys: DashMap::new() }))
+        Ok(Arc::new(Self { journal, stores: stores.into_iter().collect(), records, keys: DashMap::new(), saved: Saved::default() }))
     }
 
     /// The key of an address, whichever service may use it.
@@ -103,30 +121,57 @@ impl Directory {
 
     /// The keys of a service, by a [draft](Self::draft) of their own, applied at once.
     pub async fn select(self: &Arc<Self>, configurations: &[String], selection: &KeySelection) -> Result<ServiceKeys, DirectoryError> {
-        let found = self.find(configurations, selection).await?;
         let mut draft = self.draft();
-        let keys = draft.take(found)?;
+        let keys = draft.select(configurations, selection).await?;
         draft.apply();
         Ok(keys)
     }
 
-    /// What the stores of a service have. Public keys are asked only for keys that are not on record. Of a tag or of
-    /// everything, keys that cannot give a public key are left out with a warning; a key that is named must be there.
-    async fn find(&self, configurations: &[String], selection: &KeySelection) -> Result<Vec<Resolved>, DirectoryError> {
-        let must_be_there = matches!(selection, KeySelection::Ids(_));
-        let mut stores = Vec::new();
-        for configuration in configurations {
+    /// The stores of configurations, with their names.
+    fn stores<'a>(&'a self, configurations: &[String]) -> Result<Vec<NamedStore<'a>>, DirectoryError> {
+        let known = configurations.iter().map(|configuration| {
             let known = self.stores.get_key_value(configuration);
-            stores.push(known.ok_or_else(|| DirectoryError::UnknownConfiguration(configuration.clone()))?);
+            known.ok_or_else(|| DirectoryError::UnknownConfiguration(configuration.clone()))
+        });
+        known.collect()
+    }
+
+    /// What the stores of a service have, by configuration. Public keys are asked only for keys that are not on record. Of a tag or of
+    /// everything, keys that cannot give a public key are left out with a warning; a key that is named must be there.
+    async fn find(&self, configurations: &[String], selection: &KeySelection) -> Result<Vec<Vec<Resolved>>, DirectoryError> {
+        let stores = self.stores(configurations)?;
+        if let (KeySelection::Ids(ids), [_, _, ..]) = (selection, stores.as_slice()) {
+            let found = find_named(&stores, ids).await?;
+            let each =
+                stores.iter().zip(found).map(|(store, found)| self.gather(*store, stream::iter(found.into_iter().map(Ok)).boxed(), true));
+            return try_join_all(each).await;
         }
-        let mut all = Vec::new();
-        for (name, store, found) in discover(&stores, selection).await? {
-            let name: Arc<str> = name.as_str().into();
-            let resolving: Vec<_> = found.into_iter().map(|found| self.resolve(&name, store, found, must_be_there)).collect();
-            let resolved: Vec<Option<Resolved>> = stream::iter(resolving).buffered(CONCURRENCY).try_collect().await?;
-            all.extend(resolved.into_iter().flatten());
+        let must_be_there = matches!(selection, KeySelection::Ids(_));
+        try_join_all(stores.iter().map(|store| self.gather(*store, store.1.find(selection), must_be_there))).await
+    }
+
+    /// The keys that a store finds, with their public keys, while it finds further ones; sorted by ARN, each once.
+    async fn gather(
+        &self,
+        (name, store): NamedStore<'_>,
+        found: BoxStream<'_, Result<FoundKey, KeyStoreError>>,
+        must_be_there: bool,
+    ) -> Result<Vec<Resolved>, DirectoryError> {
+        let configuration: Arc<str> = name.as_str().into();
+        let mut keys = BTreeMap::<KeyArn, Resolved>::new();
+        let resolving = found
+            .map_err(|error| DirectoryError::Store { configuration: name.clone(), error })
+            .map_ok(|found| self.resolve(&configuration, store, found, must_be_there))
+            .try_buffer_unordered(CONCURRENCY)
+            .try_filter_map(|resolved| future::ready(Ok(resolved)));
+        let mut resolving = std::pin::pin!(resolving);
+        while let Some(resolved) = resolving.try_next().await? {
+            match keys.get_mut(&resolved.holder.arn) {
+                Some(known) => known.aliases.extend(resolved.aliases),
+                None => drop(keys.insert(resolved.holder.arn.clone(), resolved)),
+            }
         }
-        Ok(all)
+        Ok(keys.into_values().collect())
     }
 
     /// A found key with its public key; none if it is left out.
@@ -137,75 +182,79 @@ impl Directory {
         found: FoundKey,
         must_be_there: bool,
     ) -> Result<Option<Resolved>, DirectoryError> {
-        let FoundKey { arn, state, .. } = found;
+        let FoundKey { arn, state, aliases, tags } = found;
         // The guard of the map is gone before anything waits.
         let record = Arc::clone(&self.records.entry(arn.clone()).or_default());
-        if let (None, KeyState::Unusable(why)) = (record.spki.get(), &state) {
+        if let (None, KeyState::Unusable(why)) = (record.public_key.get(), &state) {
             tracing::warn!(configuration = &**configuration, %arn, state = why, "the key is left out: it is not usable and its address is not on record");
             return Ok(None);
         }
         // Who comes second waits here for the one GetPublicKey.
-        let spki = match record.spki.get_or_try_init(|| store.public_key(&arn)).await {
-            Ok(spki) => spki.clone(),
-            Err(error) if !must_be_there && is_the_keys_own(&error) => {
+        let asked = record.public_key.get_or_try_init(|| async {
+            let spki = store.public_key(&arn).await;
+            let spki = spki.map_err(|error| DirectoryError::Store { configuration: configuration.to_string(), error })?;
+            let pinned = pin(&arn, &spki)?;
+            Ok(Arc::new(PublicKey { spki, pinned }))
+        });
+        let public_key = match asked.await {
+            Ok(public_key) => Arc::clone(public_key),
+            Err(DirectoryError::Store { error, .. }) if !must_be_there && is_the_keys_own(&error) => {
                 tracing::warn!(configuration = &**configuration, %arn, %error, "the key is left out: it gives no public key");
                 return Ok(None);
             }
-            Err(error) => return Err(DirectoryError::Store { configuration: configuration.to_string(), error }),
+            Err(error) => return Err(error),
         };
-        let pinned = pin(&arn, &spki)?;
-        let stored = StoredKey { arn: arn.0.to_string(), spki: spki.clone(), address: pinned.address() };
-        record.is_durable.get_or_try_init(|| self.journal.put_key(stored)).await?;
+        let stored = || StoredKey { arn: arn.0.to_string(), spki: public_key.spki.clone(), address: public_key.pinned.address() };
+        record.is_durable.get_or_try_init(|| self.journal.put_key(stored())).await?;
         let holder = Holder { arn, configuration: Arc::clone(configuration), store: Arc::clone(store), state };
-        Ok(Some(Resolved { pinned, spki, holder }))
+        Ok(Some(Resolved { public_key, holder, aliases, tags }))
     }
 }
 
 /// A configuration's name and its store.
 type NamedStore<'a> = (&'a String, &'a Arc<dyn KeyStore>);
 
-/// What each store finds. Of several configurations, each named key has to be in one of them, not in all.
-async fn discover<'a>(
-    stores: &[NamedStore<'a>],
-    selection: &KeySelection,
-) -> Result<Vec<(&'a String, &'a Arc<dyn KeyStore>, Vec<FoundKey>)>, DirectoryError> {
-    let failed = |name: &String, error| DirectoryError::Store { configuration: name.clone(), error };
-    let mut all = Vec::new();
-    let KeySelection::Ids(ids) = selection else {
-        for (name, store) in stores {
-            all.push((*name, *store, store.discover(selection).await.map_err(|error| failed(name, error))?));
-        }
-        return Ok(all);
-    };
-    if let [(name, store)] = stores {
-        all.push((*name, *store, store.discover(selection).await.map_err(|error| failed(name, error))?));
-        return Ok(all);
+/// What each store finds of the named keys. Of several configurations, each named key has to be in one of them, not in all.
+async fn find_named(stores: &[NamedStore<'_>], ids: &[String]) -> Result<Vec<Vec<FoundKey>>, DirectoryError> {
+    let looks: Vec<_> = ids.iter().map(|id| find_one(stores, id)).collect();
+    let found: Vec<Vec<Vec<FoundKey>>> = stream::iter(looks).buffered(CONCURRENCY).try_collect().await?;
+    let mut by_store = vec![Vec::new(); stores.len()];
+    for found in found {
+        by_store.iter_mut().zip(found).for_each(|(all, one)| all.extend(one));
     }
-    for id in ids {
-        let one = KeySelection::Ids(vec![id.clone()]);
-        let (mut found_any, mut missing) = (false, None);
-        for (name, store) in stores {
-            match store.discover(&one).await {
-                Ok(found) => {
-                    found_any = true;
-                    all.push((*name, *store, found));
-                }
-                Err(error) if error.class == SignClass::Configuration => missing = Some(failed(name, error)),
-                Err(error) => return Err(failed(name, error)),
-            }
-        }
-        if let Some(error) = missing.filter(|_| !found_any) {
-            return Err(error);
-        }
-    }
-    Ok(all)
+    Ok(by_store)
 }
 
+async fn find_one(stores: &[NamedStore<'_>], id: &str) -> Result<Vec<Vec<FoundKey>>, DirectoryError> {
+    let one = KeySelection::Ids(vec![id.to_owned()]);
+    let (mut found, mut missing) = (Vec::new(), None);
+    for (name, store) in stores {
+        match store.discover(&one).await {
+            Ok(keys) => found.push(keys),
+            Err(error) if error.class == SignClass::Configuration => {
+                found.push(Vec::new());
+                missing = Some(DirectoryError::Store { configuration: (*name).clone(), error });
+            }
+            // A key of another account's configuration is denied to this one.
+            Err(error) if error.class == SignClass::Credentials => {
+                tracing::warn!(configuration = %name, id, %error, "the configuration does not reach the key");
+                found.push(Vec::new());
+                missing = Some(DirectoryError::Store { configuration: (*name).clone(), error });
+            }
+            Err(error) => return Err(DirectoryError::Store { configuration: (*name).clone(), error }),
+        }
+    }
+    let is_nowhere = found.iter().all(Vec::is_empty);
+    missing.filter(|_| is_nowhere).map_or(Ok(found), Err)
+}
+
+/// A key that was found, with its public key.
 #[derive(Debug)]
 struct Resolved {
-    pinned: PinnedKey,
-    spki: Vec<u8>,
+    public_key: Arc<PublicKey>,
     holder: Holder,
+    aliases: Vec<String>,
+    tags: BTreeMap<String, String>,
 }
 
 fn pin(arn: &KeyArn, spki: &[u8]) -> Result<PinnedKey, DirectoryError> {
@@ -215,39 +264,6 @@ fn pin(arn: &KeyArn, spki: &[u8]) -> Result<PinnedKey, DirectoryError> {
 /// Whether the error is about this key alone and says nothing about the others.
 fn is_the_keys_own(error: &KeyStoreError) -> bool {
     matches!(error.class, SignClass::KeyDown | SignClass::Credentials | SignClass::Configuration)
-}
-
-/// The keys that a service may use.
-#[derive(Debug, Clone, Default)]
-pub struct ServiceKeys {
-    keys: BTreeMap<Address, Arc<Key>>,
-}
-
-impl ServiceKeys {
-    /// The key of an address, usable or not.
-    pub fn get(&self, address: &Address) -> Option<Arc<Key>> {
-        self.keys.get(address).cloned()
-    }
-
-    /// Addresses of the keys that can sign now, sorted.
-    pub fn addresses(&self) -> Vec<Address> {
-        self.iter().filter(|key| key.state() == KeyState::Enabled).map(|key| key.address()).collect()
-    }
-
-    /// Every key, usable or not, sorted by address.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Key>> {
-        self.keys.values()
-    }
-
-    /// How many keys, usable or not.
-    pub fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    /// Whether there is no key at all.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A managed key: one public key, the names that hold it, and which of them can sign.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use alloy_primitives::Address;
@@ -39,6 +40,7 @@ impl Joining {
             Some(known) => known.state = holder.state,
             None => held.holders.push(holder),
         }
+        key.changes.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -47,18 +49,44 @@ impl Joining {
 pub struct Key {
     address: Address,
     held: RwLock<Held>,
+    /// Counts what changes in `held`, under its lock.
+    changes: AtomicU64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Held {
     pinned: Arc<PinnedKey>,
     holders: Vec<Holder>,
 }
 
+/// A key as it was after so many changes.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// As [`Key::changes`] was.
+    pub(super) changes: u64,
+    /// The public key with the names that are pinned to it.
+    pub(super) pinned: Arc<PinnedKey>,
+    /// Every holder, in the order of discovery.
+    pub(super) holders: Vec<Holder>,
+}
+
 impl Key {
     /// A key with its first holder.
     pub fn new(pinned: PinnedKey, holder: Holder) -> Self {
-        Self { address: pinned.address(), held: RwLock::new(Held { pinned: Arc::new(pinned), holders: vec![holder] }) }
+        let held = Held { pinned: Arc::new(pinned), holders: vec![holder] };
+        Self { address: held.pinned.address(), held: RwLock::new(held), changes: AtomicU64::new(0) }
+    }
+
+    /// How often a holder joined or a state was noted: whoever keeps a [snapshot](Self::snapshot) takes another one when it differs.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Everything as it is now.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let Held { pinned, holders } = held.clone();
+        Snapshot { changes: self.changes(), pinned, holders }
     }
 
     /// Its address.
@@ -102,6 +130,7 @@ impl Key {
         for holder in held.holders.iter_mut().filter(|holder| holder.arn == *arn) {
             holder.state = state.clone();
         }
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// A holder (another name, or another configuration that reaches the same name) that is to join, with its state; an error if

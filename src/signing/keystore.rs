@@ -9,7 +9,7 @@ use alloy_primitives::{Address, B256};
 use alloy_signer_local::MnemonicBuilder;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use k256::PublicKey;
 use k256::ecdsa::SigningKey;
 use k256::pkcs8::EncodePublicKey;
@@ -143,7 +143,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, KeyStoreError> {
     Ok(files)
 }
 
-async fn decrypt(file: PathBuf, password: Secret) -> Result<SigningKey, KeyStoreError> {
+/// The key of one file.
+pub(super) async fn decrypt(file: PathBuf, password: Secret) -> Result<SigningKey, KeyStoreError> {
     let name = file.display().to_string();
     let decrypted = blocking(move || {
         let bytes = Zeroizing::new(eth_keystore::decrypt_key(&file, password.reveal()).map_err(|error| error.to_string())?);
@@ -153,8 +154,11 @@ async fn decrypt(file: PathBuf, password: Secret) -> Result<SigningKey, KeyStore
 }
 
 impl KeyStore for LocalKeys {
-    fn discover<'a>(&'a self, selection: &'a KeySelection) -> BoxFuture<'a, Result<Vec<FoundKey>, KeyStoreError>> {
-        async { self.select(selection) }.boxed()
+    fn find<'a>(&'a self, selection: &'a KeySelection) -> BoxStream<'a, Result<FoundKey, KeyStoreError>> {
+        match self.select(selection) {
+            Ok(found) => stream::iter(found.into_iter().map(Ok)).boxed(),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
     }
 
     fn public_key<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<Vec<u8>, KeyStoreError>> {
@@ -176,4 +180,4 @@ impl KeyStore for LocalKeys {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

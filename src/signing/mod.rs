@@ -18,8 +18,9 @@ use std::sync::Arc;
 
 use alloy_primitives::B256;
 use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, TryStreamExt as _};
 
-pub use self::directory::{Directory, DirectoryError, Draft, ServiceKeys};
+pub use self::directory::{Directory, DirectoryError, Draft, Finding, ServiceKeys};
 pub use self::key::{Holder, Key};
 pub use self::scheduler::{MESSAGE, Scheduler, SignLimits, SignTicket};
 pub use self::stores::build_store;
@@ -59,6 +60,24 @@ impl KeyState {
         }
     }
 }
+
+/// The provider's own word, as the journal keeps it.
+impl From<&KeyState> for String {
+    fn from(state: &KeyState) -> Self {
+        match state {
+            KeyState::Enabled => ENABLED.to_owned(),
+            KeyState::Unusable(why) => why.clone(),
+        }
+    }
+}
+
+impl From<String> for KeyState {
+    fn from(word: String) -> Self {
+        if word == ENABLED { Self::Enabled } else { Self::Unusable(word) }
+    }
+}
+
+const ENABLED: &str = "Enabled";
 
 fn snake_case(word: &str) -> String {
     let mut snake = String::with_capacity(word.len() + 4);
@@ -140,8 +159,29 @@ pub struct KeyStoreError {
 
 /// A source of keys. It signs digests and never gives a private key.
 pub trait KeyStore: Send + Sync + fmt::Debug + 'static {
-    /// The keys that the selection names, paged to the end.
-    fn discover<'a>(&'a self, selection: &'a KeySelection) -> BoxFuture<'a, Result<Vec<FoundKey>, KeyStoreError>>;
+    /// The keys that the selection names, as they are found, paged to the end; one that has several names may come several times.
+    fn find<'a>(&'a self, selection: &'a KeySelection) -> BoxStream<'a, Result<FoundKey, KeyStoreError>>;
+
+    /// All of them, sorted by their pinned names, each once.
+    fn discover<'a>(&'a self, selection: &'a KeySelection) -> BoxFuture<'a, Result<Vec<FoundKey>, KeyStoreError>> {
+        Box::pin(async move {
+            let mut keys = BTreeMap::<KeyArn, FoundKey>::new();
+            let mut finding = self.find(selection);
+            while let Some(key) = finding.try_next().await? {
+                match keys.get_mut(&key.arn) {
+                    Some(known) => known.aliases.extend(key.aliases),
+                    None => drop(keys.insert(key.arn.clone(), key)),
+                }
+            }
+            Ok(keys.into_values().collect())
+        })
+    }
+
+    /// Where its keys are, in one text: what it found is kept on disk under it, and not used by a store of another text. None if there
+    /// is nothing to keep, because it finds its keys at once.
+    fn source(&self) -> Option<String> {
+        None
+    }
 
     /// The public key as SubjectPublicKeyInfo DER. Asked once per key for life (I4): the directory keeps it on disk.
     fn public_key<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<Vec<u8>, KeyStoreError>>;
@@ -154,6 +194,10 @@ pub trait KeyStore: Send + Sync + fmt::Debug + 'static {
 
     /// Which quota the key's Signs count against.
     fn quota_group(&self, key: &KeyArn) -> QuotaGroup;
+
+    /// Keeps what Signs need at hand, connections for example, from now on and as long as the store lives; said when the key is
+    /// about to be served, perhaps again and again. Must be called in a tokio runtime.
+    fn keep_ready(&self, _key: &KeyArn) {}
 }
 
 #[cfg(test)]

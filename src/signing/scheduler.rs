@@ -1,11 +1,18 @@
 //! Who signs next: many Signs in flight per key, ordered by nonce, fair between keys, below the ceilings of key and quota
-//! group. One task decides; callers hold a ticket and never wait at a ceiling themselves.
+//! group and at the pace that the quota allows, by whichever holder of the key can. One task decides; callers hold a ticket and never
+//! wait at a ceiling themselves.
 
 mod attempt;
+mod breaker;
 mod ceilings;
+mod flights;
+mod hedging;
 mod meters;
+mod pace;
 mod queues;
+mod routes;
 mod task;
+mod watch;
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -18,7 +25,6 @@ use std::time::Duration;
 use alloy_primitives::{B256, Signature};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use self::queues::Bounds;
 pub use self::queues::MESSAGE;
 use self::task::{Command, Request, Task};
 use super::key::Key;
@@ -26,10 +32,12 @@ use super::{KeyStoreError, QuotaGroup, SignClass};
 use crate::config::{Configuration, Provider};
 use crate::telemetry::metrics::Metrics;
 
-/// Signs in flight, in all and for one key.
-const BOUNDS: Bounds = Bounds { total: 512, per_key: 256 };
 /// Tickets at the same time; above that a Sign is refused at once.
 const TICKETS: usize = 65_536;
+/// Signs in flight of one quota group, for key stores that state no window.
+const WINDOW: usize = 512;
+/// The same for one key.
+const WINDOW_PER_KEY: usize = 256;
 /// For key stores that state no deadline.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -38,8 +46,14 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub struct SignLimits {
     /// Signs per second of one quota group; none is no ceiling.
     pub rate: Option<NonZeroU32>,
-    /// Signs per second of one key; none is no ceiling.
+    /// Signs per second of one key in one quota group; none is no ceiling.
     pub rate_per_key: Option<NonZeroU32>,
+    /// Signs in flight of one quota group.
+    pub window: usize,
+    /// Signs in flight of one key.
+    pub window_per_key: usize,
+    /// Whether a Sign that takes long may be asked a second time.
+    pub hedge: bool,
     /// Time for one signature from its request on, waiting and retries included.
     pub deadline: Duration,
 }
@@ -48,9 +62,14 @@ impl SignLimits {
     /// The limits that a configuration states; local keys have no quota.
     pub fn of(configuration: &Configuration) -> Self {
         match &configuration.provider {
-            Provider::AwsKms(kms) => {
-                Self { rate: Some(kms.sign_rate), rate_per_key: Some(kms.sign_rate_per_key), deadline: kms.sign_deadline }
-            }
+            Provider::AwsKms(kms) => Self {
+                rate: Some(kms.sign_rate),
+                rate_per_key: Some(kms.sign_rate_per_key),
+                window: kms.sign_window,
+                window_per_key: kms.sign_window_per_key,
+                hedge: kms.sign_hedge,
+                deadline: kms.sign_deadline,
+            },
             Provider::Local(_) | Provider::Development { .. } => Self::default(),
         }
     }
@@ -58,7 +77,7 @@ impl SignLimits {
 
 impl Default for SignLimits {
     fn default() -> Self {
-        Self { rate: None, rate_per_key: None, deadline: DEADLINE }
+        Self { rate: None, rate_per_key: None, window: WINDOW, window_per_key: WINDOW_PER_KEY, hedge: false, deadline: DEADLINE }
     }
 }
 
@@ -74,19 +93,19 @@ pub struct Scheduler {
 impl Scheduler {
     /// Starts the task on the current runtime. `limits` by the name of the configuration; one without gets the default.
     pub fn start(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>) -> Self {
-        Self::with_bounds(limits, metrics, BOUNDS, TICKETS)
+        Self::with_tickets(limits, metrics, TICKETS)
     }
 
-    fn with_bounds(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>, bounds: Bounds, tickets: usize) -> Self {
+    fn with_tickets(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>, tickets: usize) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
-        tokio::spawn(Task::new(limits, metrics, bounds).run(inbox));
+        tokio::spawn(Task::new(limits, metrics).run(inbox));
         Self { commands, permits: Arc::new(Semaphore::new(tickets)), tickets: Arc::new(AtomicU64::new(0)) }
     }
 
     /// Asks for a signature of this digest. Within a key, messages ([`MESSAGE`]) take turns with transactions, of which the lowest
     /// `order` (the nonce) goes first, then the first that
     /// arrived. The same digest of the same key, asked again before it is answered, shares one Sign. The ticket gives the
-    /// verified signature, or an error by the configuration's deadline. Never waits.
+    /// verified signature, or an error: by the configuration's deadline, at once if the key cannot sign. Never waits.
     pub fn sign(&self, key: &Arc<Key>, digest: B256, order: u64) -> SignTicket {
         let id = self.tickets.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();

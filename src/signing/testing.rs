@@ -1,6 +1,6 @@
 //! A scripted key store in memory, for the tests of this room.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use k256::PublicKey;
 use k256::ecdsa::SigningKey;
 use k256::pkcs8::EncodePublicKey;
@@ -54,7 +55,12 @@ pub(super) struct ScriptedStore {
     pub(super) states: Mutex<HashMap<KeyArn, KeyState>>,
     pub(super) signs: Mutex<Vec<(KeyArn, B256)>>,
     pub(super) public_keys: Mutex<Vec<KeyArn>>,
+    pub(super) probes: AtomicUsize,
     pub(super) refuse_public_key: Mutex<Option<SignClass>>,
+    pub(super) refuse_discovery: Mutex<Option<SignClass>>,
+    /// Keys that a listing does not have, as if they did not carry its tags.
+    pub(super) hidden: Mutex<HashSet<KeyArn>>,
+    pub(super) discoveries: AtomicUsize,
     pub(super) gate: Semaphore,
     pub(super) most_in_flight: AtomicUsize,
     in_flight: AtomicUsize,
@@ -74,7 +80,11 @@ impl ScriptedStore {
             states: Mutex::default(),
             signs: Mutex::default(),
             public_keys: Mutex::default(),
+            probes: AtomicUsize::new(0),
             refuse_public_key: Mutex::default(),
+            refuse_discovery: Mutex::default(),
+            hidden: Mutex::default(),
+            discoveries: AtomicUsize::new(0),
             gate: Semaphore::new(0),
             most_in_flight: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
@@ -88,8 +98,30 @@ impl ScriptedStore {
 
     pub(super) fn key(self: &Arc<Self>, name: &str) -> Arc<Key> {
         let pinned = signature::PinnedKey::from_spki(arn(name), &spki(&self.keys[&arn(name)])).unwrap();
+        Arc::new(Key::new(pinned, self.holder(name)))
+    }
+
+    pub(super) fn holder(self: &Arc<Self>, name: &str) -> Holder {
         let store: Arc<dyn KeyStore> = self.clone();
-        Arc::new(Key::new(pinned, Holder { arn: arn(name), configuration: "test".into(), store, state: KeyState::Enabled }))
+        Holder { arn: arn(name), configuration: "test".into(), store, state: KeyState::Enabled }
+    }
+
+    /// A key with a replica.
+    pub(super) fn key_with(self: &Arc<Self>, name: &str, replica: &str) -> Arc<Key> {
+        let key = self.key(name);
+        key.admit(self.holder(replica), &spki(&self.keys[&arn(replica)])).unwrap().join();
+        key
+    }
+
+    /// The store says from now on that the key is in this state.
+    pub(super) fn set(&self, name: &str, state: KeyState) {
+        self.states.lock().unwrap().insert(arn(name), state);
+    }
+
+    /// How often each of these was asked to sign.
+    pub(super) fn signs_by<const N: usize>(&self, names: [&str; N]) -> [usize; N] {
+        let signs = self.signs.lock().unwrap();
+        names.map(|name| signs.iter().filter(|(arn, _)| &*arn.0 == name).count())
     }
 
     fn found(&self, arn: &KeyArn) -> FoundKey {
@@ -103,6 +135,9 @@ impl ScriptedStore {
             signs.push((key.clone(), digest));
             signs.len() - 1
         };
+        if self.found(key).state != KeyState::Enabled {
+            return Err(failure(SignClass::KeyDown));
+        }
         let digest = match (self.script)(number) {
             Act::Sign => digest,
             Act::Lie => B256::repeat_byte(0xee),
@@ -124,18 +159,27 @@ impl ScriptedStore {
 }
 
 impl KeyStore for ScriptedStore {
-    fn discover<'a>(&'a self, selection: &'a KeySelection) -> BoxFuture<'a, Result<Vec<FoundKey>, KeyStoreError>> {
-        async move {
+    fn find<'a>(&'a self, selection: &'a KeySelection) -> BoxStream<'a, Result<FoundKey, KeyStoreError>> {
+        let found = async move {
+            self.discoveries.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;
+            if let Some(class) = *self.refuse_discovery.lock().unwrap() {
+                return Err(failure(class));
+            }
+            let hidden = self.hidden.lock().unwrap().clone();
             match selection {
                 KeySelection::Ids(ids) => {
                     let named = ids.iter().map(|id| arn(id));
                     named.map(|arn| self.keys.get(&arn).map(|_| self.found(&arn)).ok_or(failure(SignClass::Configuration))).collect()
                 }
-                _ => Ok(self.keys.keys().map(|arn| self.found(arn)).collect()),
+                _ => Ok(self.keys.keys().filter(|arn| !hidden.contains(*arn)).map(|arn| self.found(arn)).collect::<Vec<_>>()),
             }
-        }
-        .boxed()
+        };
+        stream::once(found).map_ok(|found| stream::iter(found.into_iter().map(Ok))).try_flatten().boxed()
+    }
+
+    fn source(&self) -> Option<String> {
+        Some("scripted".to_owned())
     }
 
     fn public_key<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<Vec<u8>, KeyStoreError>> {
@@ -161,6 +205,7 @@ impl KeyStore for ScriptedStore {
 
     fn probe<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<(), KeyStoreError>> {
         async move {
+            self.probes.fetch_add(1, Ordering::SeqCst);
             match self.found(key).state {
                 KeyState::Enabled => Ok(()),
                 KeyState::Unusable(_) => Err(failure(SignClass::KeyDown)),
@@ -169,7 +214,9 @@ impl KeyStore for ScriptedStore {
         .boxed()
     }
 
-    fn quota_group(&self, _key: &KeyArn) -> QuotaGroup {
-        QuotaGroup("1/test".into())
+    /// What stands behind the key's `@`.
+    fn quota_group(&self, key: &KeyArn) -> QuotaGroup {
+        let region = key.0.split_once('@').map_or("test", |(_, region)| region);
+        QuotaGroup(format!("1/{region}").into())
     }
 }

@@ -6,6 +6,7 @@ pub mod accounts;
 mod clients;
 mod families;
 mod journal;
+mod keys;
 mod nodes;
 mod process;
 mod signing;
@@ -21,6 +22,7 @@ pub use self::clients::{ClientMetrics, ConnectionMeter, Lazy, SubscriptionMeter,
 use self::families::Families;
 pub use self::families::Family;
 pub use self::journal::JournalMetrics;
+pub use self::keys::KeyMetrics;
 pub use self::nodes::NodeMetrics;
 pub use self::process::ProcessMetrics;
 pub use self::signing::SigningMetrics;
@@ -41,6 +43,8 @@ pub struct Metrics {
     pub accounts: Arc<Accounts>,
     /// Signs.
     pub signing: SigningMetrics,
+    /// Keys of services.
+    pub keys: KeyMetrics,
     /// Nodes.
     pub nodes: NodeMetrics,
     /// The journal.
@@ -56,10 +60,11 @@ impl Metrics {
         let transactions = TransactionMetrics::new(&mut make)?;
         let accounts = Arc::new(Accounts::new(&mut make, Instant::now())?);
         let signing = SigningMetrics::new(&mut make)?;
+        let keys = KeyMetrics::new(&mut make)?;
         let nodes = NodeMetrics::new(&mut make)?;
         let journal = JournalMetrics::new(&mut make)?;
         let (registry, families) = make.finish();
-        Ok(Self { registry, families, process, clients, transactions, accounts, signing, nodes, journal })
+        Ok(Self { registry, families, process, clients, transactions, accounts, signing, keys, nodes, journal })
     }
 
     /// Every family, also one without a series yet, in the order of registration.

@@ -51,6 +51,11 @@ async fn goes_on(world: &World, client: &Client, from: Address, nonce: u64) {
     assert_eq!(mined[&from], (0..=nonce).collect::<Vec<_>>(), "the account's chain has no hole");
 }
 
+/// The key store is asked again, by a probe, before it is asked to sign again.
+async fn signs_again(client: &Client, from: Address) {
+    eventually("the key to sign again", || async { client.request("personal_sign", json!(["0x00", from])).await.ok() }).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_sender_is_told_in_geths_words() {
     let Some(world) = World::start("an_unknown_sender_is_told_in_geths_words").await else { return };
@@ -147,9 +152,10 @@ async fn a_key_store_that_is_down_is_told_and_leaves_no_hole() {
             assert_eq!(told(&error), (-32002, "key_store_unavailable".into()));
             leaks_nothing(&world, &error);
         }
+        world.kms_proxy.set_faults([]);
+        signs_again(&client, accounts[0]).await;
     }
     assert!(journal::attempts(&world.journal()).is_empty() && world.node.sent().is_empty(), "nothing was promised, nothing left");
-    world.kms_proxy.set_faults([]);
     goes_on(&world, &client, accounts[0], 0).await;
 }
 
@@ -210,8 +216,13 @@ async fn a_key_that_cannot_sign_and_a_refusal_of_credentials_are_told_apart() {
         let error = send(&client, accounts[0], 1).await.unwrap_err();
         assert_eq!(told(&error), (-32002, reason.into()), "{code}");
         leaks_nothing(&world, &error);
+        // While the breaker is open nothing is asked, and the reason is the same.
+        let signs = world.kms_proxy.stats().calls_of("Sign");
+        let error = client.request("personal_sign", json!(["0x00", accounts[0]])).await.unwrap_err();
+        assert_eq!((told(&error), world.kms_proxy.stats().calls_of("Sign")), ((-32002, reason.into()), signs), "{code}");
+        world.kms_proxy.set_faults([]);
+        signs_again(&client, accounts[0]).await;
     }
-    world.kms_proxy.set_faults([]);
     goes_on(&world, &client, accounts[0], 0).await;
 }
 

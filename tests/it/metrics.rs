@@ -99,6 +99,6 @@ async fn the_time_that_kms_takes_is_not_sluices_own() {
     let sum: f64 = ["prepare", "queue", "sign", "order", "commit", "window", "node"].into_iter().map(stage).sum();
     let whole = samples["sluice_accept_to_broadcast_seconds_sum{environment=\"dev\"}"];
     assert!((sum - whole).abs() < 1e-6, "{sum} {whole}");
-    assert!(samples["sluice_sign_duration_seconds_sum{configuration=\"kms\"}"] >= 2.0 * held);
+    assert!(samples["sluice_sign_duration_seconds_sum{configuration=\"kms\",outcome=\"ok\"}"] >= 2.0 * held);
     assert_eq!(samples["sluice_sign_queue_seconds_count{configuration=\"kms\"}"], (2 * SENDS) as f64);
 }

@@ -104,11 +104,11 @@ async fn gather(config: &Config, metrics: &Arc<Metrics>, only: Option<Address>) 
     let directory = open_directory(config, Arc::clone(&journal) as Arc<dyn Journal>, metrics).await?;
     let mut found = BTreeMap::<Address, (Arc<Key>, Vec<&str>, Vec<&str>)>::new();
     for service in &config.services {
-        for key in directory.select(&service.configurations, &service.keys).await?.iter() {
+        for key in directory.select(&service.configurations, &service.keys).await?.all() {
             if only.is_some_and(|only| only != key.address()) {
                 continue;
             }
-            let (_, services, environments) = found.entry(key.address()).or_insert_with(|| (Arc::clone(key), Vec::new(), Vec::new()));
+            let (_, services, environments) = found.entry(key.address()).or_insert_with(|| (key, Vec::new(), Vec::new()));
             services.push(&service.name);
             environments.push(&service.environment);
         }

@@ -1,7 +1,11 @@
-//! `sluice keys list`, `sluice keys show` and `sluice keys create`.
+//! `sluice keys list`, `show`, `refresh`, `create`, `import` and `replicate`.
 
 mod chain;
+mod import;
 mod list;
+mod password;
+mod refresh;
+mod replicate;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +18,11 @@ use sluice_gateway::signing::aws_kms::AwsKms;
 use sluice_gateway::signing::signature::PinnedKey;
 use sluice_gateway::telemetry::metrics::Metrics;
 
+pub(crate) use self::import::{ImportArguments, import};
 pub(crate) use self::list::{list, show};
+pub(crate) use self::password::PasswordSource;
+pub(crate) use self::refresh::refresh;
+pub(crate) use self::replicate::replicate;
 use super::{Failure, load};
 
 fn metrics() -> Result<Arc<Metrics>, Failure> {
@@ -30,11 +38,7 @@ pub(crate) async fn create(
 ) -> Result<(), Failure> {
     let config = load(path)?;
     let (name, kms) = kms_configuration(&config, configuration)?;
-    let mut pairs = BTreeMap::new();
-    for tag in tags {
-        let (key, value) = tag.split_once('=').ok_or_else(|| Failure::Usage(format!("--tag {tag}: a tag is NAME=VALUE")))?;
-        pairs.insert(key.to_owned(), value.to_owned());
-    }
+    let pairs = pairs(tags)?;
     let store = AwsKms::connect(name, kms, metrics()?).await?;
     let created = store.create_key(&pairs, alias).await?;
     let spki = store.public_key(&created.arn).await?;
@@ -49,6 +53,15 @@ pub(crate) async fn create(
     }
     warn_if_unused(&config, name, &pairs);
     Ok(())
+}
+
+/// `NAME=VALUE` of each `--tag`.
+fn pairs(tags: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let pair = |tag: &String| {
+        let (name, value) = tag.split_once('=').ok_or_else(|| Failure::Usage(format!("--tag {tag}: a tag is NAME=VALUE")))?;
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    tags.iter().map(pair).collect()
 }
 
 fn kms_configuration<'a>(config: &'a Config, wanted: Option<&str>) -> Result<(&'a str, &'a sluice_gateway::config::AwsKms), Failure> {

@@ -34,7 +34,7 @@ fn the_example_is_right_as_it_stands_and_as_a_whole() {
     assert_eq!((config.environments.len(), config.configurations.len(), config.services.len()), (1, 1, 1));
     let (config, _) = read_whole_example();
     let config = config.unwrap();
-    assert_eq!((config.environments.len(), config.configurations.len(), config.services.len()), (1, 2, 2));
+    assert_eq!((config.environments.len(), config.configurations.len(), config.services.len()), (1, 3, 2));
 }
 
 #[test]

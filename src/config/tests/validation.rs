@@ -28,8 +28,12 @@ fn the_least_file_has_the_documented_defaults() {
     assert_eq!(environment.hold, Duration::from_secs(600));
     let Provider::AwsKms(kms) = &config.configurations[0].provider else { panic!("aws_kms expected") };
     assert_eq!((kms.sign_rate.get(), kms.sign_rate_per_key.get()), (1000, 1000));
+    assert_eq!((kms.sign_window, kms.sign_window_per_key, kms.sign_hedge), (512, 256, true));
+    assert_eq!(kms.refresh, Duration::from_secs(300));
     assert_eq!(kms.sign_deadline, Duration::from_secs(10));
-    assert!(kms.credentials.is_none() && kms.endpoint.is_none());
+    assert!(kms.credentials.is_none() && kms.endpoint.is_none() && kms.sts_endpoint.is_none());
+    assert!(kms.role.is_none() && kms.account_id.is_none() && !kms.use_fips && !kms.use_dual_stack);
+    assert_eq!(kms.warm_connections, 16);
     assert_eq!(config.services[0].keys, KeySelection::All);
     assert_eq!(config.services[0].sign_transaction_result, SignTransactionResult::Object);
     assert!(config.services[0].pass_through.is_empty());
@@ -53,6 +57,8 @@ fn every_given_value_arrives() {
         region = "eu-west-1"
         endpoint = "http://127.0.0.1:4566"
         sign_rate = 300
+        sign_window = 2000
+        sign_hedge = false
         [[service]]
         name = "pay_1"
         environment = "main"
@@ -186,6 +192,8 @@ fn each_mistake_has_its_error() {
         (region, "region = \"US East\"", "configuration.kms.region", Fault::Value),
         (region, "region = \"a\"\nendpoint = \"https://u:p@a\"", "configuration.kms.endpoint", Fault::Value),
         (region, "region = \"a\"\nsign_rate = 0", "configuration.kms.sign_rate", Fault::Value),
+        (region, "region = \"a\"\nsign_window = 10001", "configuration.kms.sign_window", Fault::Value),
+        (region, "region = \"a\"\nsign_window_per_key = 0", "configuration.kms.sign_window_per_key", Fault::Value),
         (region, "region = \"a\"\nkeystore = \"k\"", "configuration.kms.keystore", Fault::Conflict),
         ("provider = \"aws_kms\"", "provider = \"gcp\"", "configuration.kms.provider", Fault::Value),
         ("provider = \"aws_kms\"", "", "configuration.kms.provider", Fault::Missing),
@@ -349,4 +357,35 @@ fn levels_of_the_log_are_checked() {
     for wrong in ["", "sluice_gateway=loud", "a=b=c"] {
         assert_faults(&logging(wrong), &[], &[("log.level", Fault::Value)]);
     }
+}
+
+#[test]
+fn a_role_is_assumed_one_way_and_endpoints_are_of_one_kind() {
+    const ROLE: &str = "role_arn = \"arn:aws:iam::111122223333:role/team/signer\"";
+    let lines = |lines: &str| with("region = \"us-east-1\"", &format!("region = \"us-east-1\"\n{lines}"));
+    let config = parse(&lines(&format!("{ROLE}\nexternal_id = \"a:1\"")), no_variables()).unwrap();
+    let Provider::AwsKms(kms) = &config.configurations[0].provider else { panic!("aws_kms expected") };
+    let role = kms.role.as_ref().unwrap();
+    assert_eq!((role.arn.as_str(), role.external_id.as_deref()), ("arn:aws:iam::111122223333:role/team/signer", Some("a:1")));
+    assert_eq!((role.session_name.as_str(), &role.web_identity_token_file), ("sluice", &None));
+    let cases = [
+        ("role_arn = \"arn:aws:iam::111122223333:user/a\"".to_owned(), "role_arn", Fault::Value),
+        ("role_arn = \"arn:aws:iam::1:role/a\"".to_owned(), "role_arn", Fault::Value),
+        ("external_id = \"a1\"".to_owned(), "external_id", Fault::Missing),
+        ("session_name = \"blue\"".to_owned(), "session_name", Fault::Missing),
+        ("web_identity_token_file = \"token\"".to_owned(), "web_identity_token_file", Fault::Missing),
+        (format!("{ROLE}\nsession_name = \"a b\""), "session_name", Fault::Value),
+        (format!("{ROLE}\nexternal_id = \"1\""), "external_id", Fault::Value),
+        (format!("{ROLE}\nexternal_id = \"a1\"\nweb_identity_token_file = \"token\""), "external_id", Fault::Conflict),
+        ("endpoint = \"https://a.example\"\nuse_fips = true".to_owned(), "use_fips", Fault::Conflict),
+        ("sts_endpoint = \"https://a.example\"\nuse_dual_stack = true".to_owned(), "use_dual_stack", Fault::Conflict),
+        ("account_id = \"1234\"".to_owned(), "account_id", Fault::Value),
+        ("warm_connections = 513".to_owned(), "warm_connections", Fault::Value),
+    ];
+    for (text, key, fault) in cases {
+        assert_faults(&lines(&text), &[], &[(&format!("configuration.kms.{key}"), fault)]);
+    }
+    let both =
+        format!("{ROLE}\nweb_identity_token_file = \"token\"\naccess_key_id = {{ env = \"A\" }}\nsecret_access_key = {{ env = \"A\" }}");
+    assert_faults(&lines(&both), &[("A", "a")], &[("configuration.kms.access_key_id", Fault::Conflict)]);
 }

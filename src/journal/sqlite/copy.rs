@@ -129,6 +129,9 @@ fn reconcile(copy: &Path, replaced: &Path) -> Result<(u64, u64), JournalError> {
              ON CONFLICT DO NOTHING",
             [],
         )?;
+        // Which keys there are by now is asked first.
+        transaction.execute("DELETE FROM discovered_keys", [])?;
+        transaction.execute("DELETE FROM discoveries", [])?;
         let stopped = transaction.execute("UPDATE accounts SET reconcile = ?1", [RECONCILE])?;
         let ended = end_queued(&transaction)?;
         transaction.commit()?;

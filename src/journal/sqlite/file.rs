@@ -12,10 +12,11 @@ use crate::journal::JournalError;
 const APPLICATION_ID: i64 = 0x536c_7569;
 
 /// In order; the file's `user_version` says how many it has had. Never change one that was released: append.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../migrations/0001_journal.sql"),
     include_str!("../migrations/0002_history.sql"),
     include_str!("../migrations/0003_replacements.sql"),
+    include_str!("../migrations/0004_discoveries.sql"),
 ];
 
 /// Files up to this size are checked whole when they are opened for writing (a second or less); a larger one would hold up

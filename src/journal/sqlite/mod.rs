@@ -4,6 +4,7 @@
 
 mod codec;
 mod copy;
+mod discoveries;
 pub(crate) mod edges;
 mod events;
 mod export;
@@ -46,8 +47,8 @@ pub use self::prune::{Pruned, Pruning, prune};
 use self::queue::{Done, Job, Queue, Work};
 use super::inspect::{Overview, SlotRow};
 use super::{
-    Account, AccountSummary, ChainPin, Engine, Epoch, Intent, Journal, JournalError, JournalStatus, Record, StoredAccount, StoredAttempt,
-    StoredIdempotencyKey, StoredKey,
+    Account, AccountSummary, ChainPin, DiscoveredKey, DiscoveryChange, DiscoveryName, Engine, Epoch, Intent, Journal, JournalError,
+    JournalStatus, Record, StoredAccount, StoredAttempt, StoredIdempotencyKey, StoredKey,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -317,6 +318,20 @@ impl Journal for SqliteJournal {
 
     fn put_key(&self, key: StoredKey) -> BoxFuture<'static, Result<(), JournalError>> {
         let done = self.submit(Work::PutKey(key));
+        Box::pin(async move { done.await.map(drop) })
+    }
+
+    fn discovery(&self, name: DiscoveryName) -> BoxFuture<'static, Result<Option<Vec<DiscoveredKey>>, JournalError>> {
+        self.read(move |connection| discoveries::discovery(connection, &name))
+    }
+
+    fn change_discovery(&self, change: DiscoveryChange) -> BoxFuture<'static, Result<(), JournalError>> {
+        let done = self.submit(Work::Discovery(change));
+        Box::pin(async move { done.await.map(drop) })
+    }
+
+    fn keep_discoveries(&self, names: Vec<DiscoveryName>) -> BoxFuture<'static, Result<(), JournalError>> {
+        let done = self.submit(Work::KeepDiscoveries(names));
         Box::pin(async move { done.await.map(drop) })
     }
 

@@ -11,7 +11,7 @@ use super::codec::{get_address, get_amount, get_block, get_hash, get_kind, get_p
 use super::pool::ReadFault;
 use crate::journal::{Account, AccountSummary, Attempt, AttemptState, ChainPin, StoredAccount, StoredAttempt, StoredKey, TransactionId};
 
-type Answer<T> = Result<T, ReadFault>;
+pub(super) type Answer<T> = Result<T, ReadFault>;
 
 /// The columns of an account, with the nonce after every slot on record, and how much waits as acknowledged.
 const ACCOUNT: &str = "SELECT c.chain_id, c.address, c.paused, c.filler, c.reconcile, max(c.floor, coalesce(

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::journal::{Account, ChainPin, Epoch, JournalError, Record, StoredKey};
+use crate::journal::{Account, ChainPin, DiscoveryChange, DiscoveryName, Epoch, JournalError, Record, StoredKey};
 
 /// Jobs that may wait; more of them wait for room on the caller's side.
 pub(super) const CAPACITY: usize = 4096;
@@ -25,6 +25,8 @@ pub(super) enum Work {
     Own(Account),
     PinChain(ChainPin),
     PutKey(StoredKey),
+    Discovery(DiscoveryChange),
+    KeepDiscoveries(Vec<DiscoveryName>),
     ForgetChain(u64),
     /// A write that changes nothing, to find out whether one can be made.
     Probe,
@@ -41,6 +43,7 @@ impl Work {
     pub(super) fn records(&self) -> usize {
         match self {
             Self::Commit(records) => records.len(),
+            Self::Discovery(change) => change.found.len() + change.gone.len(),
             _ => 0,
         }
     }

@@ -7,6 +7,7 @@ use rusqlite::{Connection, ErrorCode, ffi};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::discoveries;
 use super::edges::{self, Kinds};
 use super::file;
 use super::ownership;
@@ -173,6 +174,8 @@ impl Writer {
             Work::Own(account) => ownership::begin(&self.connection, account).map(|epoch| Done { epoch: Some(epoch), ..Done::default() }),
             Work::PinChain(pin) => registry::pin_chain(&self.connection, &pin).map(|()| Done::default()),
             Work::PutKey(key) => registry::put_key(&self.connection, &key).map(|()| Done::default()),
+            Work::Discovery(change) => discoveries::change(&self.connection, &change).map(|()| Done::default()),
+            Work::KeepDiscoveries(names) => discoveries::keep(&self.connection, &names).map(|()| Done::default()),
             Work::ForgetChain(chain_id) => {
                 registry::forget_chain(&self.connection, chain_id).map(|removed| Done { removed, ..Done::default() })
             }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::Address;
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
@@ -24,7 +25,7 @@ const BODY: usize = 4096;
 /// From a request's headers to the end of its body.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// How long an answer may take: longer than any order itself.
-const PATIENCE: Duration = Duration::from_secs(75);
+pub(super) const PATIENCE: Duration = Duration::from_secs(75);
 /// Longest reason, in characters.
 pub const MAX_REASON: usize = 500;
 
@@ -130,24 +131,44 @@ pub(super) async fn answer(path: Path, request: Request<Incoming>, gate: &Gate, 
 
 async fn wanted(environment: String, address: &str, order: &str, request: Request<Incoming>) -> Result<Wanted, (StatusCode, String)> {
     let bad = |why: String| (StatusCode::BAD_REQUEST, why);
-    if !rpc_http::is_json(request.headers().get(CONTENT_TYPE)) {
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json".to_owned()));
-    }
+    is_json(&request)?;
     let address = address.parse::<Address>().map_err(|_| bad(format!("{address:?} is no address")))?;
-    let body = tokio::time::timeout(BODY_TIME, Limited::new(request.into_body(), BODY).collect()).await;
-    let body = body.map_err(|_| (StatusCode::REQUEST_TIMEOUT, "the body did not come in time".to_owned()))?;
-    let body = body.map_err(|_| bad(format!("the body could not be read, or is larger than {BODY} bytes")))?.to_bytes();
+    let body = read(request).await?;
     let order = match order {
         "pause" => Order::Pause { reason: reason(&body).map_err(bad)? },
         other => {
-            let empty = body.is_empty() || serde_json::from_slice::<EmptyBody>(&body).is_ok();
-            if !empty {
-                return Err(bad(format!("{other} has no parameters: the body must be {{}}")));
-            }
+            is_empty(other, &body)?;
             if other == "resume" { Order::Resume } else { Order::Resync }
         }
     };
     Ok(Wanted { environment, address, order })
+}
+
+/// An order without parameters.
+pub(super) async fn without_parameters(order: &str, request: Request<Incoming>) -> Result<(), (StatusCode, String)> {
+    is_json(&request)?;
+    is_empty(order, &read(request).await?)
+}
+
+fn is_json(request: &Request<Incoming>) -> Result<(), (StatusCode, String)> {
+    if rpc_http::is_json(request.headers().get(CONTENT_TYPE)) {
+        return Ok(());
+    }
+    Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json".to_owned()))
+}
+
+async fn read(request: Request<Incoming>) -> Result<Bytes, (StatusCode, String)> {
+    let body = tokio::time::timeout(BODY_TIME, Limited::new(request.into_body(), BODY).collect()).await;
+    let body = body.map_err(|_| (StatusCode::REQUEST_TIMEOUT, "the body did not come in time".to_owned()))?;
+    let unreadable = |_| (StatusCode::BAD_REQUEST, format!("the body could not be read, or is larger than {BODY} bytes"));
+    Ok(body.map_err(unreadable)?.to_bytes())
+}
+
+fn is_empty(order: &str, body: &[u8]) -> Result<(), (StatusCode, String)> {
+    if body.is_empty() || serde_json::from_slice::<EmptyBody>(body).is_ok() {
+        return Ok(());
+    }
+    Err((StatusCode::BAD_REQUEST, format!("{order} has no parameters: the body must be {{}}")))
 }
 
 fn reason(body: &[u8]) -> Result<String, String> {
@@ -165,7 +186,7 @@ pub fn check_reason(reason: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn refusal(status: StatusCode, why: &str) -> Reply {
+pub(super) fn refusal(status: StatusCode, why: &str) -> Reply {
     let body: Value = json!({ "error": why });
     reply(status, JSON, body.to_string())
 }

@@ -83,6 +83,31 @@ async fn no_browser_can_give_an_order() {
 }
 
 #[tokio::test]
+async fn a_refresh_of_keys_has_the_rules_of_an_order() {
+    const REFRESH: &str = "/keys/refresh";
+    let admin = Admin::start(None, None).await;
+    for body in ["", "{}"] {
+        let (status, body) = admin.exchange("POST", REFRESH, &[JSON], body).await;
+        assert_eq!((status, json(&body)["services"][0]["name"].as_str()), (200, Some("first")));
+    }
+    assert_eq!(admin.exchange("POST", REFRESH, &[JSON], "{\"service\":\"first\"}").await.0, 400, "it has no parameters");
+    assert_eq!(admin.exchange("GET", REFRESH, &[], "").await.0, 405);
+    assert_eq!(admin.exchange("POST", REFRESH, &[], "{}").await.0, 415);
+    assert_eq!(admin.exchange("POST", REFRESH, &[JSON, ("origin", "http://localhost")], "{}").await.0, 403);
+    assert_eq!(admin.exchange("POST", "/keys", &[JSON], "{}").await.0, 404);
+    admin.finish().await;
+
+    let folder = tempfile::tempdir().unwrap();
+    let token_file = folder.path().join("token");
+    std::fs::write(&token_file, "operator\n").unwrap();
+    let admin = Admin::start(None, Some(token_file)).await;
+    assert_eq!(admin.exchange("POST", REFRESH, &[JSON], "{}").await.0, 401);
+    let token = ("authorization", "Bearer operator");
+    assert_eq!(admin.exchange("POST", REFRESH, &[JSON, token], "{}").await.0, 200);
+    admin.finish().await;
+}
+
+#[tokio::test]
 async fn orders_need_the_token_and_the_command_brings_it() {
     let folder = tempfile::tempdir().unwrap();
     let token_file = folder.path().join("token");

@@ -30,6 +30,10 @@ impl Overview for Blind {
         async { Ok(Value::Null) }.boxed()
     }
 
+    fn refresh_keys(&self) -> BoxFuture<'_, Value> {
+        async { Value::Null }.boxed()
+    }
+
     fn order(&self, _: Wanted) -> BoxFuture<'_, Result<Value, OrderError>> {
         async { Ok(Value::Null) }.boxed()
     }

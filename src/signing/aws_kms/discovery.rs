@@ -1,17 +1,20 @@
 //! Which keys there are: listings paged to their end, and only secp256k1 keys that sign.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_kms::types::{KeyMetadata, KeySpec, KeyState as AwsState, KeyUsageType};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::future;
+use futures_util::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 
 use super::errors::Fault;
 use super::{AwsKms, incomplete};
 use crate::config::KeySelection;
 use crate::signing::{FoundKey, KeyArn, KeyState, KeyStoreError, SignClass};
 
-/// DescribeKey and ListResourceTags calls at the same time: far below their 2,000 a second.
-const CONCURRENCY: usize = 16;
+/// Keys that are looked at at the same time: enough for the quotas at 100 ms a call. The paces keep the calls within them.
+const CONCURRENCY: usize = 256;
 /// Largest pages that AWS gives.
 const KEYS_PER_PAGE: i32 = 1000;
 const TAGS_PER_PAGE: i32 = 50;
@@ -76,68 +79,93 @@ pub(super) fn description(metadata: KeyMetadata) -> Result<Description, KeyStore
     })
 }
 
-impl AwsKms {
-    /// The keys that the selection names, sorted by ARN, each once.
-    pub(super) async fn find(&self, selection: &KeySelection) -> Result<Vec<FoundKey>, KeyStoreError> {
-        let found = match selection {
-            KeySelection::Ids(ids) => self.named(ids).await?,
-            KeySelection::All => self.all().await?,
-            KeySelection::Tags(wanted) => self.tagged(wanted).await?,
-        };
-        let mut by_arn = BTreeMap::<KeyArn, FoundKey>::new();
-        for key in found {
-            match by_arn.get_mut(&key.arn) {
-                Some(known) => known.aliases.extend(key.aliases),
-                None => drop(by_arn.insert(key.arn.clone(), key)),
-            }
-        }
-        Ok(by_arn.into_values().collect())
-    }
+/// What came of looking at one key.
+enum Look {
+    /// It is another kind of key.
+    NoSigner,
+    /// The key, if it is one of those that are wanted.
+    Seen(Option<FoundKey>),
+    /// It cannot be looked at.
+    PassedOver(KeyStoreError),
+}
 
-    /// One DescribeKey each. An alias is resolved here, once: from now on the ARN is the name.
-    async fn named(&self, ids: &[String]) -> Result<Vec<FoundKey>, KeyStoreError> {
-        let lookups: Vec<_> = ids
-            .iter()
-            .map(|id| async move {
-                let mut key = self.describe(id).await.map_err(|fault| named_error(id, fault))?.into_signer()?;
-                if let Some(alias) = alias_name(id) {
-                    key.aliases.push(alias.to_owned());
+/// Whether a listing could look at any of its signing keys.
+#[derive(Default)]
+struct Looks {
+    found: AtomicBool,
+    refused: Mutex<Option<KeyStoreError>>,
+}
+
+impl Looks {
+    fn note(&self, look: Result<Look, KeyStoreError>) -> Result<Option<FoundKey>, KeyStoreError> {
+        match look? {
+            Look::NoSigner => Ok(None),
+            Look::Seen(found) => {
+                self.found.store(true, Ordering::Relaxed);
+                Ok(found)
+            }
+            Look::PassedOver(error) => {
+                if error.class == SignClass::Credentials {
+                    *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 }
-                Ok::<_, KeyStoreError>(key)
-            })
-            .collect();
-        stream::iter(lookups).buffer_unordered(CONCURRENCY).try_collect().await
-    }
-
-    async fn all(&self) -> Result<Vec<FoundKey>, KeyStoreError> {
-        let lookups: Vec<_> = self.list_keys().await?.into_iter().map(|arn| self.signer(arn)).collect();
-        let found: Vec<Option<FoundKey>> = stream::iter(lookups).buffer_unordered(CONCURRENCY).try_collect().await?;
-        Ok(found.into_iter().flatten().collect())
-    }
-
-    async fn tagged(&self, wanted: &BTreeMap<String, String>) -> Result<Vec<FoundKey>, KeyStoreError> {
-        let lookups: Vec<_> = self.all().await?.into_iter().map(|key| self.with_tags(key)).collect();
-        let found: Vec<Option<FoundKey>> = stream::iter(lookups).buffer_unordered(CONCURRENCY).try_collect().await?;
-        let carries = |key: &FoundKey| wanted.iter().all(|(name, value)| key.tags.get(name) == Some(value));
-        Ok(found.into_iter().flatten().filter(carries).collect())
-    }
-
-    /// The ARN's key, if it is one that signs and that we may look at.
-    async fn signer(&self, arn: String) -> Result<Option<FoundKey>, KeyStoreError> {
-        match self.describe(&arn).await {
-            Ok(description) => Ok(description.into_signer().ok()),
-            Err(fault) => self.passed_over(&arn, fault),
-        }
-    }
-
-    async fn with_tags(&self, mut key: FoundKey) -> Result<Option<FoundKey>, KeyStoreError> {
-        match self.tags_of(&key.arn).await {
-            Ok(tags) => {
-                key.tags = tags;
-                Ok(Some(key))
+                Ok(None)
             }
-            Err(fault) => self.passed_over(&key.arn.0, fault),
         }
+    }
+
+    /// An error if keys were refused and none could be looked at: a right that was taken away is not the end of all keys.
+    fn verdict(&self) -> Option<KeyStoreError> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        refused.filter(|_| !self.found.load(Ordering::Relaxed))
+    }
+}
+
+impl AwsKms {
+    /// The keys that the selection names. Each is one chain of calls, many side by side: the operations' quotas are used at the same
+    /// time, not one after the other.
+    pub(super) fn stream<'a>(&'a self, selection: &'a KeySelection) -> BoxStream<'a, Result<FoundKey, KeyStoreError>> {
+        match selection {
+            KeySelection::Ids(ids) => stream::iter(ids.iter().map(|id| self.named(id))).buffer_unordered(CONCURRENCY).boxed(),
+            KeySelection::All => self.listed(None),
+            KeySelection::Tags(wanted) => self.listed(Some(wanted)),
+        }
+    }
+
+    /// One DescribeKey. An alias is resolved here, once: from now on the ARN is the name.
+    async fn named(&self, id: &str) -> Result<FoundKey, KeyStoreError> {
+        let mut key = self.describe(id).await.map_err(|fault| named_error(id, fault))?.into_signer()?;
+        if let Some(alias) = alias_name(id) {
+            key.aliases.push(alias.to_owned());
+        }
+        Ok(key)
+    }
+
+    /// Every key that signs, or those of them that carry the tags.
+    fn listed<'a>(&'a self, wanted: Option<&'a BTreeMap<String, String>>) -> BoxStream<'a, Result<FoundKey, KeyStoreError>> {
+        let looks = Arc::new(Looks::default());
+        let end = Arc::clone(&looks);
+        let look = move |arn| {
+            let looks = Arc::clone(&looks);
+            async move { looks.note(self.look(arn, wanted).await) }
+        };
+        let found = self.pages().map_ok(look).try_buffer_unordered(CONCURRENCY).try_filter_map(|found| future::ready(Ok(found)));
+        found.chain(stream::once(async move { end.verdict() }).filter_map(|error| future::ready(error.map(Err)))).boxed()
+    }
+
+    /// The ARN's key, if it is one that signs and that carries the tags.
+    async fn look(&self, arn: String, wanted: Option<&BTreeMap<String, String>>) -> Result<Look, KeyStoreError> {
+        let mut key = match self.describe(&arn).await.map(Description::into_signer) {
+            Ok(Ok(key)) => key,
+            Ok(Err(_)) => return Ok(Look::NoSigner),
+            Err(fault) => return self.passed_over(&arn, fault),
+        };
+        let Some(wanted) = wanted else { return Ok(Look::Seen(Some(key))) };
+        match self.tags_of(&key.arn).await {
+            Ok(tags) => key.tags = tags,
+            Err(fault) => return self.passed_over(&arn, fault),
+        }
+        let carries = wanted.iter().all(|(name, value)| key.tags.get(name) == Some(value));
+        Ok(Look::Seen(carries.then_some(key)))
     }
 
     pub(super) async fn tags_of(&self, arn: &KeyArn) -> Result<BTreeMap<String, String>, Fault> {
@@ -159,12 +187,12 @@ impl AwsKms {
     }
 
     /// A key that is not ours to read, or was deleted since it was listed, does not end the listing.
-    fn passed_over(&self, arn: &str, fault: Fault) -> Result<Option<FoundKey>, KeyStoreError> {
+    fn passed_over(&self, arn: &str, fault: Fault) -> Result<Look, KeyStoreError> {
         if !fault.concerns_one_key() {
             return Err(fault.into());
         }
         tracing::warn!(configuration = self.name, arn, detail = fault.detail, "the key is left out");
-        Ok(None)
+        Ok(Look::PassedOver(fault.into()))
     }
 
     pub(super) async fn describe(&self, id: &str) -> Result<Description, Fault> {
@@ -173,18 +201,21 @@ impl AwsKms {
         described.map_err(|error| Fault { class: error.class, code: None, detail: error.detail })
     }
 
-    async fn list_keys(&self) -> Result<Vec<String>, KeyStoreError> {
-        let mut paging = Paging::new();
-        let (mut arns, mut marker) = (Vec::new(), None);
-        loop {
-            let page =
-                self.patiently("ListKeys", |client| client.list_keys().limit(KEYS_PER_PAGE).set_marker(marker.clone()).send()).await?;
-            arns.extend(page.keys.unwrap_or_default().into_iter().filter_map(|key| key.key_arn));
-            marker = paging.next("ListKeys", page.truncated, page.next_marker)?;
-            if marker.is_none() {
-                return Ok(arns);
-            }
-        }
+    /// The ARNs of the listing, page by page: those of one are looked at while the next one is asked.
+    fn pages(&self) -> impl Stream<Item = Result<String, KeyStoreError>> + Send + '_ {
+        let pages = stream::try_unfold(Some((Paging::new(), None)), move |at| async move {
+            let Some((mut paging, marker)) = at else { return Ok::<_, KeyStoreError>(None) };
+            let page = self
+                .patiently("ListKeys", |client| {
+                    let marker: Option<String> = marker.clone();
+                    client.list_keys().limit(KEYS_PER_PAGE).set_marker(marker).send()
+                })
+                .await?;
+            let next = paging.next("ListKeys", page.truncated, page.next_marker)?;
+            let arns = page.keys.unwrap_or_default().into_iter().filter_map(|key| key.key_arn).map(Ok);
+            Ok(Some((stream::iter(arns), next.map(|marker| (paging, Some(marker))))))
+        });
+        pages.try_flatten()
     }
 }
 

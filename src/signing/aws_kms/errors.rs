@@ -142,6 +142,12 @@ where
     Fault { class, code, detail }
 }
 
+/// There are no credentials to call with, and why.
+pub(super) fn no_credentials(operation: &str, why: &str) -> Fault {
+    let detail = format!("AWS KMS {operation}: no credentials: {why}");
+    Fault { class: classify(FaultKind::NoCredentials, None, None, ""), code: None, detail }
+}
+
 fn lacks_credentials<E: Error + 'static>(error: &SdkError<E>) -> bool {
     let sources = std::iter::successors(error.source(), |source| (*source).source());
     // A chain that only took too long may answer the next time.

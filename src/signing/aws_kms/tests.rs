@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::num::NonZeroU32;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -11,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
@@ -18,50 +21,72 @@ use crate::config::{AwsCredentials, Secret};
 use crate::signing::testing::{arn, signing_key, spki};
 
 /// What the server answers to one call: status and body.
-type Answer = (u16, Value);
+pub(super) type Answer = (u16, Value);
 type Script = Box<dyn Fn(&str, &Value, usize) -> Answer + Send + Sync>;
 
 /// A KMS endpoint on loopback that follows a script by operation, request and number of that operation's call.
-struct Server {
-    kms: AwsKms,
+pub(super) struct Server {
+    pub(super) kms: AwsKms,
     metrics: Arc<Metrics>,
     calls: Arc<Mutex<Vec<(String, Value)>>>,
+    /// Connections that were accepted.
+    connections: Arc<AtomicUsize>,
+    /// Ends every connection that is open.
+    ending: watch::Sender<()>,
     _accepting: AbortOnDropHandle<()>,
 }
 
-async fn serve(script: impl Fn(&str, &Value, usize) -> Answer + Send + Sync + 'static) -> Server {
+pub(super) async fn serve(script: impl Fn(&str, &Value, usize) -> Answer + Send + Sync + 'static) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let script: Arc<Script> = Arc::new(Box::new(script));
     let calls = Arc::<Mutex<Vec<(String, Value)>>>::default();
+    let (connections, ending) = (Arc::<AtomicUsize>::default(), watch::Sender::new(()));
     let accepting = tokio::spawn({
-        let calls = calls.clone();
+        let (calls, connections, ending) = (calls.clone(), connections.clone(), ending.clone());
         async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (script, calls) = (script.clone(), calls.clone());
+                connections.fetch_add(1, Ordering::Relaxed);
+                let (script, calls, mut ending) = (script.clone(), calls.clone(), ending.subscribe());
                 let service = service_fn(move |request| answer(request, script.clone(), calls.clone()));
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = serving => {}
+                        _ = ending.changed() => {}
+                    }
+                });
             }
         }
     });
     let metrics = Arc::new(Metrics::new().unwrap());
     let kms = AwsKms::connect("kms", &configuration(&url), metrics.clone()).await.unwrap();
-    Server { kms, metrics, calls, _accepting: AbortOnDropHandle::new(accepting) }
+    Server { kms, metrics, calls, connections, ending, _accepting: AbortOnDropHandle::new(accepting) }
 }
 
 fn configuration(url: &str) -> config::AwsKms {
     config::AwsKms {
         region: "us-east-1".to_owned(),
         endpoint: Some(url.parse().unwrap()),
+        sts_endpoint: None,
+        use_fips: false,
+        use_dual_stack: false,
         credentials: Some(AwsCredentials {
             access_key_id: Secret::new("AKIDEXAMPLE".to_owned()),
             secret_access_key: Secret::new("very-secret".to_owned()),
             session_token: None,
         }),
+        role: None,
+        account_id: None,
+        warm_connections: 2,
         sign_rate: NonZeroU32::new(1000).unwrap(),
         sign_rate_per_key: NonZeroU32::new(1000).unwrap(),
+        sign_window: 512,
+        sign_window_per_key: 256,
+        sign_hedge: true,
         sign_deadline: Duration::from_secs(10),
+        refresh: Duration::ZERO,
     }
 }
 
@@ -84,20 +109,20 @@ async fn answer(
 }
 
 impl Server {
-    fn count(&self, operation: &str) -> usize {
+    pub(super) fn count(&self, operation: &str) -> usize {
         self.calls.lock().unwrap().iter().filter(|(other, _)| other == operation).count()
     }
 
-    fn request(&self, operation: &str) -> Value {
+    pub(super) fn request(&self, operation: &str) -> Value {
         self.calls.lock().unwrap().iter().find(|(other, _)| other == operation).unwrap().1.clone()
     }
 }
 
-fn fails(code: &str, message: &str) -> Answer {
+pub(super) fn fails(code: &str, message: &str) -> Answer {
     (400, json!({ "__type": code, "message": message }))
 }
 
-fn key_arn(id: &str) -> String {
+pub(super) fn key_arn(id: &str) -> String {
     format!("arn:aws:kms:us-east-1:111122223333:key/{id}")
 }
 
@@ -106,7 +131,7 @@ fn metadata(id: &str, spec: &str, usage: &str, state: &str) -> Answer {
 }
 
 /// Standard base64, for blobs.
-fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     aws_smithy_types::base64::encode(bytes)
 }
 
@@ -268,6 +293,33 @@ async fn names_are_resolved_to_arns_once() {
 }
 
 #[tokio::test]
+async fn a_right_that_is_denied_for_every_key_is_an_error_and_for_one_it_is_not() {
+    let only = |readable: &'static str| {
+        move |operation: &str, request: &Value, number: usize| match operation {
+            "ListResourceTags" if short(request) != readable => fails("AccessDeniedException", "not authorized"),
+            _ => account(operation, request, number),
+        }
+    };
+    let tags = KeySelection::Tags(BTreeMap::from([("app".to_owned(), "payments".to_owned())]));
+    let server = serve(only("k2")).await;
+    assert_eq!(arns(&server.kms.discover(&tags).await.unwrap()), [key_arn("k2")]);
+    let server = serve(only("none")).await;
+    assert_eq!(class(server.kms.discover(&tags).await), SignClass::Credentials);
+    assert_eq!(server.kms.discover(&KeySelection::All).await.unwrap().len(), 3, "without tags they need not be read");
+}
+
+#[tokio::test]
+async fn throttled_calls_of_a_discovery_are_asked_again() {
+    let server = serve(|operation, request, number| match operation {
+        "DescribeKey" | "ListKeys" if number < 8 => fails("ThrottlingException", "Rate exceeded"),
+        _ => account(operation, request, number),
+    })
+    .await;
+    assert_eq!(server.kms.discover(&KeySelection::All).await.unwrap().len(), 3);
+    assert_eq!((server.count("ListKeys"), server.count("DescribeKey")), (8 + 3, 8 + 6));
+}
+
+#[tokio::test]
 async fn a_listing_that_goes_round_is_an_error() {
     let server = serve(|_, _, _| (200, json!({ "Keys": [], "Truncated": true, "NextMarker": "again" }))).await;
     assert_eq!(class(server.kms.discover(&KeySelection::All).await), SignClass::Configuration);
@@ -325,22 +377,79 @@ async fn aliases_are_told_by_key() {
 }
 
 #[tokio::test]
-async fn a_quota_belongs_to_an_account_in_a_region() {
-    let server = serve(account).await;
-    let group = |text: &str| server.kms.quota_group(&arn(text)).0.to_string();
-    assert_eq!(group(&key_arn("k1")), "111122223333/us-east-1");
-    assert_eq!(group("arn:aws-cn:kms:cn-north-1:1:key/mrk-2"), "1/cn-north-1");
-    assert_eq!(group("k1"), "k1");
+async fn a_quota_belongs_to_the_callers_account_in_a_region() {
+    let mut server = serve(account).await;
+    let group = |server: &Server, text: &str| server.kms.quota_group(&arn(text)).0.to_string();
+    // Nobody has said which account calls.
+    assert_eq!(group(&server, &key_arn("k1")), "111122223333/us-east-1");
+    assert_eq!(group(&server, "arn:aws-cn:kms:cn-north-1:1:key/mrk-2"), "1/cn-north-1");
+    assert_eq!(group(&server, "k1"), "k1");
+    let config = config::AwsKms { account_id: Some("444455556666".to_owned()), ..configuration("http://127.0.0.1:9") };
+    server.kms = AwsKms::connect("kms", &config, server.metrics.clone()).await.unwrap();
+    assert_eq!(group(&server, &key_arn("k1")), "444455556666/us-east-1", "AWS counts cross-account use against the caller");
 }
 
 #[tokio::test]
 async fn refused_credentials_are_read_again_once() {
     let mut server = serve(|_, _, _| fails("ExpiredTokenException", "expired")).await;
-    server.kms.has_chain = true;
     let key = arn("a");
+    assert_eq!(class(server.kms.sign_digest(&key, B256::ZERO).await), SignClass::Credentials, "static ones cannot be read again");
+    server.kms.renewing = Some(server.kms.credentials.renew());
     // Both were sent with the old credentials: one reads them again, and both may try the new ones.
     let (first, second) = tokio::join!(server.kms.sign_digest(&key, B256::ZERO), server.kms.sign_digest(&key, B256::ZERO));
     assert_eq!((class(first), class(second)), (SignClass::Transient, SignClass::Transient));
     assert_eq!(class(server.kms.sign_digest(&key, B256::ZERO).await), SignClass::Credentials);
-    assert_eq!(server.kms.client().1, 1);
+    assert_eq!(server.kms.credentials.generation().await.unwrap(), 2);
+}
+
+/// Asks until it is so; the answer is that of the test's patience.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    let patience = std::time::Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(std::time::Instant::now() < patience);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // What is done is put back into the pool by tasks of this same thread.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+#[tokio::test]
+async fn a_burst_meets_connections_that_are_open() {
+    const WANTED: usize = 8;
+    let mut server = serve(|operation, request, number| match operation {
+        "Sign" => (200, json!({ "KeyId": request["KeyId"], "Signature": "" })),
+        _ => account(operation, request, number),
+    })
+    .await;
+    let connections = |server: &Server| server.connections.load(Ordering::Relaxed);
+    let key = arn(&key_arn("k1"));
+    server.kms.warm_connections = WANTED;
+    server.kms.keep_ready(&key);
+    server.kms.keep_ready(&key);
+    until(|| server.count("DescribeKey") == WANTED && connections(&server) == WANTED).await;
+    futures_util::future::join_all((0..WANTED).map(|_| server.kms.sign_digest(&key, B256::ZERO))).await;
+    assert_eq!((server.count("Sign"), connections(&server)), (WANTED, WANTED), "no Sign had to connect");
+    server.kms.warm_connections = 0;
+    server.kms.warming = OnceLock::new();
+    server.kms.keep_ready(&key);
+    assert!(server.kms.warming.get().is_none());
+}
+
+#[tokio::test]
+async fn connections_that_ended_while_nothing_was_signed_are_opened_again() {
+    const WANTED: usize = 4;
+    let server = serve(account).await;
+    let connections = || server.connections.load(Ordering::Relaxed);
+    let traffic = Arc::<Traffic>::default();
+    let keep = warm::keep(server.kms.client.clone(), Arc::clone(&traffic), arn(&key_arn("k1")), WANTED, Duration::from_millis(30), 0.0);
+    let _keeping = AbortOnDropHandle::new(tokio::spawn(keep));
+    until(|| connections() == WANTED).await;
+    server.ending.send_replace(());
+    until(|| connections() == 2 * WANTED).await;
+    // As many Signs in flight keep as many connections open by themselves.
+    let _signs: Vec<_> = (0..WANTED).map(|_| traffic.enter()).collect();
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let described = server.count("DescribeKey");
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(server.count("DescribeKey"), described);
 }

@@ -1,3 +1,5 @@
+mod recall;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,7 +9,8 @@ use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::journal::{
-    Account, AccountSummary, ChainPin, Epoch, Intent, Record as JournalRecord, StoredAccount, StoredAttempt, StoredIdempotencyKey,
+    Account, AccountSummary, ChainPin, DiscoveredKey, DiscoveryChange, DiscoveryName, Epoch, Intent, Record as JournalRecord,
+    StoredAccount, StoredAttempt, StoredIdempotencyKey,
 };
 use crate::signing::testing::{Act, ScriptedStore, arn, failure, signing_key, spki};
 
@@ -16,6 +19,9 @@ use crate::signing::testing::{Act, ScriptedStore, arn, failure, signing_key, spk
 struct KeysOnly {
     keys: Mutex<Vec<StoredKey>>,
     failures: AtomicUsize,
+    /// Whether it is complete, and its keys.
+    discoveries: Mutex<BTreeMap<DiscoveryName, (bool, BTreeMap<String, DiscoveredKey>)>>,
+    changes: Mutex<Vec<DiscoveryChange>>,
 }
 
 fn closed<T: Send + 'static>() -> BoxFuture<'static, Result<T, JournalError>> {
@@ -77,6 +83,26 @@ impl Journal for KeysOnly {
             return async { Err(JournalError::NotWritten("scripted".to_owned())) }.boxed();
         }
         self.keys.lock().unwrap().push(key);
+        async { Ok(()) }.boxed()
+    }
+    fn discovery(&self, name: DiscoveryName) -> BoxFuture<'static, Result<Option<Vec<DiscoveredKey>>, JournalError>> {
+        let found = self.discoveries.lock().unwrap().get(&name).filter(|(complete, _)| *complete).map(|(_, keys)| keys.clone());
+        async { Ok(found.map(|keys| keys.into_values().collect())) }.boxed()
+    }
+    fn change_discovery(&self, change: DiscoveryChange) -> BoxFuture<'static, Result<(), JournalError>> {
+        self.changes.lock().unwrap().push(change.clone());
+        let mut discoveries = self.discoveries.lock().unwrap();
+        let (complete, keys) = discoveries.entry(change.name).or_default();
+        if change.anew {
+            keys.clear();
+        }
+        *complete = change.complete;
+        keys.extend(change.found.into_iter().map(|key| (key.arn.clone(), key)));
+        keys.retain(|arn, _| !change.gone.contains(arn));
+        async { Ok(()) }.boxed()
+    }
+    fn keep_discoveries(&self, names: Vec<DiscoveryName>) -> BoxFuture<'static, Result<(), JournalError>> {
+        self.discoveries.lock().unwrap().retain(|name, _| names.contains(name));
         async { Ok(()) }.boxed()
     }
     fn summary(&self) -> BoxFuture<'static, Result<Vec<AccountSummary>, JournalError>> {

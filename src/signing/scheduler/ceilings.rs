@@ -1,5 +1,5 @@
-//! The two layers of ceilings: Signs per second of one key, and of one AWS account in one Region. Only the scheduler's task
-//! asks them; they never make anybody wait.
+//! The two layers of ceilings: Signs per second of one key, and of one AWS account in one Region, with its pace below it. Only the
+//! scheduler's task asks them; they never make anybody wait.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -13,8 +13,9 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
+use super::QuotaGroup;
+use super::pace::Pace;
 use super::queues::{Layer, Verdict};
-use super::{QuotaGroup, SignLimits};
 
 /// The runtime's clock, so that tests may stop it.
 #[derive(Debug, Clone)]
@@ -41,7 +42,7 @@ struct Ceiling {
 pub(super) struct Ceilings {
     clock: RuntimeClock,
     keys: HashMap<Address, Ceiling>,
-    groups: HashMap<QuotaGroup, Ceiling>,
+    groups: HashMap<QuotaGroup, (Ceiling, Pace)>,
 }
 
 impl Ceilings {
@@ -49,26 +50,50 @@ impl Ceilings {
         Self { clock: RuntimeClock { start: Instant::now() }, keys: HashMap::new(), groups: HashMap::new() }
     }
 
-    /// Makes sure that the key and its group have their ceilings. Where configurations disagree, the lowest rate holds.
-    pub(super) fn register(&mut self, address: Address, group: &QuotaGroup, limits: &SignLimits) {
-        if let Some(rate) = limits.rate_per_key.filter(|rate| self.keys.get(&address).is_none_or(|known| *rate < known.rate)) {
-            self.keys.insert(address, ceiling(rate, &self.clock));
+    /// Makes sure that the key has its ceiling: `rate` Signs per second in each of so many quota groups. Where configurations
+    /// disagree, the lowest rate holds.
+    pub(super) fn open_key(&mut self, address: Address, rate: Option<NonZeroU32>, groups: u32) {
+        match rate.map(|rate| rate.saturating_mul(NonZeroU32::new(groups).unwrap_or(NonZeroU32::MIN))) {
+            None => drop(self.keys.remove(&address)),
+            Some(rate) if self.keys.get(&address).is_some_and(|known| known.rate == rate) => {}
+            Some(rate) => drop(self.keys.insert(address, ceiling(rate, &self.clock))),
         }
-        if let Some(rate) = limits.rate.filter(|rate| self.groups.get(group).is_none_or(|known| *rate < known.rate)) {
-            self.groups.insert(group.clone(), ceiling(rate, &self.clock));
+    }
+
+    /// Makes sure that the group has its ceiling. Where configurations disagree, the lowest rate holds.
+    pub(super) fn open_group(&mut self, group: &QuotaGroup, rate: Option<NonZeroU32>) {
+        if let Some(rate) = rate.filter(|rate| self.groups.get(group).is_none_or(|(known, _)| *rate < known.rate)) {
+            self.groups.insert(group.clone(), (ceiling(rate, &self.clock), Pace::new(rate)));
         }
     }
 
     /// Takes a cell, or says when there may be one.
-    pub(super) fn ask(&self, layer: Layer<'_>) -> Verdict {
-        let ceiling = match layer {
-            Layer::Key(address) => self.keys.get(address),
-            Layer::Group(group) => self.groups.get(group),
+    pub(super) fn ask(&mut self, layer: Layer<'_>, now: Instant) -> Verdict {
+        let checked = match layer {
+            Layer::Key(address) => self.keys.get(address).map(|ceiling| ceiling.limiter.check()),
+            Layer::Group(group) => match self.groups.get_mut(group) {
+                None => None,
+                Some((ceiling, pace)) => {
+                    if let Err(earliest) = pace.check(now) {
+                        return Verdict::DeniedUntil(earliest);
+                    }
+                    let checked = ceiling.limiter.check();
+                    if checked.is_ok() {
+                        pace.take(now);
+                    }
+                    Some(checked)
+                }
+            },
         };
-        match ceiling.map(|ceiling| ceiling.limiter.check()) {
+        match checked {
             None | Some(Ok(())) => Verdict::Granted,
             Some(Err(denied)) => Verdict::DeniedUntil(self.clock.start + Duration::from(denied.earliest_possible())),
         }
+    }
+
+    /// The pace of a group, if it has a rate.
+    pub(super) fn pace(&mut self, group: &QuotaGroup) -> Option<&mut Pace> {
+        self.groups.get_mut(group).map(|(_, pace)| pace)
     }
 }
 
@@ -90,17 +115,17 @@ mod tests {
     async fn a_burst_of_a_tenth_then_the_rate() {
         let mut ceilings = Ceilings::new();
         let (address, group) = (Address::repeat_byte(1), QuotaGroup("1/r".into()));
-        let limits = SignLimits { rate: None, rate_per_key: Some(rate(100)), deadline: Duration::from_secs(1) };
-        ceilings.register(address, &group, &limits);
+        ceilings.open_key(address, Some(rate(50)), 2);
+        ceilings.open_group(&group, None);
         let mut granted = 0;
         let end = Instant::now() + Duration::from_secs(2);
         while Instant::now() < end {
-            match ceilings.ask(Layer::Key(&address)) {
+            match ceilings.ask(Layer::Key(&address), Instant::now()) {
                 Verdict::Granted => granted += 1,
                 Verdict::DeniedUntil(until) => tokio::time::sleep_until(until).await,
             }
             // No rate for the group: no ceiling.
-            assert_eq!(ceilings.ask(Layer::Group(&group)), Verdict::Granted);
+            assert_eq!(ceilings.ask(Layer::Group(&group), Instant::now()), Verdict::Granted);
         }
         assert!((200..=211).contains(&granted), "{granted}");
     }
@@ -110,9 +135,30 @@ mod tests {
         let mut ceilings = Ceilings::new();
         let group = QuotaGroup("1/r".into());
         for (n, held) in [(100, 100), (50, 50), (80, 50)] {
-            let limits = SignLimits { rate: Some(rate(n)), rate_per_key: None, deadline: Duration::from_secs(1) };
-            ceilings.register(Address::repeat_byte(1), &group, &limits);
-            assert_eq!(ceilings.groups[&group].rate.get(), held);
+            ceilings.open_group(&group, Some(rate(n)));
+            assert_eq!(ceilings.groups[&group].0.rate.get(), held);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_goes_evenly_at_its_pace_and_the_ceiling_never_denies_what_the_pace_allows() {
+        let mut ceilings = Ceilings::new();
+        let group = QuotaGroup("1/r".into());
+        ceilings.open_group(&group, Some(rate(100)));
+        let start = Instant::now();
+        let mut at = Vec::new();
+        while start.elapsed() < Duration::from_secs(2) {
+            let now = Instant::now();
+            let denied = ceilings.pace(&group).unwrap().check(now).err();
+            match ceilings.ask(Layer::Group(&group), now) {
+                Verdict::Granted => at.push(start.elapsed().as_millis()),
+                Verdict::DeniedUntil(until) => {
+                    assert_eq!(Some(until), denied);
+                    tokio::time::sleep_until(until).await;
+                }
+            }
+        }
+        assert!((196..=204).contains(&at.len()), "{}", at.len());
+        assert!(at[10..].windows(2).all(|two| (9..=11).contains(&(two[1] - two[0]))), "{at:?}");
     }
 }

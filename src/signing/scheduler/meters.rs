@@ -1,59 +1,86 @@
-//! What Signs are counted with, resolved once per configuration.
+//! What Signs are counted with, resolved once per configuration and per quota group.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter};
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
-use crate::signing::{KeyStoreError, SignClass};
+use crate::signing::{KeyStoreError, QuotaGroup, SignClass};
 use crate::telemetry::metrics::Metrics;
+
+/// What came of one Sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Ok,
+    Failed(SignClass),
+    /// Another Sign of the same call was answered first.
+    Dropped,
+}
+
+impl Outcome {
+    const ALL: [Self; 9] = [
+        Self::Ok,
+        Self::Failed(SignClass::Throttled),
+        Self::Failed(SignClass::Transient),
+        Self::Failed(SignClass::KeyDown),
+        Self::Failed(SignClass::Credentials),
+        Self::Failed(SignClass::Configuration),
+        Self::Failed(SignClass::BadSignature),
+        Self::Failed(SignClass::Deadline),
+        Self::Dropped,
+    ];
+
+    pub(super) fn of<T>(result: &Result<T, KeyStoreError>) -> Self {
+        result.as_ref().map_or_else(|error| Self::Failed(error.class), |_| Self::Ok)
+    }
+
+    /// The label.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed(SignClass::Throttled) => "throttled",
+            Self::Failed(SignClass::Transient) => "transient",
+            Self::Failed(SignClass::KeyDown) => "key_down",
+            Self::Failed(SignClass::Credentials) => "credentials",
+            Self::Failed(SignClass::Configuration) => "configuration",
+            Self::Failed(SignClass::BadSignature) => "bad_signature",
+            Self::Failed(SignClass::Deadline) => "deadline",
+            Self::Dropped => "dropped",
+        }
+    }
+}
 
 /// The handles of one configuration.
 #[derive(Debug)]
 pub(super) struct SignMeter {
-    pub(super) seconds: Histogram,
     pub(super) queue_seconds: Histogram,
-    ok: IntCounter,
-    throttled: IntCounter,
-    transient: IntCounter,
-    key_down: IntCounter,
-    credentials: IntCounter,
-    configuration: IntCounter,
-    bad_signature: IntCounter,
-    deadline: IntCounter,
+    pub(super) breakers_open: IntGauge,
+    /// In the order of [`Outcome::ALL`].
+    outcomes: [(IntCounter, Histogram); Outcome::ALL.len()],
 }
 
 impl SignMeter {
     fn new(metrics: &Metrics, configuration: &str) -> Self {
         let family = &metrics.signing;
-        let counter = |outcome| family.signs.with_label_values(&[configuration, outcome]);
+        let outcome = |outcome: Outcome| {
+            let labels = [configuration, outcome.as_str()];
+            (family.signs.with_label_values(&labels), family.seconds.with_label_values(&labels))
+        };
         Self {
-            seconds: family.seconds.with_label_values(&[configuration]),
             queue_seconds: family.queue_seconds.with_label_values(&[configuration]),
-            ok: counter("ok"),
-            throttled: counter("throttled"),
-            transient: counter("transient"),
-            key_down: counter("key_down"),
-            credentials: counter("credentials"),
-            configuration: counter("configuration"),
-            bad_signature: counter("bad_signature"),
-            deadline: counter("deadline"),
+            breakers_open: family.breakers_open.with_label_values(&[configuration]),
+            outcomes: Outcome::ALL.map(outcome),
         }
     }
 
     /// Counts the end of one Sign.
-    pub(super) fn count<T>(&self, result: &Result<T, KeyStoreError>) {
-        match result.as_ref().map_err(|error| error.class) {
-            Ok(_) => &self.ok,
-            Err(SignClass::Throttled) => &self.throttled,
-            Err(SignClass::Transient) => &self.transient,
-            Err(SignClass::KeyDown) => &self.key_down,
-            Err(SignClass::Credentials) => &self.credentials,
-            Err(SignClass::Configuration) => &self.configuration,
-            Err(SignClass::BadSignature) => &self.bad_signature,
-            Err(SignClass::Deadline) => &self.deadline,
+    pub(super) fn count(&self, outcome: Outcome, duration: Duration) {
+        let at = Outcome::ALL.iter().position(|known| *known == outcome);
+        if let Some((counter, seconds)) = at.and_then(|at| self.outcomes.get(at)) {
+            counter.inc();
+            seconds.observe(duration.as_secs_f64());
         }
-        .inc();
     }
 }
 
@@ -77,5 +104,49 @@ impl SignMeters {
         let meter = Arc::new(SignMeter::new(&self.metrics, configuration));
         self.by_configuration.insert(configuration.to_owned(), Arc::clone(&meter));
         meter
+    }
+}
+
+/// The handles of second Signs.
+#[derive(Debug)]
+pub(super) struct HedgeMeter {
+    /// It was answered first.
+    pub(super) won: IntCounter,
+    /// The first Sign was answered first.
+    pub(super) lost: IntCounter,
+    /// It gave no signature.
+    pub(super) failed: IntCounter,
+}
+
+impl HedgeMeter {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        let counter = |outcome| metrics.signing.hedges.with_label_values(&[outcome]);
+        Self { won: counter("won"), lost: counter("lost"), failed: counter("failed") }
+    }
+}
+
+/// The handles of one quota group.
+#[derive(Debug)]
+pub(super) struct GroupMeter {
+    pub(super) throttled: IntCounter,
+    pub(super) in_window: IntGauge,
+    pub(super) window: IntGauge,
+    pub(super) rate: Gauge,
+    pub(super) pace: Gauge,
+    pub(super) headroom: Gauge,
+}
+
+impl GroupMeter {
+    pub(super) fn new(metrics: &Metrics, group: &QuotaGroup) -> Self {
+        let family = &metrics.signing;
+        let quota = [&*group.0];
+        Self {
+            throttled: family.throttled.with_label_values(&quota),
+            in_window: family.in_window.with_label_values(&quota),
+            window: family.window.with_label_values(&quota),
+            rate: family.rate.with_label_values(&quota),
+            pace: family.pace.with_label_values(&quota),
+            headroom: family.headroom.with_label_values(&quota),
+        }
     }
 }

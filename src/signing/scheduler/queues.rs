@@ -1,7 +1,9 @@
 //! What to sign next, as a value: a line per key in order of nonce, in which messages take turns with transactions; keys take turns
-//! within their quota group, groups take turns too. No clock, no I/O: time comes in, and what a ceiling says comes in.
+//! within their quota group, groups take turns too. A key that has replicas waits in its first group, and goes by another one that has
+//! room when the first has none. No clock, no I/O: time comes in, and what a ceiling says comes in.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use alloy_primitives::Address;
 use tokio::time::Instant;
@@ -18,11 +20,13 @@ pub(super) type Position = (u64, CallId);
 /// In place of a nonce: the call is for a message. No transaction has this nonce (EIP-2681).
 pub const MESSAGE: u64 = u64::MAX;
 
-/// How many Signs may be in flight.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    pub(super) total: usize,
-    pub(super) per_key: usize,
+/// Where the Signs of a key may go.
+#[derive(Debug, Clone)]
+pub(super) struct Seat {
+    /// The quota groups of the holders that can sign, the preferred one first.
+    pub(super) groups: Arc<[QuotaGroup]>,
+    /// Signs of the key in flight, at most.
+    pub(super) window: usize,
 }
 
 /// A ceiling that is asked for one cell.
@@ -40,10 +44,10 @@ pub(super) enum Verdict {
 }
 
 /// The decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Issue this call now; it counts as in flight until [`Queues::done`].
-    Issue(CallId),
+    /// Issue this call now, by a holder of this group; it counts as in flight there until [`Queues::done`].
+    Issue(CallId, QuotaGroup),
     /// Nothing may go now. At this time at the latest, if any, ask again; otherwise when something arrives or ends.
     Wait(Option<Instant>),
 }
@@ -53,15 +57,15 @@ pub(super) enum Next {
 enum Place {
     /// It waits for nothing: empty, or as many in flight as may be.
     Aside,
-    /// In its group's turn.
-    InTurn,
+    /// In its groups' turns, at this number.
+    InTurn(u64),
     /// Until the key's ceiling has a cell again.
     Parked,
 }
 
 #[derive(Debug)]
 struct Line {
-    group: QuotaGroup,
+    seat: Seat,
     waiting: BTreeSet<Position>,
     in_flight: usize,
     /// The key's ceiling has given a cell and the group's has not yet: kept, not wasted.
@@ -80,36 +84,53 @@ impl Line {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Group {
-    turn: VecDeque<Address>,
+    window: usize,
+    in_flight: usize,
+    /// Lines whose first group this is.
+    turn: BTreeMap<u64, Address>,
+    /// Lines that may go by this group when their first one has no room.
+    spare: BTreeMap<u64, Address>,
     denied_until: Option<Instant>,
 }
 
+impl Group {
+    fn is_full(&self) -> bool {
+        self.in_flight >= self.window
+    }
+
+    fn lines(&mut self, of_others: bool) -> &mut BTreeMap<u64, Address> {
+        if of_others { &mut self.spare } else { &mut self.turn }
+    }
+}
+
 /// Everything that waits.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Queues {
-    bounds: Bounds,
     lines: HashMap<Address, Line>,
     groups: BTreeMap<QuotaGroup, Group>,
     group_turn: VecDeque<QuotaGroup>,
     parked: BTreeSet<(Instant, Address)>,
-    in_flight: usize,
+    next_turn: u64,
 }
 
 impl Queues {
-    pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, lines: HashMap::new(), groups: BTreeMap::new(), group_turn: VecDeque::new(), parked: BTreeSet::new(), in_flight: 0 }
+    /// Makes sure that there is the group. `window`: its Signs in flight at most; of several, the least holds.
+    pub(super) fn open(&mut self, group: &QuotaGroup, window: usize) {
+        if let Some(known) = self.groups.get_mut(group) {
+            known.window = known.window.min(window);
+            return;
+        }
+        let new = Group { window, in_flight: 0, turn: BTreeMap::new(), spare: BTreeMap::new(), denied_until: None };
+        self.groups.insert(group.clone(), new);
+        self.group_turn.push_back(group.clone());
     }
 
-    /// Puts a call in its key's line. A line keeps the group that it began with until it is empty.
-    pub(super) fn push(&mut self, address: Address, group: &QuotaGroup, position: Position) {
-        if !self.groups.contains_key(group) {
-            self.groups.insert(group.clone(), Group::default());
-            self.group_turn.push_back(group.clone());
-        }
+    /// Puts a call in its key's line.
+    pub(super) fn push(&mut self, address: Address, seat: &Seat, position: Position) {
         let line = self.lines.entry(address).or_insert_with(|| Line {
-            group: group.clone(),
+            seat: seat.clone(),
             waiting: BTreeSet::new(),
             in_flight: 0,
             has_cell: false,
@@ -117,7 +138,19 @@ impl Queues {
             place: Place::Aside,
         });
         line.waiting.insert(position);
+        self.reseat(address, seat);
         self.enter_turn(address);
+    }
+
+    /// The key's line goes by these groups from now on, if it has one.
+    pub(super) fn reseat(&mut self, address: Address, seat: &Seat) {
+        let Some(line) = self.lines.get_mut(&address) else { return };
+        line.seat.window = seat.window;
+        if !Arc::ptr_eq(&line.seat.groups, &seat.groups) && line.seat.groups != seat.groups {
+            leave_turn(&mut self.groups, line);
+            line.seat.groups = Arc::clone(&seat.groups);
+            self.enter_turn(address);
+        }
     }
 
     /// Takes a call that was not issued out of its line.
@@ -129,53 +162,69 @@ impl Queues {
     }
 
     /// A Sign of this key has ended.
-    pub(super) fn done(&mut self, address: Address) {
+    pub(super) fn done(&mut self, address: Address, group: &QuotaGroup) {
+        if let Some(group) = self.groups.get_mut(group) {
+            group.in_flight = group.in_flight.saturating_sub(1);
+        }
         if let Some(line) = self.lines.get_mut(&address) {
             line.in_flight = line.in_flight.saturating_sub(1);
-            self.in_flight = self.in_flight.saturating_sub(1);
             self.enter_turn(address);
             self.tidy(address);
         }
     }
 
-    /// Chooses. `ask` is called for a key's cell first and then for its group's, and never for a layer that is known to deny.
-    pub(super) fn next(&mut self, now: Instant, mut ask: impl FnMut(Layer<'_>) -> Verdict) -> Next {
-        if self.in_flight >= self.bounds.total {
-            return Next::Wait(None);
+    /// Counts a second Sign of a call that is in flight, if both windows have room for it.
+    pub(super) fn hedge(&mut self, address: Address, group: &QuotaGroup) -> bool {
+        let (Some(line), Some(group)) = (self.lines.get_mut(&address), self.groups.get_mut(group)) else { return false };
+        let has_room = line.in_flight < line.seat.window && !group.is_full();
+        if has_room {
+            line.in_flight += 1;
+            group.in_flight += 1;
         }
-        self.unpark(now);
-        for _ in 0..self.group_turn.len() {
-            let Some(name) = self.group_turn.pop_front() else { break };
-            let issued = self.next_of(&name, now, &mut ask);
-            self.group_turn.push_back(name);
-            if let Some(call) = issued {
-                return Next::Issue(call);
-            }
-        }
-        let denied = self.groups.values().filter(|group| !group.turn.is_empty()).filter_map(|group| group.denied_until);
-        let parked = self.parked.first().map(|(until, _)| *until);
-        Next::Wait(denied.chain(parked).min())
+        has_room
     }
 
-    fn next_of(&mut self, name: &QuotaGroup, now: Instant, ask: &mut impl FnMut(Layer<'_>) -> Verdict) -> Option<CallId> {
-        let group = self.groups.get_mut(name)?;
-        if group.denied_until.is_some_and(|until| until > now) {
-            return None;
-        }
-        group.denied_until = None;
-        while let Some(address) = group.turn.pop_front() {
-            let Some(line) = self.lines.get_mut(&address) else { continue };
-            line.place = Place::Aside;
-            let Some(first) = line.first() else {
-                if line.in_flight == 0 {
-                    self.lines.remove(&address);
+    /// Signs in flight of every group, and its window.
+    pub(super) fn windows(&self) -> impl Iterator<Item = (&QuotaGroup, usize, usize)> {
+        self.groups.iter().map(|(name, group)| (name, group.in_flight, group.window))
+    }
+
+    /// Chooses. `ask` is called for a key's cell first and then for its group's, and never for a layer that is known to deny.
+    pub(super) fn next(&mut self, now: Instant, mut ask: impl FnMut(Layer<'_>) -> Verdict) -> Next {
+        self.unpark(now);
+        // What a group has left goes to lines of others: where these still wait, their own group has no room.
+        for of_others in [false, true] {
+            for _ in 0..self.group_turn.len() {
+                let Some(name) = self.group_turn.pop_front() else { break };
+                let issued = self.next_of(&name, of_others, now, &mut ask);
+                self.group_turn.push_back(name.clone());
+                if let Some(call) = issued {
+                    return Next::Issue(call, name);
                 }
+            }
+        }
+        let waiting = self.groups.values().filter(|group| !(group.is_full() || group.turn.is_empty() && group.spare.is_empty()));
+        let parked = self.parked.first().map(|(until, _)| *until);
+        Next::Wait(waiting.filter_map(|group| group.denied_until).chain(parked).min())
+    }
+
+    fn next_of(&mut self, name: &QuotaGroup, of_others: bool, now: Instant, ask: &mut impl FnMut(Layer<'_>) -> Verdict) -> Option<CallId> {
+        loop {
+            let group = self.groups.get_mut(name)?;
+            if group.is_full() || group.denied_until.is_some_and(|until| until > now) {
+                return None;
+            }
+            group.denied_until = None;
+            let (turn, address) = group.lines(of_others).first_key_value().map(|(turn, address)| (*turn, *address))?;
+            let Some((line, first)) = self.lines.get_mut(&address).and_then(|line| line.first().map(|first| (line, first))) else {
+                group.lines(of_others).remove(&turn);
                 continue;
             };
             if !line.has_cell {
                 match ask(Layer::Key(&address)) {
                     Verdict::Granted => line.has_cell = true,
                     Verdict::DeniedUntil(until) => {
+                        leave_turn(&mut self.groups, line);
                         line.place = Place::Parked;
                         self.parked.insert((until, address));
                         continue;
@@ -183,20 +232,18 @@ impl Queues {
                 }
             }
             if let Verdict::DeniedUntil(until) = ask(Layer::Group(name)) {
-                line.place = Place::InTurn;
-                group.turn.push_front(address);
                 group.denied_until = Some(until);
                 return None;
             }
+            group.in_flight += 1;
+            leave_turn(&mut self.groups, line);
             line.has_cell = false;
             line.waiting.remove(&first);
             line.message_is_next = first.0 != MESSAGE;
             line.in_flight += 1;
-            self.in_flight += 1;
             self.enter_turn(address);
             return Some(first.1);
         }
-        None
     }
 
     /// Lines whose ceiling may have a cell again take their turn.
@@ -217,26 +264,42 @@ impl Queues {
     /// To the end of the turn, if the line is nowhere, has something to do and may.
     fn enter_turn(&mut self, address: Address) {
         let Some(line) = self.lines.get_mut(&address) else { return };
-        if line.place != Place::Aside || line.waiting.is_empty() || line.in_flight >= self.bounds.per_key {
+        if line.place != Place::Aside || line.waiting.is_empty() || line.in_flight >= line.seat.window {
             return;
         }
-        if let Some(group) = self.groups.get_mut(&line.group) {
-            line.place = Place::InTurn;
-            group.turn.push_back(address);
+        let turn = self.next_turn;
+        self.next_turn += 1;
+        for (nth, name) in line.seat.groups.iter().enumerate() {
+            if let Some(group) = self.groups.get_mut(name) {
+                group.lines(nth > 0).insert(turn, address);
+                line.place = Place::InTurn(turn);
+            }
         }
     }
 
-    /// An empty line keeps no cell; one that is nowhere and has nothing in flight goes.
+    /// An empty line keeps no cell and no place in the turn; one that is nowhere and has nothing in flight goes.
     fn tidy(&mut self, address: Address) {
         let Some(line) = self.lines.get_mut(&address) else { return };
         if !line.waiting.is_empty() {
             return;
         }
         line.has_cell = false;
+        leave_turn(&mut self.groups, line);
         if line.place == Place::Aside && line.in_flight == 0 {
             self.lines.remove(&address);
         }
     }
+}
+
+/// Takes a line out of the turns that it is in.
+fn leave_turn(groups: &mut BTreeMap<QuotaGroup, Group>, line: &mut Line) {
+    let Place::InTurn(turn) = line.place else { return };
+    for (nth, name) in line.seat.groups.iter().enumerate() {
+        if let Some(group) = groups.get_mut(name) {
+            group.lines(nth > 0).remove(&turn);
+        }
+    }
+    line.place = Place::Aside;
 }
 
 #[cfg(test)]

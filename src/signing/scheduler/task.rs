@@ -1,26 +1,24 @@
-//! The scheduler's task: it keeps the calls and their tickets, asks the ceilings, spawns Signs and passes answers on.
+//! The scheduler's task: it keeps the calls and their tickets and passes answers on. What it issues is in `flights.rs`, what it knows of
+//! the keys in `watch.rs`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, Signature};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::task::{self, JoinError, JoinSet};
+use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 
-use super::attempt::attempt;
+use super::SignLimits;
 use super::ceilings::Ceilings;
-use super::meters::SignMeters;
-use super::queues::{Bounds, CallId, Next, Position, Queues};
-use super::{QuotaGroup, SignLimits};
-use crate::signing::backoff::full_jitter;
+use super::flights::Flight;
+use super::meters::{HedgeMeter, SignMeters};
+use super::queues::{CallId, Next, Queues};
+use super::routes::Route;
+use super::watch::{Group, Probed};
 use crate::signing::key::Key;
-use crate::signing::{KeyState, KeyStoreError, SignClass};
-use crate::telemetry::chance;
+use crate::signing::{KeyStoreError, QuotaGroup, SignClass};
 use crate::telemetry::metrics::Metrics;
-
-/// Times that a bad signature is asked again: a second one is a coincidence, a third is not.
-const BAD_SIGNATURE_RETRIES: u32 = 2;
 
 /// What handles and tickets say.
 #[derive(Debug)]
@@ -46,16 +44,16 @@ pub(super) struct Request {
 
 /// A ticket that waits for its call.
 #[derive(Debug)]
-struct Waiter {
+pub(super) struct Waiter {
     ticket: u64,
-    deadline: Instant,
+    pub(super) deadline: Instant,
     reply: oneshot::Sender<Result<Signature, KeyStoreError>>,
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
 /// Where a call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     Queued,
     InFlight,
     /// Until its next try.
@@ -64,58 +62,80 @@ enum Stage {
 
 /// One signature to be made, for everybody who asked for it.
 #[derive(Debug)]
-struct Call {
-    key: Arc<Key>,
-    group: QuotaGroup,
-    digest: B256,
-    order: u64,
+pub(super) struct Call {
+    pub(super) key: Arc<Key>,
+    pub(super) digest: B256,
+    pub(super) order: u64,
     /// When its first ticket asked.
-    asked: Instant,
-    stage: Stage,
-    waiters: Vec<Waiter>,
-    retries: u32,
-    bad_signatures: u32,
-    last_error: Option<KeyStoreError>,
+    pub(super) asked: Instant,
+    pub(super) stage: Stage,
+    pub(super) waiters: Vec<Waiter>,
+    /// Signs after the first, hedges left out.
+    pub(super) retries: u32,
+    /// Those of them that waited for a while of their own.
+    pub(super) rests: u32,
+    pub(super) bad_signatures: u32,
+    pub(super) last_error: Option<KeyStoreError>,
+    /// Its Sign in flight, and a second one.
+    pub(super) sign: Option<task::Id>,
+    pub(super) hedge: Option<task::Id>,
+    /// When a second one is looked at.
+    pub(super) hedge_at: Option<Instant>,
 }
 
 impl Call {
-    fn address(&self) -> Address {
+    pub(super) fn address(&self) -> Address {
         self.key.address()
     }
 }
 
 pub(super) struct Task {
-    limits: HashMap<String, SignLimits>,
-    metrics: Arc<Metrics>,
-    meters: SignMeters,
-    ceilings: Ceilings,
-    queues: Queues,
+    pub(super) limits: HashMap<String, SignLimits>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) meters: SignMeters,
+    pub(super) hedge_meter: HedgeMeter,
+    pub(super) ceilings: Ceilings,
+    pub(super) queues: Queues,
     next_call: u64,
-    calls: HashMap<CallId, Call>,
+    pub(super) calls: HashMap<CallId, Call>,
     by_digest: HashMap<(Address, B256), CallId>,
     by_ticket: HashMap<u64, CallId>,
     deadlines: BTreeSet<(Instant, u64)>,
-    resting: BTreeSet<(Instant, CallId)>,
-    signs: JoinSet<Result<Signature, KeyStoreError>>,
-    by_task: HashMap<task::Id, CallId>,
+    pub(super) resting: BTreeSet<(Instant, CallId)>,
+    pub(super) hedges_due: BTreeSet<(Instant, CallId)>,
+    pub(super) signs: JoinSet<Result<Signature, KeyStoreError>>,
+    pub(super) flights: HashMap<task::Id, Flight>,
+    pub(super) routes: HashMap<Address, Route>,
+    pub(super) groups: HashMap<QuotaGroup, Group>,
+    pub(super) probes: JoinSet<Probed>,
+    pub(super) probes_due: BTreeSet<(Instant, Address)>,
+    /// When the gauges are set again; none while nothing changes.
+    pub(super) report_at: Option<Instant>,
 }
 
 impl Task {
-    pub(super) fn new(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>, bounds: Bounds) -> Self {
+    pub(super) fn new(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>) -> Self {
         Self {
             meters: SignMeters::new(Arc::clone(&metrics), limits.keys()),
+            hedge_meter: HedgeMeter::new(&metrics),
             limits,
             metrics,
             ceilings: Ceilings::new(),
-            queues: Queues::new(bounds),
+            queues: Queues::default(),
             next_call: 0,
             calls: HashMap::new(),
             by_digest: HashMap::new(),
             by_ticket: HashMap::new(),
             deadlines: BTreeSet::new(),
             resting: BTreeSet::new(),
+            hedges_due: BTreeSet::new(),
             signs: JoinSet::new(),
-            by_task: HashMap::new(),
+            flights: HashMap::new(),
+            routes: HashMap::new(),
+            groups: HashMap::new(),
+            probes: JoinSet::new(),
+            probes_due: BTreeSet::new(),
+            report_at: None,
         }
     }
 
@@ -127,7 +147,8 @@ impl Task {
             // In this order, so that chance has no part in it: no more can end than was taken in.
             tokio::select! {
                 biased;
-                Some(ended) = self.signs.join_next_with_id() => self.ended(ended),
+                Some(ended) = self.signs.join_next_with_id() => self.ended(ended, Instant::now()),
+                Some(Ok(probed)) = self.probes.join_next() => self.probed(probed, Instant::now()),
                 command = inbox.recv(), if is_open => match command {
                     Some(command) => {
                         self.obey(command);
@@ -145,59 +166,69 @@ impl Task {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Sign(request) => self.accept(request),
+            Command::Sign(request) => self.accept(request, Instant::now()),
             Command::Cancel { ticket, .. } => drop(self.take_waiter(ticket)),
         }
     }
 
-    /// A request joins the call for its digest, or becomes a call.
-    fn accept(&mut self, request: Request) {
+    /// A request joins the call for its digest, or becomes a call. One whose key cannot sign is answered.
+    fn accept(&mut self, request: Request, asked: Instant) {
         let Request { ticket, key, digest, order, reply, permit } = request;
-        let Some(holder) = key.holder() else {
-            let _ = reply.send(Err(key_down(&key, "no holder")));
-            return;
+        let deadline = match self.way_of(&key, asked) {
+            Ok(deadline) => asked + deadline,
+            Err(error) => {
+                let _gone = reply.send(Err(error));
+                return;
+            }
         };
-        let limits = self.limits.get(&*holder.configuration).copied().unwrap_or_default();
-        let asked = Instant::now();
-        let deadline = asked + limits.deadline;
-        let waiter = Waiter { ticket, deadline, reply, _permit: permit };
         let address = key.address();
-        let call = match self.by_digest.get(&(address, digest)) {
-            Some(known) => *known,
-            None => {
-                let group = holder.store.quota_group(&holder.arn);
-                self.ceilings.register(address, &group, &limits);
-                let id = CallId(self.next_call);
-                self.next_call += 1;
-                self.queues.push(address, &group, (order, id));
-                self.by_digest.insert((address, digest), id);
-                let call = Call {
-                    key,
-                    group,
-                    digest,
-                    order,
-                    asked,
-                    stage: Stage::Queued,
-                    waiters: Vec::new(),
-                    retries: 0,
-                    bad_signatures: 0,
-                    last_error: None,
-                };
-                self.calls.insert(id, call);
-                id
-            }
-        };
+        let known = self.by_digest.get(&(address, digest)).copied();
+        let id = known.unwrap_or(CallId(self.next_call));
+        if known.is_none() {
+            self.next_call += 1;
+            self.by_digest.insert((address, digest), id);
+        }
+        let call = self.calls.entry(id).or_insert_with(|| Call {
+            key,
+            digest,
+            order,
+            asked,
+            stage: Stage::Queued,
+            waiters: Vec::with_capacity(1),
+            retries: 0,
+            rests: 0,
+            bad_signatures: 0,
+            last_error: None,
+            sign: None,
+            hedge: None,
+            hedge_at: None,
+        });
+        call.waiters.push(Waiter { ticket, deadline, reply, _permit: permit });
         self.deadlines.insert((deadline, ticket));
-        self.by_ticket.insert(ticket, call);
-        if let Some(known) = self.calls.get_mut(&call) {
-            known.waiters.push(waiter);
-            if order < known.order {
-                if known.stage == Stage::Queued {
-                    self.queues.remove(address, (known.order, call));
-                    self.queues.push(address, &known.group, (order, call));
-                }
-                known.order = order;
-            }
+        self.by_ticket.insert(ticket, id);
+        let before = call.order;
+        call.order = before.min(order);
+        if known.is_none() {
+            self.enqueue(id);
+        } else if order < before && call.stage == Stage::Queued {
+            self.queues.remove(address, (before, id));
+            self.enqueue(id);
+        }
+    }
+
+    /// Puts a call in its key's line: one that was throttled is at the front again, since its nonce is. It is answered if the key
+    /// cannot sign, and forgotten if nobody waits.
+    pub(super) fn enqueue(&mut self, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let Some(route) = self.routes.get(&call.address()) else { return };
+        if call.waiters.is_empty() {
+            self.forget(id);
+        } else if route.seat.groups.is_empty() {
+            let error = route.error();
+            self.answer(id, Err(error));
+        } else {
+            call.stage = Stage::Queued;
+            self.queues.push(call.address(), &route.seat, (call.order, id));
         }
     }
 
@@ -214,7 +245,7 @@ impl Task {
         Some(waiter)
     }
 
-    /// Removes a call that is not in flight from everywhere.
+    /// Removes a call that has no Sign in flight from everywhere.
     fn forget(&mut self, id: CallId) -> Option<Call> {
         let call = self.calls.remove(&id)?;
         self.by_digest.remove(&(call.address(), call.digest));
@@ -231,23 +262,29 @@ impl Task {
         self.expire(now);
         while let Some((_, id)) = self.resting.first().copied().filter(|(until, _)| *until <= now) {
             self.resting.pop_first();
-            if let Some(call) = self.calls.get_mut(&id) {
-                call.stage = Stage::Queued;
-                let position: Position = (call.order, id);
-                self.queues.push(call.address(), &call.group, position);
-            }
+            self.enqueue(id);
+        }
+        while let Some((_, id)) = self.hedges_due.first().copied().filter(|(at, _)| *at <= now) {
+            self.hedges_due.pop_first();
+            self.hedge(id, now);
+        }
+        while let Some((_, address)) = self.probes_due.first().copied().filter(|(at, _)| *at <= now) {
+            self.probes_due.pop_first();
+            self.probe(address, now);
         }
         let unblocked = loop {
-            let ceilings = &self.ceilings;
-            match self.queues.next(now, |layer| ceilings.ask(layer)) {
-                Next::Issue(id) => self.issue(id, now),
+            let ceilings = &mut self.ceilings;
+            match self.queues.next(now, |layer| ceilings.ask(layer, now)) {
+                Next::Issue(id, group) => self.issue(id, group, now),
                 Next::Wait(until) => break until,
             }
         };
-        self.metrics.signing.waiting.set(i64::try_from(self.calls.len().saturating_sub(self.signs.len())).unwrap_or(i64::MAX));
+        self.report(now);
         let deadline = self.deadlines.first().map(|(at, _)| *at);
         let rested = self.resting.first().map(|(at, _)| *at);
-        [unblocked, deadline, rested].into_iter().flatten().min()
+        let hedge = self.hedges_due.first().map(|(at, _)| *at);
+        let probe = self.probes_due.first().map(|(at, _)| *at);
+        [unblocked, deadline, rested, hedge, probe, self.report_at].into_iter().flatten().min()
     }
 
     /// Answers the tickets whose time is over.
@@ -257,94 +294,22 @@ impl Task {
             let error = too_late(call.and_then(|call| call.last_error.as_ref()));
             self.deadlines.pop_first();
             if let Some(waiter) = self.take_waiter(ticket) {
-                let _ = waiter.reply.send(Err(error));
+                let _gone = waiter.reply.send(Err(error));
             }
-        }
-    }
-
-    /// Spawns the Sign of a call that the queues chose.
-    fn issue(&mut self, id: CallId, now: Instant) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        let address = call.address();
-        call.stage = Stage::InFlight;
-        let holder = match call.key.holder() {
-            Some(holder) if holder.state == KeyState::Enabled => holder,
-            down => {
-                let why = match down.map(|holder| holder.state) {
-                    Some(KeyState::Unusable(why)) => why,
-                    _ => "no holder".to_owned(),
-                };
-                let error = key_down(&call.key, &why);
-                self.queues.done(address);
-                self.answer(id, Err(error));
-                return;
-            }
-        };
-        let meter = self.meters.of(&holder.configuration);
-        if call.retries == 0 {
-            meter.queue_seconds.observe(now.saturating_duration_since(call.asked).as_secs_f64());
-        } else {
-            self.metrics.signing.retries.inc();
-        }
-        let until = call.waiters.iter().map(|waiter| waiter.deadline).max().unwrap_or_else(Instant::now);
-        let sign = attempt(holder, call.key.pinned(), call.digest, until, meter, self.metrics.signing.in_flight.clone());
-        self.by_task.insert(self.signs.spawn(sign).id(), id);
-    }
-
-    /// A Sign's task has ended: with an answer, an error, or a panic.
-    fn ended(&mut self, ended: Result<(task::Id, Result<Signature, KeyStoreError>), JoinError>) {
-        let (task, result) = match ended {
-            Ok((task, result)) => (task, Ok(result)),
-            Err(error) => (error.id(), Err(())),
-        };
-        let Some(id) = self.by_task.remove(&task) else { return };
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        self.queues.done(call.address());
-        let error = match result {
-            Ok(Ok(signature)) => return self.answer(id, Ok(signature)),
-            Ok(Err(error)) => error,
-            Err(()) => {
-                tracing::error!(address = %call.address(), "a Sign's task panicked");
-                let detail = "the Sign ended unexpectedly".to_owned();
-                return self.answer(id, Err(KeyStoreError { class: SignClass::Transient, detail }));
-            }
-        };
-        if error.class == SignClass::BadSignature {
-            call.bad_signatures += 1;
-        }
-        if !may_retry(error.class, call.bad_signatures) {
-            tracing::warn!(address = %call.address(), class = ?error.class, detail = error.detail, "a Sign failed for good");
-            return self.answer(id, Err(error));
-        }
-        tracing::debug!(address = %call.address(), class = ?error.class, detail = error.detail, "a Sign failed and is asked again");
-        let until = Instant::now() + full_jitter(call.retries, chance::share());
-        call.retries += 1;
-        call.last_error = Some(error);
-        call.stage = Stage::Resting(until);
-        self.resting.insert((until, id));
-        if call.waiters.is_empty() {
-            self.forget(id);
         }
     }
 
     /// Ends a call: the same answer for everybody who waits.
-    fn answer(&mut self, id: CallId, result: Result<Signature, KeyStoreError>) {
+    pub(super) fn answer(&mut self, id: CallId, result: Result<Signature, KeyStoreError>) {
         let Some(call) = self.forget(id) else { return };
+        if result.is_ok() && call.waiters.is_empty() {
+            self.metrics.signing.unclaimed.inc();
+        }
         for waiter in call.waiters {
             self.by_ticket.remove(&waiter.ticket);
             self.deadlines.remove(&(waiter.deadline, waiter.ticket));
-            let _ = waiter.reply.send(result.clone());
+            let _gone = waiter.reply.send(result.clone());
         }
-    }
-}
-
-/// Whether a call is asked again. An attempt that ran to its deadline is, for those who joined later: for the others the
-/// deadline itself says the end.
-fn may_retry(class: SignClass, bad_signatures: u32) -> bool {
-    match class {
-        SignClass::BadSignature => bad_signatures <= BAD_SIGNATURE_RETRIES,
-        SignClass::Deadline => true,
-        other => other.is_retryable(),
     }
 }
 
@@ -358,8 +323,4 @@ fn too_late(last: Option<&KeyStoreError>) -> KeyStoreError {
         None => "no signature within the deadline".to_owned(),
     };
     KeyStoreError { class, detail }
-}
-
-fn key_down(key: &Key, why: &str) -> KeyStoreError {
-    KeyStoreError { class: SignClass::KeyDown, detail: format!("the key of {} cannot sign: {why}", key.address()) }
 }

@@ -12,13 +12,17 @@ struct Setup {
 }
 
 fn set_up(script: impl Fn(usize) -> Act + Send + Sync + 'static) -> Setup {
-    limited(SignLimits::default(), BOUNDS, TICKETS, script)
+    limited(SignLimits::default(), TICKETS, script)
 }
 
-fn limited(limits: SignLimits, bounds: Bounds, tickets: usize, script: impl Fn(usize) -> Act + Send + Sync + 'static) -> Setup {
+fn windows(window: usize, window_per_key: usize) -> SignLimits {
+    SignLimits { window, window_per_key, ..SignLimits::default() }
+}
+
+fn limited(limits: SignLimits, tickets: usize, script: impl Fn(usize) -> Act + Send + Sync + 'static) -> Setup {
     let metrics = Arc::new(Metrics::new().unwrap());
-    let store = ScriptedStore::new(&[("a", 1), ("b", 2)], script);
-    let scheduler = Scheduler::with_bounds(HashMap::from([("test".to_owned(), limits)]), metrics.clone(), bounds, tickets);
+    let store = ScriptedStore::new(&[("a", 1), ("b", 2), ("a@west", 1)], script);
+    let scheduler = Scheduler::with_tickets(HashMap::from([("test".to_owned(), limits)]), metrics.clone(), tickets);
     Setup { scheduler, key: store.key("a"), store, metrics }
 }
 
@@ -43,13 +47,13 @@ async fn a_signature_comes_verified_and_counted() {
     let signature = t.scheduler.sign(&t.key, digest(1), 0).await.unwrap();
     assert_eq!(signature.recover_address_from_prehash(&digest(1)).unwrap(), t.key.address());
     assert_eq!(t.metrics.signing.signs.with_label_values(&["test", "ok"]).get(), 1);
-    assert_eq!(t.metrics.signing.seconds.with_label_values(&["test"]).get_sample_count(), 1);
+    assert_eq!(t.metrics.signing.seconds.with_label_values(&["test", "ok"]).get_sample_count(), 1);
     assert_eq!((t.metrics.signing.in_flight.get(), t.metrics.signing.retries.get()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_lowest_nonce_goes_first() {
-    let t = limited(SignLimits::default(), Bounds { total: 512, per_key: 1 }, TICKETS, |_| Act::Gated);
+    let t = limited(windows(512, 1), TICKETS, |_| Act::Gated);
     let tickets: Vec<_> = [9, 7, 5, 8, 6].map(|n| t.scheduler.sign(&t.key, digest(n), n)).into();
     t.store.gate.add_permits(5);
     for ticket in tickets {
@@ -60,7 +64,7 @@ async fn the_lowest_nonce_goes_first() {
 
 #[tokio::test(start_paused = true)]
 async fn many_signs_of_one_key_are_in_flight_up_to_the_bounds() {
-    let t = limited(SignLimits::default(), Bounds { total: 10, per_key: 8 }, TICKETS, |_| Act::Gated);
+    let t = limited(windows(10, 8), TICKETS, |_| Act::Gated);
     let other = t.store.key("b");
     let tickets: Vec<_> = (0..20).map(|n| t.scheduler.sign(&t.key, digest(n), n)).collect();
     settle().await;
@@ -99,7 +103,7 @@ async fn the_same_digest_of_a_key_is_one_sign() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shared_call_takes_the_lower_nonce() {
-    let t = limited(SignLimits::default(), Bounds { total: 9, per_key: 1 }, TICKETS, |_| Act::Gated);
+    let t = limited(windows(9, 1), TICKETS, |_| Act::Gated);
     let tickets: Vec<_> = [(0, 0), (5, 5), (9, 9), (9, 1)].map(|(n, order)| t.scheduler.sign(&t.key, digest(n), order)).into();
     t.store.gate.add_permits(3);
     for ticket in tickets {
@@ -110,7 +114,7 @@ async fn a_shared_call_takes_the_lower_nonce() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_ticket_takes_back_what_was_not_issued() {
-    let t = limited(SignLimits::default(), Bounds { total: 9, per_key: 1 }, 3, |_| Act::Gated);
+    let t = limited(windows(9, 1), 3, |_| Act::Gated);
     let issued = t.scheduler.sign(&t.key, digest(1), 1);
     settle().await;
     let waiting = t.scheduler.sign(&t.key, digest(2), 2);
@@ -170,7 +174,7 @@ async fn the_deadline_ends_retries_hangs_and_waits() {
     let t = set_up(|_| Act::Fail(SignClass::Transient));
     assert_eq!(class(t.scheduler.sign(&t.key, digest(1), 0).await), SignClass::Deadline);
 
-    let t = limited(SignLimits::default(), Bounds { total: 9, per_key: 1 }, TICKETS, |_| Act::Hang);
+    let t = limited(windows(9, 1), TICKETS, |_| Act::Hang);
     let hangs = t.scheduler.sign(&t.key, digest(1), 0);
     let waits = t.scheduler.sign(&t.key, digest(2), 1);
     assert_eq!((class(hangs.await), class(waits.await)), (SignClass::Deadline, SignClass::Deadline));
@@ -204,22 +208,9 @@ async fn a_panic_ends_its_sign_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unusable_key_is_not_asked_until_it_is_found_up() {
-    let t = set_up(|_| Act::Sign);
-    let arn = t.key.holder().unwrap().arn;
-    t.store.states.lock().unwrap().insert(arn.clone(), KeyState::Unusable("Disabled".to_owned()));
-    assert!(t.key.probe().await.is_err());
-    assert_eq!(class(t.scheduler.sign(&t.key, digest(1), 0).await), SignClass::KeyDown);
-    assert_eq!(t.store.digests().len(), 0);
-    t.store.states.lock().unwrap().clear();
-    t.key.probe().await.unwrap();
-    t.scheduler.sign(&t.key, digest(1), 0).await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
 async fn the_queue_is_timed_from_the_ticket_to_the_first_sign_and_not_again_for_a_retry() {
     let script = |n| if n == 0 { Act::Fail(SignClass::Transient) } else { Act::Take(Duration::from_secs(2)) };
-    let t = limited(SignLimits::default(), Bounds { total: 512, per_key: 1 }, TICKETS, script);
+    let t = limited(windows(512, 1), TICKETS, script);
     let tickets = [1, 2].map(|n| t.scheduler.sign(&t.key, digest(n), n));
     for ticket in tickets {
         ticket.await.unwrap();
@@ -228,7 +219,7 @@ async fn the_queue_is_timed_from_the_ticket_to_the_first_sign_and_not_again_for_
     // The first is asked at once, the second while the first rests or once it is done; two seconds each.
     assert_eq!((queue.get_sample_count(), t.metrics.signing.retries.get()), (2, 1));
     assert!(queue.get_sample_sum() < 2.5, "{}", queue.get_sample_sum());
-    assert_eq!(t.metrics.signing.seconds.with_label_values(&["test"]).get_sample_sum(), 4.0);
+    assert_eq!(t.metrics.signing.seconds.with_label_values(&["test", "ok"]).get_sample_sum(), 4.0);
     assert_eq!(t.metrics.signing.waiting.get(), 0);
 }
 
@@ -238,8 +229,9 @@ async fn first_second(rate: Option<u32>, rate_per_key: Option<u32>, each: u64) -
         rate: rate.and_then(NonZeroU32::new),
         rate_per_key: rate_per_key.and_then(NonZeroU32::new),
         deadline: Duration::from_secs(60),
+        ..SignLimits::default()
     };
-    let t = limited(limits, BOUNDS, TICKETS, |_| Act::Take(Duration::from_millis(20)));
+    let t = limited(limits, TICKETS, |_| Act::Take(Duration::from_millis(20)));
     let other = t.store.key("b");
     let tickets: Vec<_> =
         (0..each).flat_map(|n| [t.scheduler.sign(&t.key, digest(n), n), t.scheduler.sign(&other, digest(n), n)]).collect();
@@ -284,13 +276,24 @@ fn limits_come_from_the_configuration() {
     let kms = crate::config::AwsKms {
         region: "us-east-1".to_owned(),
         endpoint: None,
+        sts_endpoint: None,
+        use_fips: false,
+        use_dual_stack: false,
         credentials: None,
+        role: None,
+        account_id: None,
+        warm_connections: 16,
         sign_rate: n(500),
         sign_rate_per_key: n(50),
+        sign_window: 2000,
+        sign_window_per_key: 1000,
+        sign_hedge: true,
         sign_deadline: Duration::from_secs(3),
+        refresh: Duration::ZERO,
     };
     let limits = SignLimits::of(&Configuration { name: "kms".to_owned(), provider: Provider::AwsKms(kms) });
-    assert_eq!(limits, SignLimits { rate: Some(n(500)), rate_per_key: Some(n(50)), deadline: Duration::from_secs(3) });
+    let (rate, rate_per_key, deadline) = (Some(n(500)), Some(n(50)), Duration::from_secs(3));
+    assert_eq!(limits, SignLimits { rate, rate_per_key, window: 2000, window_per_key: 1000, hedge: true, deadline });
 }
 
 #[tokio::test]
@@ -304,3 +307,6 @@ async fn another_arn_than_the_pinned_one_is_a_bad_signature() {
     let key = Arc::new(Key::new(pinned, holder));
     assert_eq!(class(t.scheduler.sign(&key, digest(1), 0).await), SignClass::BadSignature);
 }
+
+mod failover;
+mod throttling;

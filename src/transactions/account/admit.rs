@@ -59,8 +59,9 @@ async fn probe(chain: Arc<super::Chain>, account: Account, head: Arc<Head>, hold
         pool.call_every::<U64>("eth_getTransactionCount", (address, "pending")),
     );
     let latest: u64 = latest?.to();
-    let answers: Vec<u64> = pending.into_iter().flatten().map(|nonce| nonce.to()).collect();
-    let pending = answers.iter().copied().max().unwrap_or(latest);
+    // Without a single answer nobody can say whose the next nonce is.
+    let answers: Vec<u64> = some_of(pending)?.into_iter().map(|nonce| nonce.to()).collect();
+    let pending = answers.iter().copied().fold(latest, u64::max);
     let mut is_delegated = None;
     if wants.code {
         is_delegated = Some(pool.call::<Bytes>("eth_getCode", (address, block)).await?.starts_with(&DELEGATION));
@@ -76,6 +77,18 @@ async fn probe(chain: Arc<super::Chain>, account: Account, head: Arc<Head>, hold
     let next_slot = if wants.next_slot { chain.journal.next_slot(account, latest).await.ok() } else { None };
     let settled = answers.iter().all(|nonce| *nonce == latest);
     Ok(Probe { head, balance: balance?, latest, pending, settled, counts, next_slot, is_delegated, holders: known })
+}
+
+/// The answers that there are; an error if there is none.
+fn some_of<T>(answers: Vec<Result<T, CallError>>) -> Result<Vec<T>, CallError> {
+    let (mut some, mut last) = (Vec::with_capacity(answers.len()), None);
+    for answer in answers {
+        match answer {
+            Ok(answer) => some.push(answer),
+            Err(error) => last = Some(error),
+        }
+    }
+    last.filter(|_| some.is_empty()).map_or(Ok(some), Err)
 }
 
 impl Task {

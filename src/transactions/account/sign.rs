@@ -151,13 +151,16 @@ impl Task {
     pub(super) fn void(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             if let Some(pending) = self.tickets.get_mut(ticket) {
+                // One that is still being signed is the scheduler's to count: perhaps it was not asked for yet.
+                if pending.signed.is_some() {
+                    self.chain.metrics.resigned();
+                }
                 if !SeededFault::MovedDownUnsigned.is_on() {
                     pending.signed = None;
                 }
                 if let Some(sign) = pending.sign.take() {
                     sign.abort();
                 }
-                self.chain.metrics.resigned();
             }
         }
     }

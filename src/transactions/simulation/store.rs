@@ -8,6 +8,7 @@ use alloy_primitives::{Address, B256};
 use data_encoding::BASE64;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use serde_json::json;
 use sluice_load_tests::sim_kms::ReplyBody;
 
@@ -97,8 +98,8 @@ impl Store {
 }
 
 impl KeyStore for Store {
-    fn discover<'a>(&'a self, _: &'a KeySelection) -> BoxFuture<'a, Result<Vec<FoundKey>, KeyStoreError>> {
-        async { Err(failed(SignClass::Configuration)) }.boxed()
+    fn find<'a>(&'a self, _: &'a KeySelection) -> BoxStream<'a, Result<FoundKey, KeyStoreError>> {
+        stream::iter([Err(failed(SignClass::Configuration))]).boxed()
     }
 
     fn public_key<'a>(&'a self, _: &'a KeyArn) -> BoxFuture<'a, Result<Vec<u8>, KeyStoreError>> {

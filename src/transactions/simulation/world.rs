@@ -302,7 +302,7 @@ impl Process {
             }
         };
         let keys = Arc::new(Store::keys(&life));
-        let limits = SignLimits { rate: None, rate_per_key: None, deadline: Duration::from_secs(4) };
+        let limits = SignLimits { deadline: Duration::from_secs(4), ..SignLimits::default() };
         let chain = Chain::start(Parts {
             pool: pool_in_memory(&environment, &world.metrics, stop.clone(), dial),
             environment,

@@ -146,6 +146,13 @@ impl<'a> Checker<'a> {
         self.attempts_of(transaction).any(|attempt| attempt.cancels && self.mined.contains_key(&attempt.hash))
     }
 
+    /// The chain used the attempt's nonce for a payload of somebody else.
+    fn is_used_elsewhere(&self, attempt: &Attempt) -> bool {
+        let foreign = &self.evidence.record.foreign;
+        let mut mined = self.evidence.mined.iter().filter(|mined| (mined.from, mined.nonce) == (attempt.address, attempt.nonce));
+        mined.any(|mined| foreign.contains(&mined.hash))
+    }
+
     /// Nothing of the transaction can be mined any more: all of it was refused.
     fn is_refused(&self, transaction: &str) -> bool {
         self.attempts_of(transaction).all(|attempt| self.refused.contains_key(&attempt.hash))
@@ -186,6 +193,8 @@ impl<'a> Checker<'a> {
                     let settled = mined.len() == 1
                         || self.is_refused(&attempt.transaction)
                         || self.is_cancelled(&attempt.transaction)
+                        // Somebody else who has the key was first, and the record says so.
+                        || attempt.state == "replaced" && self.is_used_elsewhere(attempt)
                         // Bytes that a client holds and does not send are nobody's promise.
                         || matches!(request.answer, Answer::Bytes(_));
                     if !settled {
@@ -538,6 +547,21 @@ mod tests {
         let mut evidence = good();
         evidence.journal.attempts.clear();
         assert!(rules(&evidence).contains(&Rule::Lost) && rules(&evidence).contains(&Rule::NotOnRecord));
+    }
+
+    #[test]
+    fn who_else_has_the_key_may_be_first_and_nobody_else() {
+        let mut evidence = good();
+        let (other, was) = (B256::repeat_byte(0x77), evidence.mined[0].hash);
+        evidence.mined[0] = Mined { hash: other, value: 1, ..evidence.mined[0].clone() };
+        evidence.journal.attempts[0].state = "replaced".into();
+        let is_lost =
+            |evidence: &Evidence| check(evidence).iter().any(|one| one.rule == Rule::Lost && one.to_string().contains(&was.to_string()));
+        assert!(is_lost(&evidence));
+        evidence.record.foreign.insert(other);
+        assert!(!is_lost(&evidence));
+        evidence.journal.attempts[0].state = "broadcast".into();
+        assert!(is_lost(&evidence), "the record has to say so");
     }
 
     #[test]

@@ -77,6 +77,14 @@ impl Gateway {
         value.unwrap_or_else(|| panic!("no {series} in {page}")).parse().unwrap()
     }
 
+    /// Signs beyond the first of each signature: asked again after a passing fault, or a second time because they took long.
+    pub(crate) async fn more_signs(&self) -> u64 {
+        let (_, page) = self.admin("metrics").await;
+        let families = ["sluice_sign_retries_total ", "sluice_sign_hedges_total{"];
+        let lines = page.lines().filter(|line| families.iter().any(|family| line.starts_with(family)));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+    }
+
     /// What /status shows.
     pub(crate) async fn status(&self) -> Value {
         let (status, page) = self.admin("status").await;

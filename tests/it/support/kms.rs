@@ -19,10 +19,15 @@ pub(crate) struct Kms {
 impl Kms {
     /// Starts ministack on a free port.
     pub(crate) async fn start(folder: &Path) -> Self {
+        Self::start_with(folder, "kms").await
+    }
+
+    /// The same, with these services of AWS at the same port.
+    pub(crate) async fn start_with(folder: &Path, services: &str) -> Self {
         let port = free_port();
         let mut command = Command::new(parts::ministack());
         let port_text = port.to_string();
-        let settings = [("BIND_HOST", "127.0.0.1"), ("GATEWAY_PORT", &port_text), ("SERVICES", "kms"), ("IOT_MTLS_ENABLED", "0")];
+        let settings = [("BIND_HOST", "127.0.0.1"), ("GATEWAY_PORT", &port_text), ("SERVICES", services), ("IOT_MTLS_ENABLED", "0")];
         command.envs(settings).current_dir(folder);
         let mut process = Process::start(&mut command, &folder.join(format!("kms-{port}.log")));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

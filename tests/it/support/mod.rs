@@ -12,6 +12,7 @@ pub(crate) mod parts;
 pub(crate) mod process;
 pub(crate) mod prometheus;
 pub(crate) mod raw;
+pub(crate) mod sts;
 pub(crate) mod unstick;
 pub(crate) mod world;
 

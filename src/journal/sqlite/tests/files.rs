@@ -170,7 +170,7 @@ async fn the_settings_are_those_that_the_promises_need() {
             assert_eq!(text("synchronous")?, rusqlite::types::Value::Integer(2));
             assert_eq!(text("foreign_keys")?, rusqlite::types::Value::Integer(1));
             assert_eq!(text("locking_mode")?, rusqlite::types::Value::Text("normal".to_owned()));
-            assert_eq!(text("user_version")?, rusqlite::types::Value::Integer(3));
+            assert_eq!(text("user_version")?, rusqlite::types::Value::Integer(4));
             Ok(())
         })
         .await

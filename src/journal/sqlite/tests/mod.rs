@@ -4,6 +4,7 @@ mod authorisations;
 mod contract;
 mod copies;
 mod damage;
+mod discoveries;
 mod files;
 mod full;
 mod group;

@@ -1,0 +1,199 @@
+//! Throttled Signs, and those that take long.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::signing::QuotaGroup;
+
+fn rate(n: u32) -> SignLimits {
+    SignLimits { rate: NonZeroU32::new(n), deadline: Duration::from_secs(30), ..SignLimits::default() }
+}
+
+fn outcome(t: &Setup, outcome: &str) -> u64 {
+    t.metrics.signing.signs.with_label_values(&["test", outcome]).get()
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_costs_time_alone_and_goes_back_to_the_front() {
+    let mut limits = rate(100);
+    limits.window_per_key = 1;
+    let t = limited(limits, TICKETS, |n| if n < 3 { Act::Fail(SignClass::Throttled) } else { Act::Take(Duration::from_millis(1)) });
+    let tickets: Vec<_> = [5, 6, 7].map(|n| t.scheduler.sign(&t.key, digest(n), n)).into();
+    let start = tokio::time::Instant::now();
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    assert_eq!(t.store.digests(), [5, 5, 5, 5, 6, 7].map(digest));
+    // No rests that grow: six Signs at a pace of 100/s and a little less.
+    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    assert_eq!((t.metrics.signing.retries.get(), outcome(&t, "throttled"), outcome(&t, "ok")), (3, 3, 3));
+    assert_eq!(t.metrics.signing.throttled.with_label_values(&["1/test"]).get(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_pace_is_shown_and_comes_back() {
+    let throttled = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let t = limited(rate(20), TICKETS, {
+        let throttled = Arc::clone(&throttled);
+        move |_| if throttled.load(Atomic::SeqCst) { Act::Fail(SignClass::Throttled) } else { Act::Sign }
+    });
+    let pace = || t.metrics.signing.pace.with_label_values(&["1/test"]).get();
+    let first = t.scheduler.sign(&t.key, digest(0), 0);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(pace() < 10.0, "{}", pace());
+    assert_eq!(t.metrics.signing.rate.with_label_values(&["1/test"]).get(), 20.0);
+    throttled.store(false, Atomic::SeqCst);
+    first.await.unwrap();
+    for n in 1..500 {
+        t.scheduler.sign(&t.key, digest(n), n).await.unwrap();
+    }
+    assert_eq!(pace(), 20.0);
+    let headroom = || t.metrics.signing.headroom.with_label_values(&["1/test"]).get();
+    assert!(headroom() < 2.0, "{}", headroom());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(headroom() > 19.0, "{}", headroom());
+    let window = |family: &prometheus::IntGaugeVec| family.with_label_values(&["1/test"]).get();
+    assert_eq!((window(&t.metrics.signing.in_window), window(&t.metrics.signing.window)), (0, 512));
+}
+
+/// A set-up whose Signs take 10 ms, but for those that are given; after enough of them to know how long they take.
+async fn warmed(hedge: bool, slow: impl Fn(usize) -> Option<Act> + Send + Sync + 'static) -> Setup {
+    let t = limited(SignLimits { hedge, ..rate(1000) }, TICKETS, move |n| slow(n).unwrap_or(Act::Take(Duration::from_millis(10))));
+    for n in 0..200 {
+        t.scheduler.sign(&t.key, digest(1000 + n), n).await.unwrap();
+    }
+    t
+}
+
+fn hedges(t: &Setup) -> [u64; 3] {
+    ["won", "lost", "failed"].map(|outcome| t.metrics.signing.hedges.with_label_values(&[outcome]).get())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_that_takes_long_is_asked_again_and_the_first_answer_wins() {
+    let t = warmed(true, |n| (n == 200).then_some(Act::Hang)).await;
+    let start = tokio::time::Instant::now();
+    t.scheduler.sign(&t.key, digest(1), 1).await.unwrap();
+    assert!(start.elapsed() < Duration::from_millis(40), "{:?}", start.elapsed());
+    settle().await;
+    assert_eq!((hedges(&t), outcome(&t, "dropped"), outcome(&t, "ok")), ([1, 0, 0], 1, 201));
+    assert_eq!((t.metrics.signing.in_flight.get(), t.metrics.signing.retries.get()), (0, 0));
+
+    let t = warmed(true, |n| match n {
+        200 => Some(Act::Take(Duration::from_millis(20))),
+        201 => Some(Act::Hang),
+        _ => None,
+    })
+    .await;
+    t.scheduler.sign(&t.key, digest(1), 1).await.unwrap();
+    settle().await;
+    assert_eq!((hedges(&t), outcome(&t, "dropped"), outcome(&t, "ok")), ([0, 1, 0], 1, 201));
+    // Its place in the windows is free again.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(t.metrics.signing.in_window.with_label_values(&["1/test"]).get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_sign_that_fails_changes_nothing() {
+    let t = warmed(true, |n| match n {
+        200 => Some(Act::Take(Duration::from_millis(500))),
+        201 => Some(Act::Fail(SignClass::Transient)),
+        _ => None,
+    })
+    .await;
+    t.scheduler.sign(&t.key, digest(1), 1).await.unwrap();
+    assert_eq!((hedges(&t), t.metrics.signing.retries.get(), outcome(&t, "transient")), ([0, 0, 1], 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_signature_is_asked_again_in_its_turn_and_not_beside() {
+    let t = warmed(true, |n| (n == 200).then_some(Act::Lie)).await;
+    t.scheduler.sign(&t.key, digest(1), 1).await.unwrap();
+    assert_eq!((hedges(&t), t.metrics.signing.retries.get()), ([0, 0, 0], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_asked_twice_if_it_is_switched_off_or_the_quota_is_short() {
+    let take = |ms| Some(Act::Take(Duration::from_millis(ms)));
+    let t = warmed(false, move |n| take(if n == 200 { 500 } else { 10 })).await;
+    t.scheduler.sign(&t.key, digest(1), 1).await.unwrap();
+    assert_eq!(hedges(&t), [0, 0, 0], "switched off");
+
+    // Throttled: the pace is shrunk.
+    let t =
+        warmed(true, move |n| if n == 200 { Some(Act::Fail(SignClass::Throttled)) } else { take(if n == 201 { 500 } else { 10 }) }).await;
+    t.scheduler.sign(&t.key, digest(1), 1).await.unwrap();
+    assert_eq!(hedges(&t), [0, 0, 0], "the pace is shrunk");
+
+    // More than 70 % of the rate in use.
+    let slow = |n| Act::Take(Duration::from_millis(if n > 200 && n % 20 == 0 { 500 } else { 10 }));
+    let t = limited(SignLimits { hedge: true, ..rate(200) }, TICKETS, slow);
+    let tickets: Vec<_> = (0..800).map(|n| t.scheduler.sign(&t.key, digest(n), n)).collect();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let before = hedges(&t);
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    assert_eq!(hedges(&t), before, "the quota is in use");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_sign_in_fifty_is_asked_twice_at_most() {
+    let t = warmed(true, |n| (n % 25 == 0).then_some(Act::Take(Duration::from_millis(60)))).await;
+    for n in 0..2000 {
+        t.scheduler.sign(&t.key, digest(n), n).await.unwrap();
+    }
+    let sum = hedges(&t).iter().sum::<u64>();
+    assert!((10..=44).contains(&sum), "{sum}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_sign_goes_by_a_replica() {
+    let t = warmed(true, |n| (n == 400).then_some(Act::Hang)).await;
+    let key = t.store.key_with("a", "a@west");
+    for n in 0..200 {
+        t.scheduler.sign(&key, digest(5000 + n), n).await.unwrap();
+    }
+    assert_eq!(t.store.signs_by(["a", "a@west"]), [400, 0]);
+    t.scheduler.sign(&key, digest(1), 1).await.unwrap();
+    assert_eq!((t.store.signs_by(["a", "a@west"]), hedges(&t)), ([401, 1], [1, 0, 0]));
+}
+
+/// What was counted adds up: Signs less retries and hedges are the signatures that were asked for.
+#[tokio::test(start_paused = true)]
+async fn every_sign_is_counted_once() {
+    let random = Mutex::new(sluice_load_tests::random::Random::new(7, "signs"));
+    let t = warmed(true, move |n| {
+        let number = random.lock().unwrap().below(100);
+        (n >= 200).then_some(match number {
+            0..3 if n < 600 => Act::Fail(SignClass::Throttled),
+            3..6 => Act::Fail(SignClass::Transient),
+            6..8 => Act::Lie,
+            8..12 => Act::Take(Duration::from_millis(200)),
+            _ => Act::Take(Duration::from_millis(10)),
+        })
+    })
+    .await;
+    for n in 0..1000 {
+        t.scheduler.sign(&t.key, digest(n), n).await.unwrap();
+    }
+    settle().await;
+    let signs: u64 = ["ok", "throttled", "transient", "bad_signature", "deadline", "dropped"].map(|label| outcome(&t, label)).iter().sum();
+    let (retries, hedges) = (t.metrics.signing.retries.get(), hedges(&t));
+    assert_eq!(signs, t.store.digests().len() as u64);
+    assert!(retries > 50 && hedges[0] > 5, "{retries} {hedges:?}");
+    assert_eq!(signs - retries - hedges.iter().sum::<u64>(), 1200);
+    assert_eq!(outcome(&t, "ok"), 1200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signature_that_nobody_waits_for_is_counted() {
+    let t = set_up(|_| Act::Gated);
+    let ticket = t.scheduler.sign(&t.key, digest(1), 1);
+    settle().await;
+    drop(ticket);
+    t.store.gate.add_permits(1);
+    settle().await;
+    assert_eq!((outcome(&t, "ok"), t.metrics.signing.unclaimed.get()), (1, 1));
+    assert_eq!(t.store.holder("a").store.quota_group(&t.store.holder("a").arn), QuotaGroup("1/test".into()));
+}
