@@ -1,4 +1,5 @@
-//! Where each Sign went: Signs − retries − hedges − re-signs = attempts + signed messages. Signs are what KMS counted.
+//! Where each Sign went: Signs − retries − hedges − re-signs = attempts + signed messages. The gateway counts what it asks, KMS what
+//! arrives: between the two is what was given up on its way, as a hedge is whose first Sign is answered just then.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use super::check::{Told, check};
 use super::figures::{Bound, Report};
 use super::load::{accounts, told};
-use super::observe::{machine_load, mined, pooled, total};
+use super::observe::{labelled, machine_load, mined, pooled, total};
 use super::plan::Plan;
 use super::world::{Programs, World};
 use super::{Extent, Failure};
@@ -25,7 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Ledger {
     /// Calls of Sign, by KMS.
-    pub(super) signs: u64,
+    pub(super) arrived: u64,
+    /// The same, by the gateway.
+    pub(super) asked: f64,
+    /// Of these, given up before they were answered, or without an answer: they may not have arrived.
+    pub(super) unanswered: f64,
     pub(super) retries: f64,
     pub(super) hedges: f64,
     pub(super) resigned: f64,
@@ -34,18 +39,24 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Signs that were made for something new.
     fn first(&self) -> f64 {
-        self.signs as f64 - self.retries - self.hedges - self.resigned
+        self.asked - self.retries - self.hedges - self.resigned
     }
 
     /// What is wrong, if these transactions and messages are all that was signed.
-    pub(super) fn wrong(&self, transactions: u64, messages: u64) -> Option<String> {
-        let difference = self.first() - (transactions + messages) as f64;
-        let Self { signs, retries, hedges, resigned } = self;
-        (difference.abs() > 0.5).then(|| {
-            format!(
-                "{signs} Signs − {retries} retries − {hedges} hedges − {resigned} re-signs are not {transactions} transactions + {messages} messages"
-            )
-        })
+    pub(super) fn wrong(&self, transactions: u64, messages: u64) -> Vec<String> {
+        let Self { arrived, asked, unanswered, retries, hedges, resigned } = self;
+        let mut wrong = Vec::new();
+        if (self.first() - (transactions + messages) as f64).abs() > 0.5 {
+            wrong.push(format!(
+                "{asked} Signs − {retries} retries − {hedges} hedges − {resigned} re-signs are not {transactions} transactions + {messages} \
+                 messages"
+            ));
+        }
+        let lost = asked - *arrived as f64;
+        if lost < -0.5 || lost > unanswered + 0.5 {
+            wrong.push(format!("{arrived} Signs arrived at KMS, and {asked} were asked, of which {unanswered} had no answer"));
+        }
+        wrong
     }
 }
 
@@ -53,7 +64,9 @@ impl Ledger {
 pub(super) async fn ledger(world: &World) -> Result<Ledger, Failure> {
     let page = world.metrics().await?;
     Ok(Ledger {
-        signs: world.kms().calls("Sign").await?,
+        arrived: world.kms().calls("Sign").await?,
+        asked: total(&page, "sluice_signs_total"),
+        unanswered: ["dropped", "transient", "deadline"].map(|outcome| labelled(&page, "sluice_signs_total", outcome)).iter().sum(),
         retries: total(&page, "sluice_sign_retries_total"),
         hedges: total(&page, "sluice_sign_hedges_total"),
         resigned: total(&page, "sluice_resigned_total"),
@@ -114,13 +127,14 @@ pub(super) async fn accounting(programs: &Programs, extent: Extent) -> Result<Re
     report.wrong.extend(after.wrong(hashes as u64, (MESSAGES - unsigned) as u64));
     let processors = std::thread::available_parallelism().map_or(0, usize::from);
     report.configured.push(format!("machine: {processors} processors, load averages {load} before and {} after", machine_load()));
-    report.tell("Signs, by KMS", after.signs as f64, "");
+    report.tell("Signs, by the gateway", after.asked, "");
+    report.tell("Signs, by KMS", after.arrived as f64, "");
     report.tell("of these, retries", after.retries, "");
     report.tell("of these, hedges", after.hedges, "");
     report.tell("of these, re-signs", after.resigned, "");
     report.tell("transactions", hashes as f64, "");
     report.tell("messages", (MESSAGES - unsigned) as f64, "");
-    report.hold("Signs that repeated requests have cost", (after.signs - before.signs) as f64, "", Bound::AtMost(0.0));
+    report.hold("Signs that repeated requests have cost", (after.arrived - before.arrived) as f64, "", Bound::AtMost(0.0));
     Ok(report)
 }
 
@@ -130,8 +144,11 @@ mod tests {
 
     #[test]
     fn the_signs_of_a_ledger_are_what_was_asked_for_and_what_was_asked_again() {
-        let ledger = Ledger { signs: 115, retries: 3.0, hedges: 5.0, resigned: 2.0 };
-        assert_eq!(ledger.wrong(100, 5), None);
-        assert!(ledger.wrong(101, 5).is_some() && ledger.wrong(99, 5).is_some());
+        let ledger = Ledger { arrived: 114, asked: 115.0, unanswered: 1.0, retries: 3.0, hedges: 5.0, resigned: 2.0 };
+        assert_eq!(ledger.wrong(100, 5), Vec::<String>::new());
+        assert!(ledger.wrong(101, 5).len() == 1 && ledger.wrong(99, 5).len() == 1);
+        for arrived in [113, 116] {
+            assert_eq!(Ledger { arrived, ..ledger }.wrong(100, 5).len(), 1, "{arrived}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::check::Told;
 use crate::client::{Client, ClientError};
 
 /// How long answers may take after the last request.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(150);
 /// How often an open loop sends what is due.
 const STEP: Duration = Duration::from_millis(5);
 

@@ -96,6 +96,13 @@ pub(super) fn total(page: &str, family: &str) -> f64 {
     page.lines().filter_map(value).sum()
 }
 
+/// The sum of the series of a family that have this value of a label.
+pub(super) fn labelled(page: &str, family: &str, value: &str) -> f64 {
+    let value = format!("=\"{value}\"");
+    let with: Vec<&str> = page.lines().filter(|line| line.contains(&value)).collect();
+    total(&with.join("\n"), family)
+}
+
 /// The load of the machine, as the system has it: averages of 1, 5 and 15 minutes.
 pub(super) fn machine_load() -> String {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -118,6 +125,7 @@ mod tests {
                     signs_total_more{a=\"b\"} 6\nplain_total 7\n";
         assert_eq!(total(page, "signs_total").to_bits(), 7.0_f64.to_bits());
         assert_eq!(total(page, "plain_total").to_bits(), 7.0_f64.to_bits());
+        assert_eq!(labelled(page, "signs_total", "ok").to_bits(), 3.0_f64.to_bits());
         assert_eq!(total(page, "none_total").to_bits(), 0.0_f64.to_bits());
     }
 }
