@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint unit integration clients fmt parts clean-parts
+.PHONY: help demo test soak bench lint unit integration clients fmt parts clean-parts
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +12,9 @@ test: ## Everything: format, lints, unit, integration and client tests
 
 soak: ## Kill the gateway KILLS times (100), at every edge and at random: KILLS=1000 ON=anvil,geth,simulator SEED=1 FAULTS=all
 	@KILLS=$(KILLS) ON=$(ON) SEED=$(SEED) FAULTS=$(FAULTS) scripts/soak
+
+bench: ## Measure the path through a KMS of limited quota, release build: BENCH="storm --seconds 20" (all)
+	@scripts/bench $(BENCH)
 
 lint: ## Format check and clippy
 	@scripts/test format lint

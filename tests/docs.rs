@@ -12,6 +12,7 @@ use sluice_gateway::rpc::errors::Reason;
 const PAGES: &[&str] = &[
     "README.md",
     "docs/architecture.md",
+    "docs/benchmarks.md",
     "docs/clients.md",
     "docs/configuration.md",
     "docs/crash-testing.md",

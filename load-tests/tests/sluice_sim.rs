@@ -43,7 +43,23 @@ impl Drop for Simulator {
 #[tokio::test]
 async fn a_node_and_a_kms_of_one_seed_know_the_same_keys() {
     let mut kms = Simulator::start(&["kms", "--seed", "7", "--keys", "1", "--tag", "app=payments", "--delays", "1,2,3"]);
-    let mut node = Simulator::start(&["node", "--seed", "7", "--keys", "1", "--client", "besu", "--block-time", "20ms", "--chain-id", "5"]);
+    let mut node = Simulator::start(&[
+        "node",
+        "--seed",
+        "7",
+        "--keys",
+        "1",
+        "--client",
+        "besu",
+        "--block-time",
+        "20ms",
+        "--chain-id",
+        "5",
+        "--gas-limit",
+        "40000000",
+        "--pool",
+        "open",
+    ]);
     let (kms_url, node_url) = (kms.url(), node.url());
     let line = kms.line();
     let (address, arn) = line.split_once(' ').unwrap();
@@ -56,7 +72,7 @@ async fn a_node_and_a_kms_of_one_seed_know_the_same_keys() {
 
     let client = Client::connect(&node_url, &[]).await.unwrap();
     let mut heads = client.subscribe(json!(["newHeads"])).await.unwrap();
-    assert!(heads.next().await.unwrap()["number"].is_string());
+    assert_eq!(heads.next().await.unwrap()["gasLimit"], "0x2625a00");
     assert_eq!(client.request("eth_chainId", json!([])).await.unwrap(), "0x5");
     assert_eq!(client.request("web3_clientVersion", json!([])).await.unwrap(), "besu/simulated");
     assert_eq!(client.request("eth_getBalance", json!([address, "latest"])).await.unwrap(), "0x3635c9adc5dea00000");
@@ -107,6 +123,7 @@ fn what_is_not_understood_is_told_with_the_usage() {
     let cases = [
         (vec![], "is no simulator"),
         (vec!["node", "--client", "parity"], "parity is no client that is simulated"),
+        (vec!["node", "--pool", "deep"], "--pool deep is not understood"),
         (vec!["node", "--tag", "a=b"], "--tag a=b is not understood"),
         (vec!["kms", "--delays", "3,2,1"], "--delays takes three rising numbers of milliseconds, not 3,2,1"),
         (vec!["node", "--block-time", "2m"], "--block-time takes a time such as 1s or 250ms, not 2m"),

@@ -7,6 +7,7 @@
 
 mod account_commands;
 mod authorisations;
+mod bench;
 mod broadcast;
 mod calls;
 mod chains;

@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use alloy_primitives::{Address, U256};
 use sluice_load_tests::random::Delays;
 use sluice_load_tests::sim_kms::{self, AccessKey, Place, Quotas, SimKms};
-use sluice_load_tests::sim_node::{BaseFee, Client, Settings, SimNode};
+use sluice_load_tests::sim_node::{BaseFee, Client, Limits, Settings, SimNode};
 use sluice_load_tests::wallet::Wallet;
 
 const USAGE: &str = "usage: sluice-sim node [--listen ADDRESS] [--client NAME] [--chain-id N] [--seed N] [--block-time TIME]
                        [--fees eip1559|free|legacy] [--fund ADDRESS]... [--keys N] [--delays P50,P99,MAX]
+                       [--gas-limit GAS] [--pool client|open]
        sluice-sim kms  [--listen ADDRESS] [--seed N] [--keys N] [--tag NAME=VALUE]... [--delays P50,P99,MAX|aws]
                        [--account ID] [--region NAME] [--place ACCOUNT/REGION]... [--replica REGION]... [--creating TIME]
                        [--access-key ID:SECRET[:ACCOUNT[:TOKEN]]]... [--quotas aws] [--quota OPERATION=RATE[,BURST]]...
@@ -23,6 +24,8 @@ const USAGE: &str = "usage: sluice-sim node [--listen ADDRESS] [--client NAME] [
   --seed        what everything random comes from (1)
   --block-time  such as 1s or 250ms (1s); 0s: blocks only where sim_mine or the client's own mining makes them
   --fees        base fee by EIP-1559, a fixed base fee of 0, or none (eip1559)
+  --gas-limit   of a block (30000000)
+  --pool        whether the pool has the client's bounds or is open (client)
   --fund        an address that has 1000 ether; again for more
   --keys        node: fund so many keys of a simulated KMS of the same seed (0); kms: have so many keys (4)
   --tag         a tag of every key; again for more
@@ -49,6 +52,8 @@ struct Options {
     chain_id: u64,
     block_time: Duration,
     fees: String,
+    gas_limit: u64,
+    pool: String,
     fund: Vec<Address>,
     kms: sim_kms::Settings,
 }
@@ -132,6 +137,8 @@ fn options(command: &str, mut arguments: impl Iterator<Item = String>) -> Result
         chain_id: 31_337,
         block_time: Duration::from_secs(1),
         fees: "eip1559".into(),
+        gas_limit: 30_000_000,
+        pool: "client".into(),
         fund: Vec::new(),
         kms: sim_kms::Settings::new(1, 0),
     };
@@ -146,6 +153,8 @@ fn options(command: &str, mut arguments: impl Iterator<Item = String>) -> Result
             ("--chain-id", true) => options.chain_id = parse(&name, &value)?,
             ("--block-time", true) => options.block_time = duration(&name, &value)?,
             ("--fees", true) if ["eip1559", "free", "legacy"].contains(&value.as_str()) => options.fees = value,
+            ("--gas-limit", true) => options.gas_limit = parse(&name, &value)?,
+            ("--pool", true) if ["client", "open"].contains(&value.as_str()) => options.pool = value,
             ("--fund", true) => options.fund.push(parse(&name, &value)?),
             (_, false) => kms_option(&mut options.kms, &name, &value)?,
             _ => return Err(format!("{name} {value} is not understood")),
@@ -164,6 +173,9 @@ async fn node(options: Options) -> std::io::Result<()> {
         "legacy" => Settings { base_fee: BaseFee::Absent, ..settings },
         _ => settings,
     };
+    let limits = Limits::of(options.client);
+    let limits = if options.pool == "open" { limits.open() } else { limits };
+    let settings = Settings { gas_limit: options.gas_limit, limits, ..settings };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let node = SimNode::new(Settings { delays: options.delays, genesis_time: now, ..settings });
     let listener = node.listen(options.listen).await?;

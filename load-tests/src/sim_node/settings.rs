@@ -167,6 +167,12 @@ impl Settings {
 }
 
 impl Limits {
+    /// The same rules without any bound on how much is in the pool.
+    #[must_use]
+    pub fn open(self) -> Self {
+        Self { executable: None, queued: None, pool: usize::MAX, distance: None, ..self }
+    }
+
     /// That client's defaults.
     pub fn of(client: Client) -> Self {
         let open = Self {

@@ -55,6 +55,17 @@ fn geth_answers_a_hash_for_the_65th_behind_a_gap_and_forgets_it() {
 }
 
 #[test]
+fn an_open_pool_takes_what_the_clients_bounds_would_refuse() {
+    for client in [Client::Geth, Client::Reth, Client::Besu, Client::Nethermind, Client::Erigon] {
+        let bounded = settings(client);
+        let open = crate::sim_node::Limits { pool: 20, ..bounded.limits.clone() }.open();
+        let mut node = Node::new(Settings { limits: open, ..bounded });
+        fill(&mut node, &wallet(0), 70);
+        assert_eq!(node.pool().len(), 70, "{client:?}");
+    }
+}
+
+#[test]
 fn geth_keeps_sixteen_for_an_account_when_another_has_filled_the_pool() {
     let mut settings = settings(Client::Geth);
     settings.limits.pool = 20;
