@@ -49,7 +49,14 @@ impl Drop for Watch {
 }
 
 /// Body of the thread: returns when the queue is closed and empty, or when the journal has become unusable.
-pub(super) fn run(connection: Connection, place: &Place, queue: Arc<Queue>, metrics: Arc<Metrics>, commits: watch::Sender<u64>, fatal: CancellationToken) {
+pub(super) fn run(
+    connection: Connection,
+    place: &Place,
+    queue: Arc<Queue>,
+    metrics: Arc<Metrics>,
+    commits: watch::Sender<u64>,
+    fatal: CancellationToken,
+) {
     let mut watch = Watch { queue: Arc::clone(&queue), fatal, in_order: false };
     let mut writer = Writer { connection, metrics, commits, unchecked: 0 };
     while let Some(group) = queue.next_group() {
