@@ -201,7 +201,7 @@ pub(super) fn version(connection: &Connection, path: &Path, remedy: &str) -> Res
         let tables = connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |row| row.get(0))?;
         Ok((id, version, tables))
     };
-    match read().map_err(|error| unusable_but(path, &error, remedy))? {
+    match read().map_err(|error| unread(path, &error, remedy))? {
         (0, 0, 0) => Ok(0),
         (APPLICATION_ID, version, _) => {
             usize::try_from(version).ok().filter(|version| (1..=MIGRATIONS.len()).contains(version)).ok_or_else(|| {
@@ -252,6 +252,18 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
 
 pub(super) fn unusable(path: &Path, error: &rusqlite::Error) -> JournalError {
     unusable_but(path, error, REMEDY)
+}
+
+/// The first read failed. If the file itself could be opened, it is its log or the index of that which could not.
+fn unread(path: &Path, error: &rusqlite::Error, remedy: &str) -> JournalError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly) => JournalError::Unusable(format!(
+            "cannot read {0}: {error}. A reader too makes {0}-wal and {0}-shm where there are none, and here it cannot: copy {0}, and \
+             {0}-wal if there is one, to a folder that may be written",
+            path.display()
+        )),
+        _ => unusable_but(path, error, remedy),
+    }
 }
 
 fn unusable_but(path: &Path, error: &rusqlite::Error, remedy: &str) -> JournalError {

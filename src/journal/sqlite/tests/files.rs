@@ -67,6 +67,19 @@ async fn a_hard_link_is_no_second_way_to_a_journal() {
 }
 
 #[tokio::test]
+async fn a_folder_in_which_a_reader_can_make_no_log_is_told() {
+    let fixture = Fixture::new();
+    fixture.commit(vec![committed(&attempt(account(1), 0, 1))]).await;
+    let (path, _directory) = fixture.closed();
+    // Stands in for a folder that may not be written, which root may write all the same.
+    fs::create_dir(file::beside(&path, "-wal")).unwrap();
+    let refused = SqliteJournal::open_read_only(&path).unwrap_err();
+    assert!(refused.to_string().contains("to a folder that may be written"), "{refused}");
+    fs::remove_dir(file::beside(&path, "-wal")).unwrap();
+    assert_eq!(SqliteJournal::open_read_only(&path).unwrap().summary().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn one_process_at_a_time() {
     let fixture = Fixture::new();
     fixture.commit(vec![committed(&attempt(account(1), 0, 1))]).await;
