@@ -262,7 +262,7 @@ enum JournalCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Everything but signed bytes as JSON, a line each; may run beside a gateway
+    /// Accounts, transactions, idempotency keys, slots, attempts, authorisations and events as JSON, a line each; may run beside a gateway
     Export {
         #[command(flatten)]
         file: File,

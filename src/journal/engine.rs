@@ -20,7 +20,7 @@ pub trait Engine: Journal + History {
     /// Its name, as /status tells it.
     fn name(&self) -> &'static str;
 
-    /// Cancelled when the journal has become unusable: its writer panicked, it is damaged, or nobody can say whether a group of
+    /// Cancelled when the journal has become unusable: its writer panicked, it is damaged, its file was moved or deleted, or nobody can say whether a group of
     /// batches was written. Every later write answers [`JournalError::Closed`]; the process has to end with an error and recover at
     /// its next start.
     fn fatal(&self) -> CancellationToken;

@@ -117,7 +117,7 @@ async fn backups_and_exports_beside_a_gateway_under_load_and_a_restore_opens_eve
         assert!(!exports[3].contains(&sent.raw));
     }
     let inspected: Value = serde_json::from_str(&done(&["inspect", &file, "--json"]).await).unwrap();
-    assert_eq!((&inspected["version"], &inspected["transactions"], &inspected["queued"]), (&json!(3), &json!(200), &json!(0)));
+    assert_eq!((&inspected["version"], &inspected["transactions"], &inspected["queued"]), (&json!(4), &json!(200), &json!(0)));
     let slots: Value = serde_json::from_str(&done(&["inspect", &file, "--account", &accounts[0].to_string(), "--json"]).await).unwrap();
     let nonces: Vec<u64> = slots.as_array().unwrap().iter().map(|slot| slot["nonce"].as_u64().unwrap()).collect();
     assert_eq!(nonces, (0..100).rev().collect::<Vec<_>>());
@@ -290,6 +290,31 @@ async fn without_room_sends_are_refused_what_is_on_record_goes_on_and_nothing_is
     let mined = world.anvil.mined().await;
     assert_eq!(mined.iter().map(|one| one.hash).collect::<HashSet<_>>(), recorded);
     assert_eq!(world.anvil.nonces().await[&account], (0..told.len() as u64).collect::<Vec<_>>(), "no hole, none twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_journal_is_moved_away_sends_nothing_more_and_goes_on_once_it_is_back() {
+    let test = "a_gateway_whose_journal_is_moved_away_sends_nothing_more_and_goes_on_once_it_is_back";
+    let Some(world) = World::start(test).await else { return };
+    let account = world.accounts(1).await[0];
+    let mut gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    world.mined(send(&client, account).await).await;
+    let sent = world.node.sent_count();
+    let moved = world.folder.path().join("moved.db");
+    std::fs::rename(world.journal(), &moved).unwrap();
+    let told = soon("an answer or the end", client.request("eth_sendTransaction", transfer(account, 1))).await;
+    assert!(told.is_err(), "{told:?}");
+    assert_eq!(gateway.process.exit().await.code(), Some(1));
+    assert_eq!(world.node.sent_count(), sent, "nothing was sent");
+    let serving = sluice(&["serve", &world.configuration()]);
+    let output = soon("the end", tokio::task::spawn_blocking(move || run(serving))).await.unwrap();
+    assert!(words(&output).contains("bring the file back"), "{}", words(&output));
+    std::fs::rename(&moved, world.journal()).unwrap();
+    let gateway = world.gateway().await;
+    world.mined(send(&gateway.connect().await, account).await).await;
+    let nonces = world.anvil.nonces().await[&account].clone();
+    assert_eq!(nonces, (0..nonces.len() as u64).collect::<Vec<_>>(), "no hole, none twice");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,7 @@ pub enum ExportError {
 
 /// One kind of line: its name, and the rows that it is made of. The columns have the names of the members; `{raw}` stands for the
 /// signed bytes.
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 7] = [
     (
         "account",
         "SELECT chain_id AS chainId, address, floor, epoch, paused, filler, reconcile, last_sequence AS lastSequence FROM accounts
@@ -34,6 +34,11 @@ const KINDS: [(&str, &str); 6] = [
         "transaction",
         "SELECT id, chain_id AS chainId, address, service, principal, kind, request, queued, created_at AS createdAt FROM transactions
          ORDER BY id",
+    ),
+    (
+        "idempotencyKey",
+        "SELECT o.service, o.principal, k.key, k.chain_id AS chainId, k.digest, k.transaction_id AS transactionId, k.created_at AS createdAt
+         FROM idempotency_keys k JOIN owners o ON o.id = k.owner ORDER BY k.created_at, k.owner, k.key",
     ),
     ("slot", "SELECT chain_id AS chainId, address, nonce, payload, authorisation, done FROM slots ORDER BY chain_id, address, nonce"),
     (
@@ -49,8 +54,8 @@ const KINDS: [(&str, &str); 6] = [
     ),
 ];
 
-/// Writes every account, transaction, slot, attempt, authorisation and event as a JSON object with its kind in `type`, one a line, of
-/// one snapshot. Holds one row in memory. Blobs are `0x` hex, ids UUIDs, times milliseconds since 1970, `request` and `receipt` JSON.
+/// Writes every account, transaction, idempotency key, slot, attempt, authorisation and event as a JSON object with its kind in `type`,
+/// one a line, of one snapshot. Holds one row in memory. Blobs are `0x` hex, ids UUIDs, times milliseconds since 1970, `request` and `receipt` JSON.
 ///
 /// Signed bytes only `with_bytes`: whoever has them can send them.
 ///

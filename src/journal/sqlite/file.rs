@@ -1,6 +1,7 @@
 //! The file: who may read it, whether it is a journal, how connections to it are set up, and its migrations.
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ pub(super) fn is_empty(path: &Path) -> bool {
 
 /// Makes the file if there is none, readable by its owner only; SQLite gives `-wal` and `-shm` the mode of the file. A journal
 /// that was `begun` and is gone or empty now is refused: an empty one would forget what was sent. So is an empty file beside a log,
-/// which SQLite would remove.
+/// which SQLite would remove. A file that is there stays as it is: it may be something else.
 ///
 /// An existing file is not opened here: closing any descriptor of it would drop the locks that SQLite holds on it.
 pub(super) fn prepare(path: &Path, begun: bool) -> Result<(), JournalError> {
@@ -72,19 +73,35 @@ pub(super) fn prepare(path: &Path, begun: bool) -> Result<(), JournalError> {
     let cannot = |error: std::io::Error| JournalError::Unusable(format!("cannot open {}: {error}", path.display()));
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.mode(0o600);
     match options.open(path) {
-        Ok(_) => return Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(cannot(error)),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(cannot(error)),
     }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = fs::metadata(path).map_err(cannot)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(cannot)?;
+}
+
+/// Refuses what is no file, and a file with a second name (a hard link): its lock and its log are beside the name, so by the other
+/// name another process would use it too.
+fn has_one_name(path: &Path) -> Result<(), JournalError> {
+    let cannot = |why: &str| JournalError::Unusable(format!("cannot open {}: {why}", path.display()));
+    let file = fs::metadata(path).map_err(|error| cannot(&error.to_string()))?;
+    match file.nlink() {
+        _ if !file.is_file() => Err(cannot("it is not a file")),
+        0 | 1 => Ok(()),
+        names => Err(cannot(&format!("it has {names} names (hard links), by each of which a process could use it: remove the others"))),
+    }
+}
+
+/// Leaves the journal's files to be read by their owner only.
+fn restrict(path: &Path) -> Result<(), JournalError> {
+    for file in [""].into_iter().chain(COMPANIONS).map(|suffix| beside(path, suffix)) {
+        let cannot = |error: std::io::Error| JournalError::Unusable(format!("cannot restrict {} to its owner: {error}", file.display()));
+        match fs::metadata(&file) {
+            Ok(found) if found.mode() & 0o077 != 0 => fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).map_err(cannot)?,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(cannot(error)),
         }
     }
     Ok(())
@@ -99,10 +116,11 @@ fn lost(path: &Path) -> JournalError {
     ))
 }
 
-/// The writer's connection to a file that [`prepare`] has seen, checked and migrated.
+/// The writer's connection to a file that is there, checked, restricted to its owner and migrated.
 pub(super) fn open_writer(path: &Path, begun: bool) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let cannot = |error: rusqlite::Error| unusable(path, &error);
+    has_one_name(path)?;
     let mut connection = Connection::open_with_flags(path, flags).map_err(cannot)?;
     setup(&connection).map_err(cannot)?;
     // SQLite falls back to reading when it may not write.
@@ -116,6 +134,7 @@ pub(super) fn open_writer(path: &Path, begun: bool) -> Result<Connection, Journa
     if fs::metadata(path).is_ok_and(|file| file.len() <= CHECKED_WHOLE) {
         check(&connection, path)?;
     }
+    restrict(path)?;
     (|| {
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
@@ -182,7 +201,7 @@ pub(super) fn version(connection: &Connection, path: &Path, remedy: &str) -> Res
         let tables = connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |row| row.get(0))?;
         Ok((id, version, tables))
     };
-    match read().map_err(|error| unusable_but(path, &error, remedy))? {
+    match read().map_err(|error| unread(path, &error, remedy))? {
         (0, 0, 0) => Ok(0),
         (APPLICATION_ID, version, _) => {
             usize::try_from(version).ok().filter(|version| (1..=MIGRATIONS.len()).contains(version)).ok_or_else(|| {
@@ -233,6 +252,18 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
 
 pub(super) fn unusable(path: &Path, error: &rusqlite::Error) -> JournalError {
     unusable_but(path, error, REMEDY)
+}
+
+/// The first read failed. If the file itself could be opened, it is its log or the index of that which could not.
+fn unread(path: &Path, error: &rusqlite::Error, remedy: &str) -> JournalError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly) => JournalError::Unusable(format!(
+            "cannot read {0}: {error}. A reader too makes {0}-wal and {0}-shm where there are none, and here it cannot: copy {0}, and \
+             {0}-wal if there is one, to a folder that may be written",
+            path.display()
+        )),
+        _ => unusable_but(path, error, remedy),
+    }
 }
 
 fn unusable_but(path: &Path, error: &rusqlite::Error, remedy: &str) -> JournalError {

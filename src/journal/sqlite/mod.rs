@@ -16,6 +16,7 @@ mod intents;
 mod lock;
 mod look;
 mod ownership;
+mod place;
 mod pool;
 mod prune;
 mod queries;
@@ -42,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::copy::{Restored, backup, restore};
 pub use self::export::{ExportError, export};
 use self::lock::ProcessLock;
+use self::place::Place;
 use self::pool::{Pool, ReadFault};
 pub use self::prune::{Pruned, Pruning, prune};
 use self::queue::{Done, Job, Queue, Work};
@@ -85,6 +87,7 @@ impl SqliteJournal {
 
     fn start(path: PathBuf, connection: Connection, mut lock: ProcessLock, metrics: Arc<Metrics>) -> Result<Arc<Self>, JournalError> {
         lock.remember()?;
+        let place = Place::note(&path)?;
         let queue = Arc::new(Queue::new());
         let fatal = CancellationToken::new();
         let (committed, commits) = watch::channel(0);
@@ -93,7 +96,7 @@ impl SqliteJournal {
             std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
                 // Given up only once the connection is closed, whatever happened.
                 let _lock = lock;
-                writer::run(connection, queue, metrics, committed, fatal);
+                writer::run(connection, &place, queue, metrics, committed, fatal);
             })
         };
         let thread = thread.map_err(|error| JournalError::Unusable(format!("cannot start the journal's thread: {error}")))?;

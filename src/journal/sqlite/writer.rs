@@ -11,6 +11,7 @@ use super::discoveries;
 use super::edges::{self, Kinds};
 use super::file;
 use super::ownership;
+use super::place::Place;
 use super::queue::{Done, Job, Queue, Work, answer};
 use super::records::{self, Fault};
 use super::registry;
@@ -48,7 +49,14 @@ impl Drop for Watch {
 }
 
 /// Body of the thread: returns when the queue is closed and empty, or when the journal has become unusable.
-pub(super) fn run(connection: Connection, queue: Arc<Queue>, metrics: Arc<Metrics>, commits: watch::Sender<u64>, fatal: CancellationToken) {
+pub(super) fn run(
+    connection: Connection,
+    place: &Place,
+    queue: Arc<Queue>,
+    metrics: Arc<Metrics>,
+    commits: watch::Sender<u64>,
+    fatal: CancellationToken,
+) {
     let mut watch = Watch { queue: Arc::clone(&queue), fatal, in_order: false };
     let mut writer = Writer { connection, metrics, commits, unchecked: 0 };
     while let Some(group) = queue.next_group() {
@@ -56,7 +64,7 @@ pub(super) fn run(connection: Connection, queue: Arc<Queue>, metrics: Arc<Metric
             // A reader has met damage. The group is answered with `Closed` by being dropped.
             return;
         }
-        if let Err(why) = writer.write(group) {
+        if let Err(why) = writer.write(group, place) {
             tracing::error!(error = why, "the journal is unusable");
             return;
         }
@@ -78,12 +86,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Commits the group and answers every job of it.
-    fn write(&mut self, group: Vec<Job>) -> Result<(), String> {
+    /// Commits the group and answers every job of it. Nothing is told of a commit that went to a file out of its place.
+    fn write(&mut self, group: Vec<Job>, place: &Place) -> Result<(), String> {
         let records = group.iter().map(|job| job.work.records()).sum::<usize>();
         let (works, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|job| (job.work, job.reply)).unzip();
         let start = Instant::now();
-        match self.commit(works) {
+        match self.commit(works).and_then(|results| place.check().map(|()| results).map_err(Failure::Undecided)) {
             Ok(results) => {
                 if records > 0 {
                     self.metrics.journal.commit_seconds.observe(start.elapsed().as_secs_f64());

@@ -108,6 +108,63 @@ async fn init_begins_an_empty_journal_on_purpose() {
     drop(directory);
 }
 
+/// What somebody does to the files of a journal that is in use.
+type Mishap = fn(&Path);
+
+#[tokio::test]
+async fn a_journal_whose_file_or_log_is_moved_deleted_or_replaced_tells_nothing_more() {
+    let mishaps: [(&str, Mishap); 5] = [
+        ("deleted", |path| fs::remove_file(path).unwrap()),
+        ("moved", |path| fs::rename(path, path.with_file_name("moved.db")).unwrap()),
+        ("moved with its folder", |path| {
+            let folder = path.parent().unwrap();
+            fs::rename(folder, folder.with_extension("moved")).unwrap();
+        }),
+        ("replaced", |path| {
+            let copy = path.with_file_name("copy.db");
+            fs::copy(path, &copy).unwrap();
+            fs::rename(copy, path).unwrap();
+        }),
+        ("without its log", |path| fs::remove_file(file::beside(path, "-wal")).unwrap()),
+    ];
+    for (what, mishap) in mishaps {
+        for by_probe in [true, false] {
+            let directory = TempDir::new().unwrap();
+            fs::create_dir(directory.path().join("journal")).unwrap();
+            let path = directory.path().join("journal").join("sluice.db");
+            let journal = SqliteJournal::open(&path, metrics()).unwrap();
+            journal.commit(vec![committed(&attempt(account(1), 0, 1))]).await.unwrap();
+            journal.probe().await.unwrap();
+            mishap(&path.canonicalize().unwrap());
+            let told = match by_probe {
+                true => journal.probe().await,
+                false => journal.commit(vec![committed(&attempt(account(1), 1, 2))]).await.map(drop),
+            };
+            assert!(matches!(told, Err(JournalError::Closed)), "{what}: {told:?}");
+            journal.fatal().cancelled().await;
+            let later = journal.commit(vec![committed(&attempt(account(1), 2, 3))]).await;
+            assert!(matches!(later, Err(JournalError::Closed)), "{what}: {later:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_was_moved_and_brought_back_has_everything_that_was_told() {
+    let fixture = Fixture::new();
+    for nonce in 0..5 {
+        fixture.commit(vec![committed(&attempt(account(1), u64::from(nonce), nonce))]).await;
+    }
+    let moved = fixture.path.with_file_name("moved.db");
+    fs::rename(&fixture.path, &moved).unwrap();
+    assert!(matches!(fixture.journal.probe().await, Err(JournalError::Closed)));
+    let (path, _directory) = fixture.closed();
+    // Its log waits where it was, and no empty journal is begun beside it.
+    refused(&path);
+    fs::rename(&moved, &path).unwrap();
+    let journal = SqliteJournal::open(&path, metrics()).unwrap();
+    assert_eq!(journal.account(account(1)).await.unwrap().unwrap().next_nonce, 5);
+}
+
 #[tokio::test]
 async fn damage_that_a_read_meets_ends_the_journal() {
     let fixture = Fixture::new();

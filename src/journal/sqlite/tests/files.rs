@@ -27,7 +27,56 @@ async fn only_the_owner_may_read() {
     drop(journal);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let _journal = SqliteJournal::open(&path, metrics()).unwrap();
-    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    for suffix in ["", "-wal", "-shm"] {
+        let file = format!("{}{suffix}", path.display());
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+    }
+}
+
+#[test]
+fn what_is_no_journal_keeps_its_mode() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::create_dir(path("folder")).unwrap();
+    fs::write(path("text"), "some text, and no database\n".repeat(50)).unwrap();
+    rusqlite::Connection::open(path("foreign.db")).unwrap().execute_batch("CREATE TABLE notes (text TEXT)").unwrap();
+    for (name, mode, why) in
+        [("folder", 0o755, "it is not a file"), ("text", 0o644, "not a journal"), ("foreign.db", 0o664, "another program")]
+    {
+        fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+        let text = unusable(&path(name));
+        assert!(text.contains(why), "{name}: {text}");
+        assert_eq!(fs::metadata(path(name)).unwrap().permissions().mode() & 0o777, mode, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_hard_link_is_no_second_way_to_a_journal() {
+    let fixture = Fixture::new();
+    fixture.commit(vec![committed(&attempt(account(1), 0, 1))]).await;
+    let link = fixture.path.with_file_name("link.db");
+    fs::hard_link(&fixture.path, &link).unwrap();
+    assert!(unusable(&link).contains("hard links"), "{}", unusable(&link));
+    fixture.commit(vec![committed(&attempt(account(1), 1, 2))]).await;
+    let (path, _directory) = fixture.closed();
+    // Nor by its own name, as long as there is another one.
+    assert!(unusable(&path).contains("hard links"));
+    fs::remove_file(&link).unwrap();
+    let journal = SqliteJournal::open(&path, metrics()).unwrap();
+    assert_eq!(journal.account(account(1)).await.unwrap().unwrap().next_nonce, 2);
+}
+
+#[tokio::test]
+async fn a_folder_in_which_a_reader_can_make_no_log_is_told() {
+    let fixture = Fixture::new();
+    fixture.commit(vec![committed(&attempt(account(1), 0, 1))]).await;
+    let (path, _directory) = fixture.closed();
+    // Stands in for a folder that may not be written, which root may write all the same.
+    fs::create_dir(file::beside(&path, "-wal")).unwrap();
+    let refused = SqliteJournal::open_read_only(&path).unwrap_err();
+    assert!(refused.to_string().contains("to a folder that may be written"), "{refused}");
+    fs::remove_dir(file::beside(&path, "-wal")).unwrap();
+    assert_eq!(SqliteJournal::open_read_only(&path).unwrap().summary().await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -102,6 +102,28 @@ async fn an_acknowledged_transaction_has_one_first_attempt_or_an_end_and_never_b
 }
 
 #[tokio::test]
+async fn an_export_has_every_key_with_whose_it_is() {
+    let fixture = Fixture::new();
+    let (first, second) = (attempt(account(1), 0, 0xa0), attempt(account(1), 1, 0xa1));
+    fixture.commit(vec![key(&first, "k", 7), committed(&first)]).await;
+    fixture.commit(vec![key(&second, "l", 8), intent(&second)]).await;
+    let mut output = Vec::new();
+    export(&fixture.path, false, &mut output).unwrap();
+    let lines: Vec<serde_json::Value> = output.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let mut keys: Vec<_> = lines.into_iter().filter(|line| line["type"] == "idempotencyKey").collect();
+    keys.sort_by_key(|line| line["key"].to_string());
+    assert!(keys.iter().all(|line| line["createdAt"].is_u64()), "{keys:?}");
+    let line = |text: &str, digest: u8, of: &Attempt| {
+        serde_json::json!({
+            "type": "idempotencyKey", "service": "payments", "principal": "default", "key": text, "chainId": CHAIN,
+            "digest": B256::repeat_byte(digest), "transactionId": of.transaction.to_string()
+        })
+    };
+    keys.iter_mut().for_each(|line| drop(line.as_object_mut().unwrap().remove("createdAt")));
+    assert_eq!(keys, [line("k", 7, &first), line("l", 8, &second)]);
+}
+
+#[tokio::test]
 async fn a_key_stands_for_one_transaction_of_its_principal() {
     let fixture = Fixture::new();
     let (first, second) = (attempt(account(1), 0, 0xa0), attempt(account(1), 1, 0xa1));
