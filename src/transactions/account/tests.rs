@@ -457,6 +457,18 @@ async fn the_account_of_a_restored_journal_begins_where_the_chain_settles_if_not
     assert_eq!(fixture.chain.journal.account(account).await.unwrap().unwrap().next_nonce, 5);
 }
 
+#[tokio::test]
+async fn while_an_account_reconciles_everybody_is_told_the_same_next_nonce() {
+    let ours = attempt(3, 1);
+    let reason = Some("restored".into());
+    let records = vec![begun(&ours, AttemptState::Committed, None), Record::Pause { account: ACCOUNT, by: PauseBy::Reconcile, reason }];
+    let mut fixture = Fixture::new(records).await;
+    fixture.probed(100, 7);
+    let task = &fixture.task;
+    let told = [task.next_nonce(), task.figures().next_nonce, task.state().figures.next_nonce];
+    assert_eq!((task.is_reconciling(), told), (true, [7; 3]), "the chain is ahead of what is on record");
+}
+
 /// The account began behind somebody else's payload, which was lost.
 #[tokio::test]
 async fn what_the_chain_waits_for_and_nothing_has_is_open_once_every_node_has_said_so() {
