@@ -8,12 +8,12 @@ use jsonrpsee::Extensions;
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 
 use super::arguments::Arguments;
-use super::errors::{RpcError, TIMEOUT};
+use super::errors::TIMEOUT;
 use super::eth::{Answer, Raw};
 use super::send::{self, Call};
 use super::send_raw::{SentRaw, send_raw};
 use super::service::Service;
-use super::waiting::{Missed, Target, reach, receipt, timeout};
+use super::waiting::{Missed, Target, Wait, reach, receipt, timeout};
 use crate::journal::{Kind, TransactionId};
 
 /// `eth_sendTransactionSync`.
@@ -34,7 +34,8 @@ pub(super) async fn send_raw_transaction(params: &Params<'_>, service: &Arc<Serv
             let mined = service.chain.unless_draining(async { Ok(mined.await) });
             match tokio::time::timeout(timeout, mined).await {
                 Ok(Ok(receipt)) => Ok(receipt.json),
-                Ok(Err(_)) | Err(_) => Err(late(Some(hash), timeout)),
+                Ok(Err(_)) => Err(late(hash, Wait::Drain)),
+                Err(_) => Err(late(hash, Wait::Timeout(timeout))),
             }
         }
     }
@@ -44,21 +45,18 @@ async fn included(service: &Service, extensions: &Extensions, id: TransactionId,
     match reach(service, extensions, id, Target::Included, timeout).await {
         Ok(life) => receipt(service, life).await,
         Err(Missed::Refused(error)) => Err(error.into()),
-        Err(Missed::Late(life)) => {
+        Err(Missed::Late(life, wait)) => {
             let hash = first.or_else(|| life.and_then(|life| life.transaction.attempt).map(|(hash, _)| hash));
             match hash {
-                Some(_) => Err(late(hash, timeout)),
-                None => Err(Missed::Late(None).told(id, None, timeout)),
+                Some(hash) => Err(late(hash, wait)),
+                None => Err(Missed::Late(None, wait).told(id, None)),
             }
         }
     }
 }
 
 /// The EIP's form, and geth's words: the data is the hash alone.
-fn late(hash: Option<B256>, timeout: Duration) -> ErrorObjectOwned {
-    let words = format!("The transaction was added to the transaction pool but wasn't processed in {timeout:?}");
-    match hash {
-        Some(hash) => ErrorObjectOwned::owned(TIMEOUT, words, Some(hash)),
-        None => RpcError::internal().into(),
-    }
+fn late(hash: B256, wait: Wait) -> ErrorObjectOwned {
+    let words = format!("The transaction was added to the transaction pool but wasn't processed {wait}");
+    ErrorObjectOwned::owned(TIMEOUT, words, Some(hash))
 }

@@ -1,5 +1,6 @@
 //! Calls that wait for what becomes of a transaction, for a bounded time.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,18 +77,36 @@ fn on_record(life: &Life) -> OnRecord {
 pub(super) enum Missed {
     /// It never will be.
     Refused(RpcError),
-    /// Not in time; the transaction goes on. What is on record of it, if that could be read.
-    Late(Option<Box<Life>>),
+    /// Not yet, and the wait is over; the transaction goes on. What is on record of it, if that could be read.
+    Late(Option<Box<Life>>, Wait),
+}
+
+/// What ended a wait; as words behind "the state was not reached".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// The call's time-out.
+    Timeout(Duration),
+    /// The drain of the gateway.
+    Drain,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout(timeout) => write!(f, "in {timeout:?}"),
+            Self::Drain => f.write_str("before the gateway shuts down"),
+        }
+    }
 }
 
 impl Missed {
     /// How `sluice_sendTransaction` tells it. `first` is the hash that the call knows by itself: then the transaction is on record with it, also
     /// if nothing could be read in time.
-    pub(super) fn told(self, id: TransactionId, first: Option<B256>, timeout: Duration) -> ErrorObjectOwned {
+    pub(super) fn told(self, id: TransactionId, first: Option<B256>) -> ErrorObjectOwned {
         match self {
             Self::Refused(error) => error.into(),
-            Self::Late(life) => {
-                let words = format!("the state was not reached in {timeout:?}; the transaction goes on");
+            Self::Late(life, wait) => {
+                let words = format!("the state was not reached {wait}; the transaction goes on");
                 let hash = life.as_ref().and_then(|life| life.transaction.attempt).map(|(hash, _)| hash).or(first);
                 let unread = if first.is_some() { AttemptState::Committed } else { AttemptState::Queued };
                 let state = life.map_or(unread.as_str(), |life| life.transaction.shown().as_str());
@@ -117,7 +136,8 @@ pub(super) async fn reach(
     let until = service.chain.unless_draining(async { Ok(reaching.await) });
     match tokio::time::timeout(timeout, until).await {
         Ok(Ok(done)) => done.map_err(Missed::Refused),
-        Ok(Err(_)) | Err(_) => Err(Missed::Late(last)),
+        Ok(Err(_)) => Err(Missed::Late(last, Wait::Drain)),
+        Err(_) => Err(Missed::Late(last, Wait::Timeout(timeout))),
     }
 }
 
@@ -129,7 +149,7 @@ pub(super) async fn until(
     target: Target,
     timeout: Duration,
 ) -> Result<Life, ErrorObjectOwned> {
-    reach(service, extensions, sent.id, target, timeout).await.map_err(|missed| missed.told(sent.id, sent.hash, timeout))
+    reach(service, extensions, sent.id, target, timeout).await.map_err(|missed| missed.told(sent.id, sent.hash))
 }
 
 /// A client's time-out in milliseconds, as a number or a QUANTITY, within the environment's bounds: what is absent or 0 is
@@ -166,7 +186,7 @@ mod tests {
     #[test]
     fn a_time_out_before_anything_was_read_tells_what_the_call_knows() {
         let told = |first| {
-            let error = Missed::Late(None).told(TransactionId::new(), first, Duration::from_millis(1));
+            let error = Missed::Late(None, Wait::Timeout(Duration::from_millis(1))).told(TransactionId::new(), first);
             serde_json::from_str::<Value>(error.data().unwrap().get()).unwrap()
         };
         let hash = B256::repeat_byte(7);
@@ -174,5 +194,13 @@ mod tests {
         assert_eq!((&signed["state"], &signed["hash"]), (&"committed".into(), &hash.to_string().into()));
         let acknowledged = told(None);
         assert_eq!((&acknowledged["state"], acknowledged.get("hash")), (&"queued".into(), None));
+    }
+
+    #[test]
+    fn a_wait_says_what_ended_it() {
+        let told = |wait| Missed::Late(None, wait).told(TransactionId::new(), None).message().to_owned();
+        let in_time = told(Wait::Timeout(Duration::from_secs(15)));
+        assert_eq!(in_time, "the state was not reached in 15s; the transaction goes on");
+        assert_eq!(told(Wait::Drain), "the state was not reached before the gateway shuts down; the transaction goes on");
     }
 }

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, Bytes, U64, U256};
 
+use super::outbox::After;
 use super::reconcile::counts;
 use super::{Owed, Pending, Task};
-use crate::journal::{Account, AttemptState, BlockRef};
+use crate::journal::{Account, Attempt, AttemptState, BlockRef};
 use crate::node::{CallError, Head};
 use crate::telemetry::clock;
 use crate::transactions::account::submission::{Accepted, Payload, Submission};
 use crate::transactions::errors::TransactionError;
+use crate::transactions::meters::Stage;
 use crate::transactions::nonces::{Denial, SlotState};
 use crate::transactions::reconcile::Counts;
 
@@ -93,6 +95,11 @@ fn some_of<T>(answers: Vec<Result<T, CallError>>) -> Result<Vec<T>, CallError> {
 
 impl Task {
     pub(super) fn submit(&mut self, submission: Submission) {
+        if self.awaits_record(&submission) {
+            // A record of its own, so that it is written behind those.
+            self.outbox.push(self.tenure(), Some(After::Resubmit(Box::new(submission))));
+            return;
+        }
         let ticket = self.next_ticket();
         if let Payload::Unsigned { key, .. } = &submission.payload {
             self.key = Some(Arc::clone(key));
@@ -104,10 +111,11 @@ impl Task {
         } else {
             self.known_bytes(&submission)
         };
-        let released = refusal.is_none() && self.release_held(&submission);
         let pending = Pending::new(submission);
-        if released {
-            self.hand_over(pending);
+        if refusal.is_none()
+            && let Some(held) = self.held(&pending.submission)
+        {
+            self.hand_over(&held, pending);
             return;
         }
         self.tickets.insert(ticket, pending);
@@ -126,35 +134,56 @@ impl Task {
         is_known.then_some(TransactionError::AlreadyKnown { hash: bytes.hash })
     }
 
-    /// Bytes that `eth_signTransaction` gave out come back to be sent from here.
-    fn release_held(&mut self, submission: &Submission) -> bool {
+    /// Whether the bytes are the payload of a slot that was handed in, or refused, while that is not on record: what becomes of them is not
+    /// known yet, and nothing may be told of them.
+    fn awaits_record(&self, submission: &Submission) -> bool {
         let Payload::Signed { bytes, .. } = &submission.payload else { return false };
-        let Some(live) = self.attempts.get_mut(&bytes.hash).filter(|live| live.state == AttemptState::Held) else { return false };
-        let attempt = Arc::clone(&live.attempt);
-        // A cancel may have taken their place: then they want a nonce that is in use.
-        if self.current.get(&attempt.nonce) != Some(&bytes.hash) || self.nonces.slot(attempt.nonce) != Some(SlotState::Held) {
-            return false;
-        }
-        // From here on the hold cannot end, and the same bytes cannot be handed in twice.
-        live.state = AttemptState::Committed;
-        self.nonces.end_replacement(attempt.nonce, Denial::HandedIn);
-        self.nonces.set_slot(attempt.nonce, SlotState::Reopened);
-        let after = super::outbox::After::Released { hash: bytes.hash };
-        self.note(&attempt, AttemptState::Committed, None, Some("sent by its client".into()), Some(after));
-        true
+        let Some(live) = self.attempts.get(&bytes.hash).filter(|live| live.state == AttemptState::Committed) else { return false };
+        let nonce = live.attempt.nonce;
+        self.current.get(&nonce) == Some(&bytes.hash) && self.nonces.slot(nonce) == Some(SlotState::Reopened)
     }
 
-    fn hand_over(&mut self, pending: Pending) {
-        let Payload::Signed { bytes, .. } = &pending.submission.payload else { return };
-        let hash = bytes.hash;
-        if let Some(live) = self.attempts.get_mut(&hash) {
-            let accepted = Accepted { id: live.attempt.transaction, hash, raw: live.attempt.raw.clone() };
-            live.reply = pending.submission.reply;
-            live.laps = Some(pending.laps);
-            if let Some(reply) = &live.reply {
-                let _first = reply.committed.set(accepted);
+    /// The attempt whose bytes `eth_signTransaction` gave out, if they come back to be sent from here.
+    fn held(&self, submission: &Submission) -> Option<Arc<Attempt>> {
+        let Payload::Signed { bytes, .. } = &submission.payload else { return None };
+        let live = self.attempts.get(&bytes.hash).filter(|live| live.state == AttemptState::Held)?;
+        let nonce = live.attempt.nonce;
+        // A cancel may have taken their place: then they want a nonce that is in use.
+        let is_held = self.current.get(&nonce) == Some(&bytes.hash) && self.nonces.slot(nonce) == Some(SlotState::Held);
+        is_held.then(|| Arc::clone(&live.attempt))
+    }
+
+    /// From here on the hold cannot end, and the same bytes cannot be handed in twice. Until that is durable nothing is sent, and their
+    /// client is told nothing: a restart before would let the hold end.
+    fn hand_over(&mut self, attempt: &Attempt, pending: Pending) {
+        if let Some(live) = self.attempts.get_mut(&attempt.hash) {
+            live.state = AttemptState::Committed;
+        }
+        self.nonces.end_replacement(attempt.nonce, Denial::HandedIn);
+        self.nonces.set_slot(attempt.nonce, SlotState::Reopened);
+        let accepted = Accepted { id: attempt.transaction, hash: attempt.hash, raw: attempt.raw.clone() };
+        let after = After::Released { accepted, pending: Box::new(pending) };
+        self.note(attempt, AttemptState::Committed, None, Some("sent by its client".into()), Some(after));
+    }
+
+    /// It is on record that the bytes are sent from here: they go out, and their client is told like any other.
+    pub(super) fn handed_over(&mut self, accepted: Accepted, mut pending: Pending) {
+        let now = clock::now();
+        pending.waited(Stage::Commit, now, &self.chain);
+        let hash = accepted.hash;
+        let Some(live) = self.attempts.get_mut(&hash).filter(|live| live.state == AttemptState::Committed) else {
+            // A block had them meanwhile: their client sent them elsewhere too.
+            if let Some(reply) = pending.submission.reply {
+                let _gone = reply.sender.send(Ok(accepted));
             }
-            self.answers.push_back((clock::now() + self.chain.environment.answer_after, hash));
+            return;
+        };
+        live.reply = pending.submission.reply;
+        live.laps = Some(pending.laps);
+        let nonce = live.attempt.nonce;
+        self.answers.push_back((now + self.chain.environment.answer_after, hash));
+        if self.nonces.slot(nonce) == Some(SlotState::Reopened) {
+            self.nonces.set_slot(nonce, SlotState::Unsent);
         }
     }
 

@@ -171,7 +171,7 @@ impl Task {
             UnminedSlot { nonce, state, hash, age }
         });
         AccountState {
-            figures: Figures { next_nonce: self.next_nonce(), ..self.figures() },
+            figures: self.figures(),
             pauses: self.pauses.clone(),
             slot_taken: self.slot_taken,
             reconcile: self.reconcile.as_ref().map(super::reconcile::Reconcile::progress),

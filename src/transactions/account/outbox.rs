@@ -1,6 +1,6 @@
 //! Changes of state on their way to the journal: written in order, one commit at a time, tried again until they are durable.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
@@ -8,7 +8,8 @@ use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
 
 use super::operate::Operated;
-use super::{Owed, Task};
+use super::submission::{Accepted, Submission};
+use super::{Owed, Pending, Task};
 use crate::journal::{Attempt, AttemptState, BlockRef, Journal, JournalError, Record};
 use crate::telemetry::clock;
 use crate::telemetry::faults::SeededFault;
@@ -16,16 +17,26 @@ use crate::transactions::errors::TransactionError;
 use crate::transactions::nonces::SlotState;
 
 /// What has to wait until a record is durable.
-#[derive(Debug)]
 pub(super) enum After {
     /// The refusal may be told and the slot is open.
     Refused { hash: B256, error: TransactionError },
     /// The hold is over and the slot is open.
     HoldOver { hash: B256 },
-    /// Bytes that a client held are sent from here now.
-    Released { hash: B256 },
+    /// Bytes that a client held are sent from here now, and it may be told so.
+    Released { accepted: Accepted, pending: Box<Pending> },
+    /// What became of these bytes is known.
+    Resubmit(Box<Submission>),
     /// An operator waits for it.
     Operated(Operated),
+}
+
+impl After {
+    /// What a requester is told from the commit on, and where, also if the account's task ends before it can tell it.
+    fn committed(&self) -> Option<(Arc<OnceLock<Accepted>>, Accepted)> {
+        let Self::Released { accepted, pending } = self else { return None };
+        let reply = pending.submission.reply.as_ref()?;
+        Some((Arc::clone(&reply.committed), accepted.clone()))
+    }
 }
 
 pub(super) type Written = (Vec<Record>, Vec<After>, Result<Vec<i64>, JournalError>);
@@ -72,8 +83,19 @@ impl Outbox {
         }
         let records = std::mem::take(&mut self.records);
         let after = std::mem::take(&mut self.after);
+        let told: Vec<_> = after.iter().filter_map(After::committed).collect();
         let commit = journal.commit(std::iter::once(tenure).chain(records.iter().cloned()).collect());
-        self.writing = Some(Box::pin(async move { (records, after, commit.await) }));
+        // On its own: a fault of the account's task must not keep a requester from the hash of what became durable.
+        let commit = tokio::spawn(async move {
+            let result = commit.await;
+            if result.is_ok() {
+                for (cell, accepted) in told {
+                    let _first = cell.set(accepted);
+                }
+            }
+            result
+        });
+        self.writing = Some(Box::pin(async move { (records, after, commit.await.unwrap_or(Err(JournalError::Closed))) }));
     }
 
     /// Puts back what was not written, before what came since.
@@ -127,14 +149,8 @@ impl Task {
                 After::Refused { hash, error } => self.open_slot(hash, Some(error)),
                 After::HoldOver { hash } => self.open_slot(hash, None),
                 After::Operated(operated) => operated.tell(),
-                After::Released { hash } => {
-                    if let Some(live) = self.attempts.get(&hash) {
-                        let nonce = live.attempt.nonce;
-                        if self.nonces.slot(nonce) == Some(SlotState::Reopened) {
-                            self.nonces.set_slot(nonce, SlotState::Unsent);
-                        }
-                    }
-                }
+                After::Released { accepted, pending } => self.handed_over(accepted, *pending),
+                After::Resubmit(submission) => self.submit(*submission),
             }
         }
     }

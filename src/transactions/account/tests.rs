@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use alloy_consensus::{TxEip1559, TypedTransaction};
 use alloy_primitives::{Bytes, Signature, TxKind, U256};
 use tempfile::TempDir;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use super::admit::Probe;
 use super::open::try_load;
@@ -13,7 +14,8 @@ use super::replace::Replacement;
 use super::submission::{Payload, assemble};
 use super::*;
 use crate::config::{FeeCeilings, FeeMode};
-use crate::journal::{Kind, Purpose, StoredAccount, TransactionId};
+use crate::journal::keys_only::KeysOnly;
+use crate::journal::{Journal, Kind, Purpose, StoredAccount, TransactionId};
 use crate::node::{Head, NodeError};
 use crate::signing::SignClass;
 use crate::telemetry::waited::Waited;
@@ -103,11 +105,25 @@ impl Fixture {
     async fn written(&mut self) {
         loop {
             let tenure = self.task.tenure();
-            self.task.outbox.write(&self.chain.journal, tenure, clock::now());
+            self.task.outbox.write(&self.chain.journal, tenure, Self::again());
             let Some(writing) = self.task.outbox.writing() else { return };
             let written = writing.await;
             self.task.outbox_finished(written);
         }
+    }
+
+    /// The journal refuses to write what waits for it.
+    async fn not_written(&mut self) {
+        let journal: Arc<dyn Journal> = Arc::new(KeysOnly::default());
+        let tenure = self.task.tenure();
+        self.task.outbox.write(&journal, tenure, Self::again());
+        let written = self.task.outbox.writing().unwrap().await;
+        self.task.outbox_finished(written);
+    }
+
+    /// When what was not written may be tried again.
+    fn again() -> Instant {
+        clock::now() + Duration::from_secs(1)
     }
 
     /// What the nodes say at a head.
@@ -215,6 +231,34 @@ async fn a_cancel_whose_bytes_their_client_sends_meanwhile_says_so() {
     fixture.written().await;
     fixture.task.act();
     assert_eq!((fixture.state(&held), fixture.task.nonces.slot(3)), (Some(AttemptState::Committed), Some(SlotState::Sent)));
+}
+
+#[tokio::test]
+async fn of_bytes_that_are_handed_in_nothing_is_told_before_that_is_on_record() {
+    let held = Attempt { kind: Kind::SignOnly, ..attempt(3, 1) };
+    let mut fixture = Fixture::new(vec![begun(&held, AttemptState::Held, None)]).await;
+    let answer_after = fixture.chain.environment().answer_after;
+    fixture.probed(100, 3);
+    let (submission, mut told) = raw(&held);
+    let committed = Arc::clone(&submission.reply.as_ref().unwrap().committed);
+    fixture.task.submit(submission);
+    fixture.not_written().await;
+    let (again, mut told_again) = raw(&held);
+    fixture.task.submit(again);
+    fixture.not_written().await;
+    fixture.task.tick(clock::now() + 2 * answer_after);
+    for told in [&mut told, &mut told_again] {
+        assert!(matches!(told.try_recv(), Err(TryRecvError::Empty)));
+    }
+    assert_eq!((committed.get(), fixture.task.nonces.slot(3)), (None, Some(SlotState::Reopened)));
+    assert_eq!(fixture.chain.journal.attempt(31337, held.hash).await.unwrap().unwrap().state, AttemptState::Held);
+    fixture.written().await;
+    assert_eq!(committed.get().map(|accepted| accepted.hash), Some(held.hash), "also if the task ends now");
+    assert!(matches!(told_again.try_recv(), Ok(Err(TransactionError::AlreadyKnown { hash })) if hash == held.hash));
+    fixture.task.act();
+    fixture.task.tick(clock::now() + 2 * answer_after);
+    assert!(matches!(told.try_recv(), Ok(Ok(accepted)) if accepted.hash == held.hash));
+    assert!(fixture.task.attempts.get(&held.hash).is_some_and(|live| live.sent_at.is_some()));
 }
 
 #[tokio::test]
@@ -411,6 +455,18 @@ async fn the_account_of_a_restored_journal_begins_where_the_chain_settles_if_not
     assert_eq!((fixture.task.is_reconciling(), fixture.task.next_nonce()), (false, 5), "a gap below would never close");
     fixture.written().await;
     assert_eq!(fixture.chain.journal.account(account).await.unwrap().unwrap().next_nonce, 5);
+}
+
+#[tokio::test]
+async fn while_an_account_reconciles_everybody_is_told_the_same_next_nonce() {
+    let ours = attempt(3, 1);
+    let reason = Some("restored".into());
+    let records = vec![begun(&ours, AttemptState::Committed, None), Record::Pause { account: ACCOUNT, by: PauseBy::Reconcile, reason }];
+    let mut fixture = Fixture::new(records).await;
+    fixture.probed(100, 7);
+    let task = &fixture.task;
+    let told = [task.next_nonce(), task.figures().next_nonce, task.state().figures.next_nonce];
+    assert_eq!((task.is_reconciling(), told), (true, [7; 3]), "the chain is ahead of what is on record");
 }
 
 /// The account began behind somebody else's payload, which was lost.

@@ -1,19 +1,13 @@
 //! The words by which answers are told apart, in lower case. The first list that has a part of the text decides, in this order.
 
 /// The node has the bytes.
-pub(super) const KNOWN: &[&str] = &[
-    "already known",
-    "alreadyknown",
-    "known transaction",
-    "already imported",
-    "existing txn with same hash",
-    "ownnoncealreadyused",
-    "already in mempool",
-];
+pub(super) const KNOWN: &[&str] =
+    &["already known", "alreadyknown", "known transaction", "already imported", "existing txn with same hash", "already in mempool"];
 /// One node's view of one head.
 pub(super) const TOO_LOW: &[&str] = &["nonce too low", "oldnonce", "nonce is too low"];
 /// Another payload holds the nonce in the pool.
-pub(super) const OCCUPIED: &[&str] = &["replacement transaction underpriced", "could not replace existing", "replacement underpriced"];
+pub(super) const OCCUPIED: &[&str] =
+    &["replacement transaction underpriced", "could not replace existing", "replacement underpriced", "ownnoncealreadyused"];
 /// The pool, or the account's share of it, has no room.
 pub(super) const FULL: &[&str] = &[
     "txpool is full",
