@@ -93,8 +93,7 @@ async fn send_transaction(params: &Params<'_>, service: &Arc<Service>, extension
             let timeout = service.chain.environment().sync_timeout;
             let life = waiting::until(service, extensions, &sent, Target::Attempt, timeout).await;
             waited_all(extensions);
-            let attempt = life?.transaction.attempt;
-            attempt.map(|(hash, _)| hash).ok_or_else(|| RpcError::internal().into())
+            waiting::named(&life?).ok_or_else(|| RpcError::internal().into())
         }
     }
 }

@@ -147,6 +147,9 @@ async fn replace(params: &Params<'_>, service: &Arc<Service>, extensions: &Exten
         let mined = transaction.attempt.filter(|_| transaction.state != AttemptState::Replaced).map(|(hash, _)| hash);
         return Err(refusal(TransactionError::AlreadyMined { hash: mined }));
     }
+    if transaction.state == AttemptState::Refused {
+        return Err(refusal(TransactionError::NotReplaceable("the transaction was refused".into())));
+    }
     let from = transaction.account.address;
     let key = usable_key(service, from).map_err(refusal)?;
     let begun = Instant::now();

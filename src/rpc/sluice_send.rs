@@ -16,9 +16,9 @@ use super::idempotency::conflict;
 use super::refusals::refusal;
 use super::send::{Call, claim, on_record, send, usable_key};
 use super::service::{Service, principal, waited_all};
-use super::waiting::{Target, receipt, timeout, until};
+use super::waiting::{Target, named, receipt, timeout, until};
 use crate::journal::history::Life;
-use crate::journal::{Account, Intent, Kind, TransactionId};
+use crate::journal::{Account, Intent, Kind, Purpose, TransactionId};
 use crate::subscriptions::lifecycle::view::{BlockView, SlotView};
 use crate::transactions::errors::TransactionError;
 use crate::transactions::idempotency::Claimed;
@@ -98,10 +98,11 @@ impl SentView {
         let transaction = &life.transaction;
         Self {
             id: transaction.id.to_string(),
-            hash: first.or(transaction.attempt.map(|(hash, _)| hash)),
+            hash: first.or_else(|| named(life)),
             state: transaction.shown().as_str(),
             slot: transaction.attempt.map(|(_, nonce)| SlotView::new(transaction.account, nonce)),
-            block: transaction.block.map(BlockView::from),
+            // That of a cancel is no block of what was asked for.
+            block: transaction.block.filter(|_| transaction.purpose == Purpose::Request).map(BlockView::from),
             receipt,
         }
     }
@@ -178,7 +179,7 @@ mod tests {
 
     use super::*;
     use crate::journal::history::StoredTransaction;
-    use crate::journal::{AttemptState, BlockRef, Purpose};
+    use crate::journal::{AttemptState, BlockRef};
 
     #[test]
     fn a_member_that_nobody_knows_is_an_error_that_names_it() {
@@ -210,9 +211,10 @@ mod tests {
                 block: Some(BlockRef { number: 1, hash: B256::ZERO }),
             };
             let life = Life { transaction, request: "{}".into(), attempts: Vec::new(), events: Vec::new(), receipt: None };
-            SentView::new(&life, None, None).state
+            let view = SentView::new(&life, Some(B256::ZERO), None);
+            (view.state, view.block.is_some())
         };
-        assert_eq!(told(Purpose::Request), "included");
-        assert_eq!(told(Purpose::Cancel), "cancelled");
+        assert_eq!(told(Purpose::Request), ("included", true));
+        assert_eq!(told(Purpose::Cancel), ("cancelled", false));
     }
 }

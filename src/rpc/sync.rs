@@ -13,7 +13,7 @@ use super::eth::{Answer, Raw};
 use super::send::{self, Call};
 use super::send_raw::{SentRaw, send_raw};
 use super::service::Service;
-use super::waiting::{Missed, Target, Wait, reach, receipt, timeout};
+use super::waiting::{Missed, Target, Wait, named, reach, receipt, timeout};
 use crate::journal::{Kind, TransactionId};
 
 /// `eth_sendTransactionSync`.
@@ -46,7 +46,7 @@ async fn included(service: &Service, extensions: &Extensions, id: TransactionId,
         Ok(life) => receipt(service, life).await,
         Err(Missed::Refused(error)) => Err(error.into()),
         Err(Missed::Late(life, wait)) => {
-            let hash = first.or_else(|| life.and_then(|life| life.transaction.attempt).map(|(hash, _)| hash));
+            let hash = first.or_else(|| life.as_deref().and_then(named));
             match hash {
                 Some(hash) => Err(late(hash, wait)),
                 None => Err(Missed::Late(None, wait).told(id, None)),

@@ -30,12 +30,21 @@ pub(super) enum Target {
     Confirmed,
 }
 
+/// The hash that names the transaction to its client: of the attempt that speaks for it. Where that is a cancel, whose receipt would look
+/// like a payment, it is the first hash of what was cancelled.
+pub(super) fn named(life: &Life) -> Option<B256> {
+    match life.transaction.purpose {
+        Purpose::Cancel => life.attempts.iter().find(|attempt| attempt.purpose == Purpose::Request).map(|attempt| attempt.hash),
+        Purpose::Request => life.transaction.attempt.map(|(hash, _)| hash),
+    }
+}
+
 /// Why a transaction is not mined, if that is on record: its bytes were refused for good, it was ended before it had any, or a
 /// cancel of it is final.
 pub(super) fn refused(life: &Life) -> Option<RpcError> {
     let transaction = &life.transaction;
     let told = |words: String| RpcError {
-        hash: transaction.attempt.map(|(hash, _)| hash),
+        hash: named(life),
         transaction: Some(on_record(life)),
         ..RpcError::new(SERVER_ERROR, Reason::Refused, words)
     };
@@ -59,7 +68,7 @@ fn reached(life: &Life, target: Target) -> Option<Result<(), RpcError>> {
         (Target::Attempt, _) => transaction.attempt.map(|_| Ok(())),
         (_, AttemptState::Replaced) => {
             let words = "another payload of the slot is confirmed";
-            let hash = transaction.attempt.map(|(hash, _)| hash);
+            let hash = named(life);
             let transaction = Some(on_record(life));
             Some(Err(RpcError { hash, transaction, ..RpcError::new(SERVER_ERROR, Reason::Refused, words) }))
         }
@@ -107,7 +116,7 @@ impl Missed {
             Self::Refused(error) => error.into(),
             Self::Late(life, wait) => {
                 let words = format!("the state was not reached {wait}; the transaction goes on");
-                let hash = life.as_ref().and_then(|life| life.transaction.attempt).map(|(hash, _)| hash).or(first);
+                let hash = life.as_deref().and_then(named).or(first);
                 let unread = if first.is_some() { AttemptState::Committed } else { AttemptState::Queued };
                 let state = life.map_or(unread.as_str(), |life| life.transaction.shown().as_str());
                 let transaction = Some(OnRecord { id: id.to_string(), state });
@@ -181,7 +190,45 @@ pub(super) async fn receipt(service: &Service, life: Life) -> Result<Arc<RawValu
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use alloy_primitives::Address;
+
     use super::*;
+    use crate::journal::history::{StoredTransaction, StoredTry};
+    use crate::journal::{Account, Kind};
+
+    /// A payment with its cancel, which speaks for it in this state.
+    fn cancelled(state: AttemptState) -> Life {
+        let attempt = |byte, purpose, state| StoredTry { hash: B256::repeat_byte(byte), purpose, state, block: None, replaces: None };
+        let transaction = StoredTransaction {
+            id: TransactionId::new(),
+            kind: Kind::Send,
+            account: Account { chain_id: 1, address: Address::ZERO },
+            created_at: SystemTime::UNIX_EPOCH,
+            attempt: Some((B256::repeat_byte(3), 0)),
+            purpose: Purpose::Cancel,
+            state,
+            block: None,
+        };
+        let attempts = vec![
+            attempt(1, Purpose::Request, AttemptState::Broadcast),
+            attempt(2, Purpose::Request, AttemptState::Broadcast),
+            attempt(3, Purpose::Cancel, state),
+        ];
+        Life { transaction, request: "{}".into(), attempts, events: Vec::new(), receipt: None }
+    }
+
+    #[test]
+    fn the_hash_of_a_cancel_is_never_told_as_that_of_what_it_cancels() {
+        let paid = Some(B256::repeat_byte(1));
+        assert_eq!(refused(&cancelled(AttemptState::Confirmed)).unwrap().hash, paid);
+        assert_eq!(reached(&cancelled(AttemptState::Replaced), Target::Included).unwrap().unwrap_err().hash, paid);
+        let late = Missed::Late(Some(Box::new(cancelled(AttemptState::Broadcast))), Wait::Drain);
+        let error = late.told(TransactionId::new(), None);
+        let data: Value = serde_json::from_str(error.data().unwrap().get()).unwrap();
+        assert_eq!(data["hash"], B256::repeat_byte(1).to_string());
+    }
 
     #[test]
     fn a_time_out_before_anything_was_read_tells_what_the_call_knows() {

@@ -27,7 +27,7 @@ struct Known {
 }
 
 /// Records the state; answers the position of the event. Nothing changes a final state, and nothing happens if the attempt
-/// has the state (and the block) already.
+/// has the state (and the block) already. What is refused stays so when something else uses its slot up: that was told.
 pub(super) fn change(
     connection: &Connection,
     account: Row,
@@ -48,6 +48,17 @@ pub(super) fn change(
     if known.state.is_final() || (known.state == state && known.block == kept) {
         return Ok(None);
     }
+    if known.state == AttemptState::Refused {
+        if is_done(connection, account, known.nonce)? {
+            return Ok(None);
+        }
+        if state == AttemptState::Replaced {
+            if !SeededFault::ReplacedLeftOpen.is_on() {
+                settle(connection, account, known.nonce, true)?;
+            }
+            return Ok(None);
+        }
+    }
     set(connection, account.chain_id, hash, state, kept)?;
     // An orphaned attempt has no block any more; its event may still say which one it was.
     let because = Because { block: kept.or(because.block), ..because };
@@ -65,12 +76,12 @@ pub(super) fn change(
         give_back(connection, account, known.nonce, hash)?;
     }
     if state == AttemptState::Refused || state.is_final() {
-        settle(connection, account, known.nonce)?;
+        settle(connection, account, known.nonce, false)?;
     }
     if state == AttemptState::Confirmed {
         // Slots of other accounts are left to their own tasks: the chain may have skipped the authorisation.
         for nonce in own_authorised(connection, account, hash)? {
-            settle(connection, account, nonce)?;
+            settle(connection, account, nonce, false)?;
         }
     }
     Ok(Some(position))
@@ -115,12 +126,12 @@ fn give_back(connection: &Connection, account: Row, nonce: u64, refused: B256) -
     Ok(())
 }
 
-/// The other attempts of the slot can never be mined any more: an event each.
+/// The other attempts of the slot can never be mined any more: an event each, but for those whose refusal said so before.
 fn replace_rivals(connection: &Connection, account: Row, nonce: u64, winner: B256) -> Result<(), Fault> {
     let rivals: Vec<(B256, TransactionId)> = connection
         .prepare_cached(
             "SELECT hash, transaction_id FROM attempts
-             WHERE chain_id = ?1 AND address = ?2 AND nonce = ?3 AND hash <> ?4 AND state NOT IN ('confirmed', 'replaced')
+             WHERE chain_id = ?1 AND address = ?2 AND nonce = ?3 AND hash <> ?4 AND state NOT IN ('refused', 'confirmed', 'replaced')
              ORDER BY position",
         )?
         .query_map(params![account.chain_id, account.address.as_slice(), slot_nonce(nonce)?, winner.as_slice()], |row| {
@@ -159,17 +170,29 @@ pub(super) fn used(connection: &Connection, account: Row, nonce: u64) -> Result<
     Ok(())
 }
 
-/// Marks the slot as done if nothing is left to happen to it: an attempt of its own is confirmed or all of them are final;
-/// or it was taken by an authorisation of the account itself whose attempt is confirmed, and no attempt of its own can still be mined.
-fn settle(connection: &Connection, slot: Row, nonce: u64) -> Result<(), Fault> {
+fn is_done(connection: &Connection, slot: Row, nonce: u64) -> Result<bool, Fault> {
+    let done = connection
+        .prepare_cached("SELECT done FROM slots WHERE chain_id = ?1 AND address = ?2 AND nonce = ?3")?
+        .query_row(params![slot.chain_id, slot.address.as_slice(), slot_nonce(nonce)?], |row| row.get(0))
+        .optional()?;
+    Ok(done.unwrap_or(false))
+}
+
+/// Marks the slot as done if nothing is left to happen to it: no attempt of its own can still be mined, and one is confirmed or the nonce
+/// went to something else (one is `replaced`, or `is_used`); or it was taken by an authorisation of the account itself whose attempt is
+/// confirmed, and no attempt of its own can still be mined.
+fn settle(connection: &Connection, slot: Row, nonce: u64, is_used: bool) -> Result<(), Fault> {
     connection
         .prepare_cached(
             "UPDATE slots SET done = 1
              WHERE chain_id = ?1 AND address = ?2 AND nonce = ?3 AND done = 0 AND (
                  EXISTS (SELECT 1 FROM attempts a WHERE a.chain_id = ?1 AND a.address = ?2 AND a.nonce = ?3 AND a.state = 'confirmed')
-                 OR (authorisation = 0 AND NOT EXISTS (
-                     SELECT 1 FROM attempts a WHERE a.chain_id = ?1 AND a.address = ?2 AND a.nonce = ?3
-                     AND a.state NOT IN ('confirmed', 'replaced')))
+                 OR (authorisation = 0
+                     AND (?4 OR EXISTS (SELECT 1 FROM attempts a
+                         WHERE a.chain_id = ?1 AND a.address = ?2 AND a.nonce = ?3 AND a.state = 'replaced'))
+                     AND NOT EXISTS (
+                         SELECT 1 FROM attempts a WHERE a.chain_id = ?1 AND a.address = ?2 AND a.nonce = ?3
+                         AND a.state NOT IN ('refused', 'confirmed', 'replaced')))
                  OR (authorisation = 1
                      AND EXISTS (SELECT 1 FROM attempts a
                          WHERE a.chain_id = ?1 AND a.address = ?2 AND a.hash = slots.payload AND a.state = 'confirmed')
@@ -177,6 +200,6 @@ fn settle(connection: &Connection, slot: Row, nonce: u64) -> Result<(), Fault> {
                          SELECT 1 FROM attempts a WHERE a.chain_id = ?1 AND a.address = ?2 AND a.nonce = ?3
                          AND a.state NOT IN ('refused', 'confirmed', 'replaced'))))",
         )?
-        .execute(params![slot.chain_id, slot.address.as_slice(), slot_nonce(nonce)?])?;
+        .execute(params![slot.chain_id, slot.address.as_slice(), slot_nonce(nonce)?, is_used])?;
     Ok(())
 }

@@ -66,6 +66,7 @@ fn attempt(hash: B256, durable: &Durable, truth: &Truth) -> Option<String> {
     match (state, mined) {
         (AttemptState::Confirmed, Some(payload)) if *block == Some(payload.block_hash) => None,
         (AttemptState::Confirmed, _) => words("and its block is not canonical"),
+        (AttemptState::Replaced, None) if durable.state == AttemptState::Refused => words("and was refused before"),
         (AttemptState::Replaced | AttemptState::Refused, None) => None,
         (AttemptState::Replaced | AttemptState::Refused, Some(_)) => words("and it was mined"),
         _ => words("and never got any further"),

@@ -200,11 +200,15 @@ impl Ledger {
         if durable.state == AttemptState::Confirmed && state != AttemptState::Confirmed {
             return;
         }
+        if durable.state == AttemptState::Refused && state == AttemptState::Replaced {
+            return;
+        }
         durable.state = state;
         if state == AttemptState::Confirmed {
             let (address, nonce) = (durable.address, durable.nonce);
-            let rivals =
-                self.durable.iter_mut().filter(|(other, rival)| **other != hash && (rival.address, rival.nonce) == (address, nonce));
+            let rivals = self.durable.iter_mut().filter(|(other, rival)| {
+                **other != hash && (rival.address, rival.nonce) == (address, nonce) && rival.state != AttemptState::Refused
+            });
             rivals.for_each(|(_, rival)| rival.state = AttemptState::Replaced);
         }
     }

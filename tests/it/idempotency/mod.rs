@@ -149,6 +149,38 @@ async fn a_key_whose_request_failed_before_its_commit_is_free_and_a_refusal_is_i
     assert_eq!(world.kms_proxy.stats().calls_of("Sign"), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_the_answer_of_its_key_also_when_another_payment_is_final_in_its_slot() {
+    let test = "a_refusal_is_the_answer_of_its_key_also_when_another_payment_is_final_in_its_slot";
+    let Some(mut world) = World::start(test).await else { return };
+    world.extra.environment = "confirmations = 1".into();
+    let account = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    world.node.set_faults([RawFault { count: 1, answer: RawAnswer::Refuse { code: -32000, message: "intrinsic gas too low".into() } }]);
+    let refused = send(&client, keyed(account, 3, "refused")).await.unwrap_err();
+    assert_eq!(told(&refused), (-32000, "refused"));
+    let hash = send(&client, keyed(account, 4, "paid")).await.unwrap();
+    eventually("the other payment to be final", || async {
+        world.anvil.call("evm_mine", json!([])).await.unwrap();
+        let found = client.request("sluice_getTransaction", json!([hash])).await.ok()?;
+        (found["state"] == "confirmed").then_some(())
+    })
+    .await;
+    assert_eq!(world.anvil.nonces().await[&account], [0], "it had the slot of the refused one");
+    for method in ["eth_sendTransaction", "sluice_sendTransaction"] {
+        let again = soon("an answer", client.request(method, keyed(account, 3, "refused"))).await.unwrap_err();
+        assert_eq!(told(&again), (-32000, "refused"));
+        assert_eq!((&data(&again)["hash"], &data(&again)["state"]), (&data(&refused)["hash"], &json!("refused")));
+    }
+    let listed = client.request("sluice_listTransactions", json!([{ "state": "refused" }])).await.unwrap();
+    assert_eq!(listed["transactions"][0]["hash"], data(&refused)["hash"]);
+    for method in ["sluice_speedUpTransaction", "sluice_cancelTransaction"] {
+        let error = client.request(method, json!([{ "hash": data(&refused)["hash"] }])).await.unwrap_err();
+        assert_eq!(told(&error), (-32000, "not_replaceable"), "{error}");
+    }
+}
+
 /// One POST with headers.
 async fn post(gateway: &Gateway, headers: &[(&str, &str)], body: &Value) -> Value {
     let headers = [&[("content-type", "application/json")], headers].concat();

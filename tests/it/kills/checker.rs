@@ -458,8 +458,8 @@ fn follows(before: &Event, after: &Event) -> bool {
         // Held bytes are sent by their client through the gateway, here.
         ("held", after) => matches!(after, "committed" | "refused" | "replaced"),
         ("committed" | "broadcast" | "orphaned", "included" | "broadcast" | "refused" | "replaced") => before.state != after.state,
-        // The same bytes may come again once they were refused.
-        ("refused", after) => matches!(after, "committed" | "held" | "replaced"),
+        // The same bytes may come again once they were refused; else that was the last word.
+        ("refused", after) => matches!(after, "committed" | "held"),
         ("included", "orphaned") => true,
         ("included", "confirmed") => before.block == after.block,
         _ => false,

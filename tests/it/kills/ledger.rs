@@ -176,17 +176,31 @@ impl Ledger {
     }
 
     /// An answer to a request that may have been told something before. `exact`: one hash for life; else an attempt of the same
-    /// transaction, which has the same value.
+    /// transaction, which has the same value. What was refused on record stays so, and what has a hash is not merely queued any more.
     pub(super) fn told_again(&self, number: usize, answer: Answer, exact: bool) {
         let before = self.read().requests[number].answer.clone();
+        let ended = |answer: &Answer| matches!(answer, Answer::Refused { reason, .. } if reason == "refused");
         match (before, answer) {
+            (_, Answer::Nothing) => {}
             (Answer::Hash(before), Answer::Hash(after)) if before != after && exact => {
                 self.complain(format!("request {number} was told {before}, and {after} under the same key"));
             }
-            (Answer::Hash(_), _) | (_, Answer::Nothing) => {}
+            (Answer::Queued(before), Answer::Queued(after)) if before != after => {
+                self.complain(format!("request {number} is {before}, and {after} under the same key"));
+            }
+            (before, after @ (Answer::Hash(_) | Answer::Queued(_))) if ended(&before) => {
+                self.complain(format!("request {number} was told {before:?}, and {after:?} under the same key"));
+            }
+            (Answer::Hash(before), Answer::Queued(after)) => {
+                self.complain(format!("request {number} was told {before}, and that {after} has no hash under the same key"));
+            }
+            (Answer::Hash(_), _) => {}
             // A time-out, a full queue and the like say nothing of what was or will be told to others under the key.
-            (Answer::Queued(_), Answer::Refused { reason, .. }) if reason != "refused" => {}
-            (_, Answer::Refused { reason, .. }) if reason != "refused" => self.end(number, Answer::Known),
+            (before, Answer::Refused { ref reason, .. }) if reason != "refused" => {
+                if !ended(&before) && !matches!(before, Answer::Queued(_)) {
+                    self.end(number, Answer::Known);
+                }
+            }
             (_, answer) => self.end(number, answer),
         }
     }
@@ -221,5 +235,51 @@ pub(super) fn answer_of(outcome: Result<Value, ClientError>) -> Answer {
             hash: data["hash"].as_str().map(|hash| hash.parse().unwrap()),
             words: error.to_string(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is complained of when these are told one after the other under one key.
+    fn complaints(told: [Answer; 2]) -> Vec<String> {
+        let ledger = Ledger::default();
+        let (number, _) = ledger.begin("once", Address::ZERO);
+        for answer in told {
+            ledger.told_again(number, answer, true);
+        }
+        let record = ledger.read();
+        record.complaints.clone()
+    }
+
+    fn refused(reason: &str) -> Answer {
+        Answer::Refused { reason: reason.into(), hash: None, words: "no".into() }
+    }
+
+    #[test]
+    fn another_outcome_under_the_same_key_is_a_complaint() {
+        let hash = |byte| Answer::Hash(B256::repeat_byte(byte));
+        let queued = |id: &str| Answer::Queued(id.into());
+        for changed in [
+            [refused("refused"), hash(1)],
+            [refused("refused"), queued("a")],
+            [hash(1), hash(2)],
+            [hash(1), queued("a")],
+            [queued("a"), queued("b")],
+        ] {
+            assert_eq!(complaints(changed.clone()).len(), 1, "{changed:?}");
+        }
+        for kept in [
+            [refused("refused"), refused("refused")],
+            [refused("refused"), refused("queue_full")],
+            // Nothing was on record.
+            [refused("queue_full"), hash(1)],
+            [queued("a"), hash(1)],
+            [hash(1), refused("refused")],
+            [Answer::Nothing, hash(1)],
+        ] {
+            assert_eq!(complaints(kept.clone()), Vec::<String>::new(), "{kept:?}");
+        }
     }
 }

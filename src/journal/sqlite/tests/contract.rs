@@ -174,6 +174,33 @@ async fn a_confirmed_attempt_ends_its_rivals_in_the_same_commit() {
 }
 
 #[tokio::test]
+async fn what_was_refused_stays_refused_once_its_slot_is_used_up() {
+    let fixture = Fixture::new();
+    let (a, b) = (attempt(account(1), 0, 0xa0), attempt(account(1), 0, 0xb0));
+    fixture.commit(vec![committed(&a), reached(&a, Refused, None), replacing(&b, 0xa0)]).await;
+    fixture.commit(vec![reached(&b, Confirmed, Some(block(5, 5)))]).await;
+    let before = events(&fixture.path);
+    assert_eq!(before[3..], [event(1, 4, 0xb0, "confirmed")]);
+    // That was the last word: what comes late of it says nothing.
+    for state in [Broadcast, Included, Orphaned, Replaced] {
+        assert_eq!(fixture.commit(vec![reached(&a, state, None)]).await, Vec::<i64>::new());
+    }
+    assert_eq!(fixture.stored(&a).await.state, Refused);
+    assert_eq!(events(&fixture.path), before);
+    // The chain used the nonce for something that is not on record.
+    let c = attempt(account(1), 1, 0xc0);
+    fixture.commit(vec![committed(&c), reached(&c, Refused, None)]).await;
+    assert_eq!(fixture.hashes(account(1)).await, [(c.hash, Refused, true)]);
+    assert_eq!(fixture.commit(vec![reached(&c, Replaced, None)]).await, Vec::<i64>::new());
+    assert_eq!(fixture.hashes(account(1)).await, []);
+    assert_eq!(fixture.stored(&c).await.state, Refused);
+    // Before that a node may have had the bytes after all.
+    let d = attempt(account(1), 2, 0xd0);
+    fixture.commit(vec![committed(&d), reached(&d, Refused, None), reached(&d, Included, Some(block(6, 6)))]).await;
+    assert_eq!(fixture.stored(&d).await.state, Included);
+}
+
+#[tokio::test]
 async fn nothing_changes_a_final_state() {
     let fixture = Fixture::new();
     let (a, b) = (attempt(account(1), 0, 0xa0), attempt(account(1), 0, 0xb0));
@@ -190,9 +217,9 @@ async fn nothing_changes_a_final_state() {
 async fn a_slot_whose_attempts_are_all_replaced_is_done() {
     let fixture = Fixture::new();
     let (a, b) = (attempt(account(1), 0, 0xa0), attempt(account(1), 0, 0xb0));
-    fixture.commit(vec![committed(&a), reached(&a, Refused, None), replacing(&b, 0xa0)]).await;
+    fixture.commit(vec![committed(&a), replacing(&b, 0xa0)]).await;
     fixture.commit(vec![reached(&b, Replaced, None)]).await;
-    assert_eq!(fixture.hashes(account(1)).await, [(a.hash, Refused, false), (b.hash, Replaced, true)]);
+    assert_eq!(fixture.hashes(account(1)).await, [(a.hash, Committed, false), (b.hash, Replaced, true)]);
     fixture.commit(vec![reached(&a, Replaced, None)]).await;
     assert_eq!(fixture.hashes(account(1)).await, []);
     assert_eq!(fixture.next_nonce(account(1)).await, 1);

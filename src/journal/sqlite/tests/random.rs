@@ -1,6 +1,6 @@
 //! Any sequence of batches keeps the journal's promises.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proptest::prelude::*;
 
@@ -29,6 +29,8 @@ struct Model {
     slots: BTreeMap<(u8, u64), u8>,
     attempts: HashMap<u8, (u8, u64, AttemptState)>,
     events: Vec<EventRow>,
+    /// Slots that went to something that is not on record.
+    used: BTreeSet<(u8, u64)>,
 }
 
 impl Model {
@@ -38,10 +40,11 @@ impl Model {
         self.attempts.get_mut(&hash).unwrap().2 = state;
     }
 
-    /// Whether an own attempt was confirmed, or none can happen any more.
+    /// Whether the nonce is used up, and none of its own attempts can be mined any more.
     fn done(&self, account: u8, nonce: u64) -> bool {
-        let mut own = self.attempts.values().filter(|(of, at, _)| (*of, *at) == (account, nonce)).peekable();
-        own.peek().is_some() && own.all(|(_, _, state)| state.is_final())
+        let own = || self.attempts.values().filter(|(of, at, _)| (*of, *at) == (account, nonce)).map(|(_, _, state)| *state);
+        let is_used = self.used.contains(&(account, nonce)) || own().any(AttemptState::is_final);
+        is_used && own().all(|state| state.is_final() || state == AttemptState::Refused)
     }
 
     /// `false`: the batch must be refused.
@@ -70,13 +73,27 @@ impl Model {
                 if known.is_final() || known == state {
                     return true;
                 }
+                if known == AttemptState::Refused {
+                    if self.done(account, nonce) {
+                        return true;
+                    }
+                    if state == AttemptState::Replaced {
+                        let mut others = self.attempts.values().filter(|(of, at, _)| (*of, *at) == (account, nonce));
+                        if others.all(|(_, _, state)| state.is_final() || *state == AttemptState::Refused) {
+                            self.used.insert((account, nonce));
+                        }
+                        return true;
+                    }
+                }
                 self.event(account, hash, state);
                 if state == AttemptState::Confirmed {
                     // In order of commit: that of the rivals' last taking.
                     let mut rivals: Vec<u8> = self
                         .attempts
                         .iter()
-                        .filter(|(other, (of, at, state))| **other != hash && (*of, *at) == (account, nonce) && !state.is_final())
+                        .filter(|(other, (of, at, state))| {
+                            **other != hash && (*of, *at) == (account, nonce) && !state.is_final() && *state != AttemptState::Refused
+                        })
                         .map(|(other, _)| *other)
                         .collect();
                     rivals.sort_by_key(|rival| self.events.iter().rposition(|event| event.2 == *rival && event.3 == "committed"));
