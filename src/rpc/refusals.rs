@@ -36,7 +36,7 @@ pub fn refusal(error: TransactionError) -> ErrorObjectOwned {
         TransactionError::AlreadyKnown { hash } => RpcError { hash: Some(hash), ..told(SERVER_ERROR, Reason::NonceHeld) },
         TransactionError::AlreadyMined { hash } => RpcError { hash, ..told(SERVER_ERROR, Reason::AlreadyMined) },
         TransactionError::NotReplaceable(_) => told(SERVER_ERROR, Reason::NotReplaceable),
-        TransactionError::FeeCeiling(_) => told(SERVER_ERROR, Reason::FeeCeiling),
+        TransactionError::FeeCeiling { .. } => told(SERVER_ERROR, Reason::FeeCeiling),
         TransactionError::Paused(_) => told(RESOURCE_UNAVAILABLE, Reason::AccountPaused),
         TransactionError::ForeignNonce => told(LIMIT_EXCEEDED, Reason::ForeignNonce).retry_after(SOON),
         TransactionError::Sign(class) => sign_refusal(class, message.clone()),

@@ -21,17 +21,25 @@ pub fn hold(price: Price, asked: Fees, gas: u64, now: Option<Suggestion>, ceilin
         return Ok(Price::Dynamic { cap: limit, tip });
     }
     let name = if matches!(price, Price::Legacy(_)) { "gasPrice" } else { "maxFeePerGas" };
-    Err(above(name, price.highest(), gas, ceilings))
+    Err(TransactionError::FeeCeiling { words: above(name, price.highest(), gas, ceilings), is_given: is_given(asked, limit) })
 }
 
-/// The error of a price that is above the ceilings.
-pub fn above(name: &str, price: u128, gas: u64, ceilings: FeeCeilings) -> TransactionError {
-    let words = match (ceilings.per_gas.filter(|per_gas| price > *per_gas), ceilings.total) {
+/// Whether it is what the client gave that is above the limit, in wei per gas, and not what was filled.
+fn is_given(asked: Fees, limit: u128) -> bool {
+    match asked {
+        Fees::Price(_) | Fees::Dynamic { cap: Some(_), .. } => true,
+        Fees::Dynamic { cap: None, tip: Some(tip) } => tip > limit,
+        Fees::Dynamic { cap: None, tip: None } | Fees::AnyPrice => false,
+    }
+}
+
+/// The words for a price that is above the ceilings.
+pub fn above(name: &str, price: u128, gas: u64, ceilings: FeeCeilings) -> String {
+    match (ceilings.per_gas.filter(|per_gas| price > *per_gas), ceilings.total) {
         (Some(per_gas), _) => format!("{name} {price} is above the ceiling of this service, {per_gas} wei per gas"),
         (None, Some(total)) => format!("{name} {price} for {gas} gas is above the ceiling of this service, {total} wei in all"),
         (None, None) => format!("{name} {price} is above the ceiling of this service"),
-    };
-    TransactionError::FeeCeiling(words)
+    }
 }
 
 #[cfg(test)]
@@ -62,6 +70,22 @@ mod tests {
         assert_eq!(hold(207), Ok(price));
         assert_eq!(hold(107), Ok(Price::Dynamic { cap: 107, tip: 7 }));
         assert_eq!(hold(106), Err("maxFeePerGas 207 is above the ceiling of this service, 106 wei per gas".into()));
+    }
+
+    #[test]
+    fn only_a_price_that_was_given_is_above_the_ceiling_for_good() {
+        let dynamic = Price::Dynamic { cap: 207, tip: 7 };
+        let is_given = |price, asked, per_gas| match hold(price, asked, 21_000, Some(NOW), ceilings(per_gas, 0)) {
+            Err(TransactionError::FeeCeiling { is_given, .. }) => is_given,
+            other => panic!("{other:?}"),
+        };
+        assert!(!is_given(dynamic, DEFAULT, 100));
+        assert!(!is_given(dynamic, Fees::Dynamic { cap: None, tip: Some(7) }, 100));
+        assert!(!is_given(Price::Legacy(107), Fees::AnyPrice, 100));
+        assert!(!is_given(Price::Legacy(107), DEFAULT, 100));
+        assert!(is_given(dynamic, Fees::Dynamic { cap: None, tip: Some(7) }, 6));
+        assert!(is_given(dynamic, Fees::Dynamic { cap: Some(207), tip: None }, 100));
+        assert!(is_given(Price::Legacy(107), Fees::Price(107), 100));
     }
 
     #[test]

@@ -88,8 +88,13 @@ pub enum TransactionError {
     #[error("{0}")]
     NotReplaceable(String),
     /// The price is above a ceiling of the service.
-    #[error("{0}")]
-    FeeCeiling(String),
+    #[error("{words}")]
+    FeeCeiling {
+        /// What is above what.
+        words: String,
+        /// Whether the client gave the price; one that is filled may be below the ceiling at another time.
+        is_given: bool,
+    },
     /// An authorisation by another managed account cannot have its nonce (EIP-7702).
     #[error("authorisation by {authority}: {error}")]
     Authorisation {
@@ -169,7 +174,7 @@ impl TransactionError {
             | Self::Unsupported(_)
             | Self::InsufficientFunds { .. }
             | Self::NotReplaceable(_)
-            | Self::FeeCeiling(_)
+            | Self::FeeCeiling { .. }
             | Self::Refused { .. }
             | Self::Node(_) => ErrorClass::Reject,
         }

@@ -2,11 +2,13 @@
 //! the process. One task per account prepares them, in the order of their ids and with the fees of the moment, and puts them
 //! into the account's queue like any other request. Each ends by its first attempt, or by an end that is journaled.
 
+mod ahead;
+mod payload;
 mod verdict;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use alloy_primitives::Address;
 use dashmap::DashMap;
@@ -16,14 +18,13 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::verdict::{FIRST_REST, Verdict, judge};
+use self::payload::{check, payload};
+use self::verdict::{FIRST_REST, Fault, Tries, Verdict};
 use super::account::loans::Borrowed;
-use super::authorisations::Authorisations;
 use super::chain::{Accepted, Chain, NewRequest, Payload};
 use super::errors::TransactionError;
 use super::idempotency::Claim;
-use super::prepare::prepare;
-use super::request::{Arguments, Request};
+use super::request::Arguments;
 use crate::journal::{Account, AttemptState, Intent, JournalError, Kind, Record, TransactionId};
 use crate::telemetry::clock;
 use crate::telemetry::crash::Commit;
@@ -43,11 +44,10 @@ pub(super) type Workers = DashMap<Address, Arc<Notify>>;
 #[derive(Debug)]
 struct Job {
     intent: Intent,
-    failing_since: Option<Instant>,
-    faults: u32,
+    tries: Tries,
 }
 
-type Prepared = (Job, Result<Payload, TransactionError>);
+type Prepared = (Job, Result<Payload, Fault>);
 type Answered = (Job, Result<Accepted, TransactionError>);
 
 struct Worker {
@@ -95,7 +95,7 @@ async fn run(chain: Arc<Chain>, address: Address, wake: Arc<Notify>) {
                 worker.read().await;
             }
             Some((job, answer)) = worker.queued.next() => {
-                if worker.answered(job, answer.map(drop)) {
+                if worker.answered(job, answer.map(drop).map_err(Fault::Told)) {
                     worker.read().await;
                 }
             }
@@ -132,7 +132,7 @@ impl Worker {
         };
         for intent in intents {
             if self.has_room() && self.at_work.insert(intent.transaction) {
-                self.prepare(Job { intent, failing_since: None, faults: 0 });
+                self.prepare(Job { intent, tries: Tries::default() });
             }
         }
     }
@@ -153,10 +153,10 @@ impl Worker {
     }
 
     /// Answers whether there is room for another one now.
-    fn prepared(&mut self, job: Job, prepared: Result<Payload, TransactionError>) -> bool {
+    fn prepared(&mut self, job: Job, prepared: Result<Payload, Fault>) -> bool {
         let intent = &job.intent;
         let submitted = prepared.and_then(|payload| {
-            self.chain.submit(NewRequest {
+            let new = NewRequest {
                 from: intent.account.address,
                 kind: Kind::Send,
                 service: Arc::clone(&intent.service),
@@ -167,7 +167,8 @@ impl Worker {
                 arrived: clock::now(),
                 claim: None,
                 acknowledged: Some(intent.transaction),
-            })
+            };
+            Ok(self.chain.submit(new)?)
         });
         match submitted {
             Ok(submitted) => self.queued.push(async move { (job, submitted.answer().await) }.boxed()),
@@ -177,16 +178,13 @@ impl Worker {
     }
 
     /// Answers whether there is room for another one now.
-    fn answered(&mut self, mut job: Job, answer: Result<(), TransactionError>) -> bool {
-        let now = clock::now();
-        job.faults += 1;
-        let since = *job.failing_since.get_or_insert(now);
+    fn answered(&mut self, mut job: Job, answer: Result<(), Fault>) -> bool {
         let id = job.intent.transaction;
-        match judge(answer.as_ref().copied(), now.saturating_duration_since(since), job.faults) {
+        match job.tries.judge(answer.as_ref().copied(), clock::now()) {
             Verdict::Over => return self.at_work.remove(&id),
             Verdict::Again(rest) => {
-                if let Err(error) = answer {
-                    tracing::warn!(%id, %error, "an acknowledged transaction waits for a fault to pass");
+                if let Err(fault) = answer {
+                    tracing::warn!(%id, %fault, "an acknowledged transaction waits for a fault to pass");
                 }
                 self.resting.push(
                     async move {
@@ -211,37 +209,6 @@ impl Worker {
         }
         false
     }
-}
-
-/// The request as it is on record, with the fees and the gas of the moment.
-async fn payload(chain: &Arc<Chain>, intent: &Intent) -> Result<Payload, TransactionError> {
-    let arguments: Arguments = serde_json::from_str(&intent.request).map_err(|error| TransactionError::Invalid(error.to_string()))?;
-    let request = check(chain, arguments)?;
-    let key = (chain.key_of)(intent.account.address).ok_or(TransactionError::UnknownAccount)?;
-    let prepared = chain.unless_draining(async {
-        chain.ready().await?;
-        key.usable().map_err(TransactionError::Sign)?;
-        // A service that is not configured any more has no ceilings: what it acknowledged is finished.
-        let ceilings = chain.ceilings(&intent.service).unwrap_or_default();
-        prepare(request, &Authorisations::default(), &chain.environment, &chain.pool, &chain.fees, ceilings).await
-    });
-    Ok(Payload::Unsigned { prepared: Box::new(prepared.await?), key: Arc::clone(&key) })
-}
-
-/// The rules of what may be acknowledged: nonces are Sluice's to choose, since it is to be finished whatever they are by then.
-fn check(chain: &Chain, arguments: Arguments) -> Result<Request, TransactionError> {
-    let chain_id = chain.environment.chain_id;
-    let request = arguments.check(chain_id)?;
-    if request.nonce.is_some() {
-        return Err(TransactionError::Unsupported("a transaction that is acknowledged before it has an attempt takes no nonce".into()));
-    }
-    let list = request.authorizations.as_deref().unwrap_or_default();
-    let authorisations = Authorisations::read(list, request.from, chain_id, |address| chain.is_managed(address))?;
-    if authorisations != Authorisations::default() {
-        let words = "authorisations by accounts of this gateway do not go with waitFor \"queued\"";
-        return Err(TransactionError::Unsupported(words.into()));
-    }
-    Ok(request)
 }
 
 impl Chain {

@@ -130,7 +130,8 @@ impl Market {
         let ceiling = self.ceiling().unwrap_or(u128::MAX);
         let bid_cap = cap.unwrap_or_else(|| wanted.cap.max(floor).min(ceiling.max(floor)));
         if bid_cap > ceiling {
-            return Err(above(names[0], bid_cap, self.gas, self.ceilings));
+            let words = above(names[0], bid_cap, self.gas, self.ceilings);
+            return Err(TransactionError::FeeCeiling { words, is_given: cap.is_some() });
         }
         let bid = Bid { cap: bid_cap, tip: tip.unwrap_or_else(|| wanted.tip.min(bid_cap)) };
         check_cap(bid.cap, bid.tip)?;

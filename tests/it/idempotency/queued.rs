@@ -161,3 +161,31 @@ async fn what_waits_for_a_balance_holds_up_nothing_behind_it() {
     let list = client.request("sluice_listTransactions", json!([{ "state": "queued", "limit": 100 }])).await.unwrap();
     assert_eq!(list["transactions"].as_array().unwrap().len(), 70);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_depends_on_one_that_is_queued_before_it_waits_for_it() {
+    let Some(world) = World::start("what_depends_on_one_that_is_queued_before_it_waits_for_it").await else { return };
+    let account = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    // Without data it opens; with data it reverts until it is open.
+    let code = "0x6018600c60003960186000f336600a576001600055005b60005460165760006000fd5b00";
+    let deployed = json!([{ "from": account, "input": code, "waitFor": "included" }]);
+    let deployed = soon("a contract", client.request("sluice_sendTransaction", deployed)).await.unwrap();
+    let contract = &deployed["receipt"]["contractAddress"];
+    let ask = |input: &'static str| {
+        let params = json!([{ "from": account, "to": contract, "input": input, "waitFor": "queued" }]);
+        client.request("sluice_sendTransaction", params)
+    };
+    world.kms_proxy.set_limit(0);
+    let opens = soon("an acknowledgement", ask("0x")).await.unwrap();
+    let depends = soon("an acknowledgement", ask("0x01")).await.unwrap();
+    world.kms_proxy.set_limit(u64::MAX);
+    state(&client, &opens["id"], "included").await;
+    let found = state(&client, &depends["id"], "included").await;
+    assert_eq!(found["receipt"]["status"], "0x1", "{found}");
+    // With nothing ahead of it, a revert is the end.
+    let data = json!([{ "from": account, "input": "0x60006000fd", "waitFor": "queued" }]);
+    let reverts = soon("an acknowledgement", client.request("sluice_sendTransaction", data)).await.unwrap();
+    state(&client, &reverts["id"], "refused").await;
+}
