@@ -80,6 +80,9 @@ impl fmt::Display for Violation {
     }
 }
 
+/// What the record says of bytes that a client was given and did not hand in.
+const HOLD_OVER: &str = "the hold of eth_signTransaction is over";
+
 /// Every broken promise.
 pub(super) fn check(evidence: &Evidence) -> Vec<Violation> {
     let mut checker = Checker::new(evidence);
@@ -101,20 +104,27 @@ struct Checker<'a> {
     attempts: HashMap<B256, &'a Attempt>,
     /// Positions of the refusals of an attempt.
     refused: HashMap<B256, Vec<u64>>,
+    /// Attempts of which a refusal says more than that nobody handed them in.
+    refused_as_sent: HashSet<B256>,
     violations: Vec<Violation>,
 }
 
 impl<'a> Checker<'a> {
     fn new(evidence: &'a Evidence) -> Self {
         let mut refused: HashMap<B256, Vec<u64>> = HashMap::new();
+        let mut refused_as_sent = HashSet::new();
         for event in evidence.journal.events.iter().filter(|event| event.state == "refused") {
             refused.entry(event.hash.unwrap_or_default()).or_default().push(event.position);
+            if event.detail.as_deref() != Some(HOLD_OVER) {
+                refused_as_sent.extend(event.hash);
+            }
         }
         Self {
             evidence,
             mined: evidence.mined.iter().map(|mined| (mined.hash, mined)).collect(),
             attempts: evidence.journal.attempts.iter().map(|attempt| (attempt.hash, attempt)).collect(),
             refused,
+            refused_as_sent,
             violations: Vec::new(),
         }
     }
@@ -153,9 +163,10 @@ impl<'a> Checker<'a> {
         mined.any(|mined| foreign.contains(&mined.hash))
     }
 
-    /// Nothing of the transaction can be mined any more: all of it was refused.
+    /// Nothing of the transaction can be mined any more: all of it was refused. The end of a hold is no refusal of what was promised to be
+    /// sent.
     fn is_refused(&self, transaction: &str) -> bool {
-        self.attempts_of(transaction).all(|attempt| self.refused.contains_key(&attempt.hash))
+        self.attempts_of(transaction).all(|attempt| self.refused_as_sent.contains(&attempt.hash))
     }
 
     /// Accepted: exactly one attempt is mined, or none and a refusal is on record. Refused: none. No answer: one or none.
@@ -482,6 +493,7 @@ mod tests {
             hash: Some(B256::repeat_byte(7)),
             state: state.into(),
             block,
+            detail: None,
             service: "payments".into(),
         }
     }
@@ -547,6 +559,23 @@ mod tests {
         let mut evidence = good();
         evidence.journal.attempts.clear();
         assert!(rules(&evidence).contains(&Rule::Lost) && rules(&evidence).contains(&Rule::NotOnRecord));
+    }
+
+    #[test]
+    fn a_hash_that_was_told_for_bytes_whose_hold_is_over_is_lost() {
+        let mut evidence = good();
+        evidence.mined.clear();
+        evidence.journal.attempts[0].state = "refused".into();
+        evidence.journal.events = vec![event(1, "held", None), Event { detail: Some(HOLD_OVER.into()), ..event(2, "refused", None) }];
+        let is_lost = |evidence: &Evidence| rules(evidence).contains(&Rule::Lost);
+        assert!(is_lost(&evidence));
+        // It was never handed in: nobody's promise.
+        let hash = evidence.journal.attempts[0].hash;
+        evidence.record.requests[0].answer = Answer::Bytes(hash);
+        assert!(!is_lost(&evidence));
+        evidence.record.requests[0].answer = Answer::Hash(hash);
+        evidence.journal.events[1].detail = Some("intrinsic gas too low".into());
+        assert!(!is_lost(&evidence), "a node has refused it");
     }
 
     #[test]

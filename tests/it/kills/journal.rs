@@ -52,6 +52,8 @@ pub(super) struct Event {
     pub(super) hash: Option<B256>,
     pub(super) state: String,
     pub(super) block: Option<Block>,
+    /// Why, for people.
+    pub(super) detail: Option<String>,
     pub(super) service: String,
 }
 
@@ -162,6 +164,7 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
         hash: row.get::<_, Option<Vec<u8>>>("hash")?.map(|hash| B256::from_slice(&hash)),
         state: row.get("state")?,
         block: block(row)?,
+        detail: row.get("detail")?,
         service: row.get("service")?,
     })
 }
