@@ -23,6 +23,8 @@ pub enum Reason {
     RateLimited,
     /// Nothing of this name is on record for this service and principal.
     NotFound,
+    /// The transaction of the idempotency key was final, and went from the record by pruning: what it came to is not known here.
+    Forgotten,
     /// The cursor is none, or not of this stream or list.
     InvalidCursor,
     /// `from` is no address that this service may sign for.
@@ -90,6 +92,7 @@ impl Reason {
         Self::LimitExceeded,
         Self::RateLimited,
         Self::NotFound,
+        Self::Forgotten,
         Self::InvalidCursor,
         Self::UnknownAccount,
         Self::AccountPaused,

@@ -174,8 +174,8 @@ pub(super) async fn on_record(service: &Service, extensions: &Extensions, stored
             None => Ok(life),
         },
         None => {
-            let words = format!("transaction {id} of this idempotency key was final and is not on record any more");
-            Err(RpcError::new(RESOURCE_NOT_FOUND, Reason::NotFound, words).into())
+            let words = format!("transaction {id} of this idempotency key was final and is not on record any more: it may have been mined");
+            Err(RpcError::new(RESOURCE_NOT_FOUND, Reason::Forgotten, words).into())
         }
     }
 }

@@ -165,7 +165,10 @@ async fn pruning_keeps_the_next_nonces_and_what_is_not_final() {
     let mut gateway = world.gateway().await;
     let file = world.configuration();
     let client = gateway.connect().await;
-    for _ in 0..4 {
+    let mut keyed = transfer(accounts[0], 7);
+    keyed[0]["idempotencyKey"] = json!("pruned");
+    world.mined(parse(&soon("an answer", client.request("eth_sendTransaction", keyed.clone())).await.unwrap())).await;
+    for _ in 0..3 {
         world.mined(send(&client, accounts[0]).await).await;
     }
     let cursor = client.request("sluice_getCursor", json!([{ "from": accounts[0] }])).await.unwrap();
@@ -192,6 +195,11 @@ async fn pruning_keeps_the_next_nonces_and_what_is_not_final() {
     let error = error.err().unwrap();
     assert_eq!(error.reason(), Some("invalid_cursor"), "{error}");
     assert!(error.to_string().contains("pruned"), "{error}");
+    // The key still protects from a second payment, and nobody is told that nothing was mined.
+    for method in ["eth_sendTransaction", "sluice_sendTransaction"] {
+        let error = soon("an answer", client.request(method, keyed.clone())).await.unwrap_err();
+        assert_eq!((error.code(), error.reason()), (Some(-32001), Some("forgotten")), "{error}");
+    }
     for account in &accounts {
         world.mined(send(&client, *account).await).await;
     }
