@@ -84,7 +84,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of the page.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::InvalidRequest,
         Self::InvalidParams,
         Self::MethodNotFound,
