@@ -93,7 +93,8 @@ pub(super) fn total(page: &str, family: &str) -> f64 {
         };
         value.parse::<f64>().ok()
     };
-    page.lines().filter_map(value).sum()
+    // Not `sum`: of nothing it is −0.
+    page.lines().filter_map(value).fold(0.0, |sum, value| sum + value)
 }
 
 /// The sum of the series of a family that have this value of a label.

@@ -1,5 +1,6 @@
 //! How much of a quota becomes transactions, how long they take, and what they cost.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::accounting::{Ledger, ledger};
@@ -15,6 +16,9 @@ use crate::random::Delays;
 
 /// How long what was told may take until it is mined.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The time of one of the processes.
+type OfProcess = fn(&ProcessorTimes) -> Option<Duration>;
 
 /// What a run has shown.
 struct Run {
@@ -109,6 +113,17 @@ impl Run {
         shares.iter().map(|share| 100.0 * (*share as f64 / mean - 1.0).abs()).fold(0.0, f64::max)
     }
 
+    /// How often which error was told: its code and its reason.
+    fn errors_by_kind(&self) -> BTreeMap<String, usize> {
+        let mut kinds = BTreeMap::new();
+        for request in &self.requests {
+            if let Told::Error(code, reason) = &request.told {
+                *kinds.entry(format!("{code} {reason}")).or_default() += 1;
+            }
+        }
+        kinds
+    }
+
     fn errors(&self) -> usize {
         self.requests.iter().filter(|request| matches!(request.told, Told::Error(..))).count()
     }
@@ -126,6 +141,9 @@ impl Run {
         self.hashes().for_each(|request| latencies.add(request.answered.duration_since(request.sent)));
         report.tell("from request to hash, p50", ms(latencies.percentile(50)), "ms");
         report.tell("from request to hash, p99", ms(latencies.percentile(99)), "ms");
+        for (error, count) in self.errors_by_kind() {
+            report.tell(&format!("answered with {error}"), count as f64, "");
+        }
         self.tell_processor_time(report);
         report.wrong.extend(check(self.requests.iter().map(|request| &request.told), &self.mined));
         let hashes = self.requests.iter().filter(|request| matches!(request.told, Told::Hash(_))).count();
@@ -133,11 +151,11 @@ impl Run {
     }
 
     fn tell_processor_time(&self, report: &mut Report) {
-        let used = |of: fn(&ProcessorTimes) -> Option<Duration>| Some(of(&self.after)?.checked_sub(of(&self.before)?)?.as_secs_f64());
+        let used = |of: OfProcess| Some(of(&self.after)?.checked_sub(of(&self.before)?)?.as_secs_f64());
         if let Some(seconds) = used(|times| times.gateway) {
             report.tell("processor time of the gateway, a transaction", 1e6 * seconds / self.hashes().count().max(1) as f64, "µs");
         }
-        let all: [(&str, fn(&ProcessorTimes) -> Option<Duration>); 4] = [
+        let all: [(&str, OfProcess); 4] = [
             ("processors that the gateway used", |times| times.gateway),
             ("the simulated KMS", |times| times.kms),
             ("the simulated node", |times| times.node),
@@ -184,7 +202,7 @@ pub(super) async fn storm(programs: &Programs, extent: Extent) -> Result<Report,
     report.tell("Signs that KMS let in", run.signs_per_second(), "/s");
     report.tell("throttled Signs, of all", run.throttled(), "%");
     report.tell("requests", run.requests.len() as f64, "");
-    report.tell("of these, refused with -32005", run.errors() as f64, "");
+    report.tell("of these, answered with an error", run.errors() as f64, "");
     run.report(&mut report, shape, extent.measured, extent.warm_up);
     Ok(report)
 }
