@@ -14,13 +14,16 @@ use crate::journal::{
 };
 use crate::signing::testing::{Act, ScriptedStore, arn, failure, signing_key, spki};
 
+/// Whether a discovery was complete, and what it found.
+type Discovered = (bool, BTreeMap<String, DiscoveredKey>);
+
 /// Holds public keys; everything else is closed.
 #[derive(Debug, Default)]
 struct KeysOnly {
     keys: Mutex<Vec<StoredKey>>,
     failures: AtomicUsize,
     /// Whether it is complete, and its keys.
-    discoveries: Mutex<BTreeMap<DiscoveryName, (bool, BTreeMap<String, DiscoveredKey>)>>,
+    discoveries: Mutex<BTreeMap<DiscoveryName, Discovered>>,
     changes: Mutex<Vec<DiscoveryChange>>,
 }
 

@@ -49,7 +49,7 @@ async fn what_is_in_doubt_is_not_recalled() {
         assert_eq!(recall(&journal, &other).await, None, "another selection: {other:?}");
     }
 
-    let damage = |change: &dyn Fn(&mut (bool, BTreeMap<String, DiscoveredKey>))| {
+    let damage = |change: &dyn Fn(&mut Discovered)| {
         let mut discoveries = journal.discoveries.lock().unwrap();
         let found = discoveries.values_mut().next().unwrap();
         let before = found.clone();
