@@ -92,10 +92,17 @@ impl Pair {
         pair
     }
 
-    /// Sends from the node's own account; the hash.
+    /// Sends from the node's own account; the hash. geth may choose the nonce of what it took just before: then it refuses, and is asked again.
     async fn send(&self, mut transaction: Value) -> Value {
         transaction["from"] = json!(self.account);
-        soon("a hash", self.client.request("eth_sendTransaction", json!([transaction]))).await.unwrap()
+        eventually("a hash", || async {
+            match self.client.request("eth_sendTransaction", json!([transaction])).await {
+                Ok(hash) => Some(hash),
+                Err(error) if error.to_string().contains("replacement transaction underpriced") => None,
+                Err(error) => panic!("{error}"),
+            }
+        })
+        .await
     }
 
     /// Sends and waits; the receipt.
