@@ -18,13 +18,19 @@ mod halt;
 mod loans;
 mod missing;
 mod next;
+mod queue;
 mod replace;
+mod reserved;
+mod slots;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
+use self::queue::Queue;
 use self::replace::Replacing;
+use self::reserved::Reservations;
+use self::slots::Slots;
 pub use self::words::{Action, Denial, Halt, SlotState, Ticket, Wish};
 use crate::config::AccountBounds;
 
@@ -70,15 +76,15 @@ pub struct Nonces {
     window: usize,
     next: u64,
     committed: u64,
-    waiting: VecDeque<Waiting>,
+    waiting: Queue,
     given: BTreeMap<u64, Given>,
     spans: BTreeMap<Ticket, u64>,
-    reserved: BTreeMap<u64, Reserved>,
+    reserved: Reservations,
     /// Replacements under way, by the slot whose payload waits meanwhile.
     replacing: BTreeMap<u64, Replacing>,
     /// Slots whose replacement goes out whatever the window says: it counts in there already.
     at_once: BTreeSet<u64>,
-    slots: BTreeMap<u64, SlotState>,
+    slots: Slots,
     /// How many nonces above a slot its payload uses up as well.
     ties: BTreeMap<u64, u64>,
     owed: VecDeque<Action>,
@@ -99,10 +105,10 @@ impl Nonces {
             window: bounds.broadcast_window,
             next,
             committed: next,
-            waiting: VecDeque::new(),
+            waiting: Queue::default(),
             given: BTreeMap::new(),
             spans: BTreeMap::new(),
-            reserved: BTreeMap::new(),
+            reserved: Reservations::default(),
             replacing: BTreeMap::new(),
             at_once: BTreeSet::new(),
             slots: slots.into_iter().collect(),
@@ -158,7 +164,7 @@ impl Nonces {
 
     /// The state of a slot on record that is not final.
     pub fn slot(&self, nonce: u64) -> Option<SlotState> {
-        self.slots.get(&nonce).copied()
+        self.slots.get(nonce)
     }
 
     /// A request arrives. `span` is how many nonces it uses up (1, or more with EIP-7702 authorisations by the sender).
@@ -188,7 +194,7 @@ impl Nonces {
         if self.given.contains_key(&nonce) || self.is_reserved(nonce) {
             return Err(Denial::Held);
         }
-        match self.slots.get(&nonce) {
+        match self.slots.get(nonce) {
             // An open slot is one nonce; what needs more of them takes new ones.
             Some(SlotState::Open) if span == 1 => Ok(()),
             Some(SlotState::Mined | SlotState::Foreign) => Err(Denial::TooLow { next: self.next_free() }),
@@ -199,13 +205,13 @@ impl Nonces {
     }
 
     fn is_reserved(&self, nonce: u64) -> bool {
-        self.reserved.range(..=nonce).next_back().is_some_and(|(first, slot)| nonce < first + slot.span)
+        self.reserved.at_or_below(nonce).is_some_and(|(first, slot)| nonce < first + slot.span)
     }
 
     /// The requester is gone, or its ticket is not worth a Sign any more: forget it if no Sign was asked for yet.
     pub fn cancel(&mut self, ticket: Ticket) -> bool {
         let before = self.queued();
-        self.waiting.retain(|entry| entry.ticket != ticket);
+        self.waiting.remove(ticket);
         self.given.retain(|_, given| given.entry.ticket != ticket);
         self.spans.remove(&ticket);
         before != self.queued()
@@ -216,7 +222,7 @@ impl Nonces {
         if let Some(replacing) = self.replacement(ticket).filter(|replacing| replacing.progress == Progress::Signing) {
             replacing.progress = Progress::Signed;
         }
-        if let Some(slot) = self.reservation(ticket) {
+        if let Some(slot) = self.reserved.of(ticket) {
             slot.progress = Progress::Signed;
         }
     }
@@ -227,11 +233,11 @@ impl Nonces {
         if self.replacement_over(ticket).is_some() {
             return Vec::new();
         }
-        let Some(nonce) = self.nonce_of(ticket) else {
+        let Some(nonce) = self.reserved.nonce_of(ticket) else {
             self.cancel(ticket);
             return Vec::new();
         };
-        self.reserved.remove(&nonce);
+        self.reserved.remove(nonce);
         if nonce < self.committed {
             self.reopen(nonce);
             return Vec::new();
@@ -241,15 +247,15 @@ impl Nonces {
 
     /// The replacement of an open slot did not come about: the slot waits for another, unless it was mined meanwhile.
     fn reopen(&mut self, nonce: u64) {
-        if let Some(slot @ SlotState::Reopened) = self.slots.get_mut(&nonce) {
-            *slot = SlotState::Open;
+        if self.slots.get(nonce) == Some(SlotState::Reopened) {
+            self.slots.insert(nonce, SlotState::Open);
         }
     }
 
     /// Puts every reservation from `nonce` up back to where it waited, in order, and makes `nonce` the next one.
     fn move_down(&mut self, nonce: u64) -> Vec<Ticket> {
         let mut void = Vec::new();
-        let above = self.reserved.split_off(&nonce);
+        let above = self.reserved.split_off(nonce);
         let mut back = Vec::with_capacity(above.len());
         for (own, slot) in above {
             void.push(slot.ticket);
@@ -281,16 +287,14 @@ impl Nonces {
             if self.replaced(ticket) {
                 continue;
             }
-            let Some(nonce) = self.nonce_of(ticket) else { continue };
-            let Some(slot) = self.reserved.remove(&nonce) else { continue };
-            if nonce < self.committed && self.slots.get(&nonce) != Some(&SlotState::Reopened) {
+            let Some(nonce) = self.reserved.nonce_of(ticket) else { continue };
+            let Some(slot) = self.reserved.remove(nonce) else { continue };
+            if nonce < self.committed && self.slots.get(nonce) != Some(SlotState::Reopened) {
                 continue;
             }
             self.slots.insert(nonce, if held { SlotState::Held } else { SlotState::Unsent });
             self.tie(nonce, slot.span - 1);
-            for above in nonce + 1..nonce + slot.span {
-                self.slots.insert(above, SlotState::Tied);
-            }
+            self.slots.extend(nonce + 1..nonce + slot.span, SlotState::Tied);
             self.committed = self.committed.max(nonce + slot.span);
         }
     }
@@ -303,8 +307,8 @@ impl Nonces {
             if self.replacement_over(ticket).is_some() {
                 continue;
             }
-            let Some(nonce) = self.nonce_of(ticket) else { continue };
-            self.reserved.remove(&nonce);
+            let Some(nonce) = self.reserved.nonce_of(ticket) else { continue };
+            self.reserved.remove(nonce);
             if nonce < self.committed {
                 self.reopen(nonce);
             } else {
@@ -328,8 +332,7 @@ impl Nonces {
 
     /// A slot's state changed: sent again, refused, held over, mined, orphaned. Slots that are not on record are left alone.
     pub fn set_slot(&mut self, nonce: u64, state: SlotState) {
-        let Some(slot) = self.slots.get_mut(&nonce) else { return };
-        let before = std::mem::replace(slot, state);
+        let Some(before) = self.slots.change(nonce, state) else { return };
         let used = matches!(state, SlotState::Mined | SlotState::Foreign);
         if used && before != state {
             self.window = (self.window + 1).min(self.limit());
@@ -344,9 +347,7 @@ impl Nonces {
             _ => SlotState::Tied,
         };
         for nonce in nonce + 1..=nonce + above {
-            if let Some(slot) = self.slots.get_mut(&nonce) {
-                *slot = tied;
-            }
+            self.slots.change(nonce, tied);
         }
         if state == SlotState::Open {
             self.ties.remove(&nonce);
@@ -356,11 +357,11 @@ impl Nonces {
     /// An open slot was mined after all, by the payload that was thought refused: what was to replace it waits again, unless
     /// it is being committed.
     fn give_way(&mut self, nonce: u64) {
-        let Some(slot) = self.reserved.get(&nonce).copied() else { return };
+        let Some(slot) = self.reserved.get(nonce) else { return };
         if slot.progress == Progress::Committing {
             return;
         }
-        self.reserved.remove(&nonce);
+        self.reserved.remove(nonce);
         match slot.wish {
             Wish::Any => {
                 self.waiting.push_front(Waiting { ticket: slot.ticket, deadline: slot.deadline });
@@ -376,7 +377,7 @@ impl Nonces {
     /// The node's pool had no room for this payload: send no more than what is below it until something is mined. The payload
     /// stays with its slot and is sent again later.
     pub fn pool_full(&mut self, nonce: u64) {
-        let below = self.slots.range(..nonce).filter(|(_, state)| **state == SlotState::Sent).count();
+        let below = self.slots.within(SlotState::Sent, ..nonce).count();
         self.window = below.clamp(1, self.window);
     }
 
@@ -396,7 +397,7 @@ impl Nonces {
 
     /// No endpoint could be reached: this payload goes out again, and nothing of the account before it, not sooner than `until`.
     pub fn send_later(&mut self, nonce: u64, until: Instant) {
-        if self.slots.get(&nonce) == Some(&SlotState::Sent) {
+        if self.slots.get(nonce) == Some(SlotState::Sent) {
             self.slots.insert(nonce, SlotState::Unsent);
             self.sends_after = Some(until);
         }
@@ -404,10 +405,10 @@ impl Nonces {
 
     /// The slot's payload is final.
     pub fn finish(&mut self, nonce: u64) {
-        self.slots.remove(&nonce);
+        self.slots.remove(nonce);
         self.end_replacement(nonce, Denial::Mined);
         for above in 1..=self.ties.remove(&nonce).unwrap_or(0) {
-            self.slots.remove(&(nonce + above));
+            self.slots.remove(nonce + above);
         }
     }
 
@@ -441,10 +442,9 @@ impl Nonces {
         is_new
     }
 
-    /// The earliest deadline of a waiting request.
+    /// When to poll for deadlines of waiting requests: at the earliest of them, or before.
     pub fn earliest_deadline(&self) -> Option<Instant> {
-        let waiting = self.waiting.iter().map(|entry| entry.deadline);
-        waiting.chain(self.given.values().map(|given| given.entry.deadline)).min()
+        self.waiting.earliest().into_iter().chain(self.given.values().map(|given| given.entry.deadline)).min()
     }
 
     /// Whether a filler is wanted, and would be asked for if they can be made.
@@ -454,27 +454,15 @@ impl Nonces {
 
     /// The lowest open slot that nobody asked for by its nonce.
     fn lowest_open(&self) -> Option<u64> {
-        let mut open = self.slots.iter().filter(|(_, state)| **state == SlotState::Open).map(|(nonce, _)| *nonce);
-        open.find(|nonce| !self.given.iter().any(|(first, given)| (*first..first + given.span).contains(nonce)))
+        self.slots.of(SlotState::Open).find(|nonce| !self.given.iter().any(|(first, given)| (*first..first + given.span).contains(nonce)))
     }
 
     fn in_flight(&self) -> usize {
-        self.slots.values().filter(|state| **state == SlotState::Sent).count()
+        self.slots.count(SlotState::Sent)
     }
 
     fn unmined(&self) -> usize {
-        self.slots
-            .values()
-            .filter(|state| !matches!(state, SlotState::Mined | SlotState::Foreign | SlotState::Tied | SlotState::Lent))
-            .count()
-    }
-
-    fn nonce_of(&self, ticket: Ticket) -> Option<u64> {
-        self.reserved.iter().find(|(_, slot)| slot.ticket == ticket).map(|(nonce, _)| *nonce)
-    }
-
-    fn reservation(&mut self, ticket: Ticket) -> Option<&mut Reserved> {
-        self.reserved.values_mut().find(|slot| slot.ticket == ticket)
+        self.slots.count_but(&[SlotState::Mined, SlotState::Foreign, SlotState::Tied, SlotState::Lent])
     }
 }
 

@@ -24,13 +24,12 @@ pub struct Figures {
 impl Nonces {
     /// Counts what is waited for.
     pub fn figures(&self) -> Figures {
-        let count = |wanted: SlotState| self.slots.values().filter(|state| **state == wanted).count();
         Figures {
             next_nonce: self.next_free(),
             queued: self.queued(),
             signing: self.reserved.len(),
-            unsent: count(SlotState::Unsent),
-            in_flight: count(SlotState::Sent),
+            unsent: self.slots.count(SlotState::Unsent),
+            in_flight: self.slots.count(SlotState::Sent),
             window: self.window,
             is_on_hold: self.on_hold,
         }

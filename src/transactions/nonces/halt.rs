@@ -23,7 +23,7 @@ impl Nonces {
     pub fn take_waiting(&mut self) -> Vec<Ticket> {
         self.spans.clear();
         let given = std::mem::take(&mut self.given).into_values().map(|given| given.entry.ticket);
-        std::mem::take(&mut self.waiting).into_iter().map(|entry| entry.ticket).chain(given).collect()
+        self.waiting.take_all().into_iter().map(|entry| entry.ticket).chain(given).collect()
     }
 }
 

@@ -22,7 +22,7 @@ impl Nonces {
     /// The other account's payload is on record, with an authorisation for each nonce that was lent. Answers these.
     pub fn lent(&mut self, ticket: Ticket) -> Range<u64> {
         let nonces = self.loan_over(ticket);
-        self.slots.extend(nonces.clone().map(|nonce| (nonce, SlotState::Lent)));
+        self.slots.extend(nonces.clone(), SlotState::Lent);
         self.committed = self.committed.max(nonces.end);
         nonces
     }
@@ -39,7 +39,7 @@ impl Nonces {
     }
 
     fn loan_over(&mut self, ticket: Ticket) -> Range<u64> {
-        let loan = self.nonce_of(ticket).and_then(|nonce| Some((nonce, self.reserved.remove(&nonce)?)));
+        let loan = self.reserved.nonce_of(ticket).and_then(|nonce| Some((nonce, self.reserved.remove(nonce)?)));
         loan.map_or(0..0, |(nonce, slot)| nonce..nonce + slot.span)
     }
 
@@ -51,19 +51,19 @@ impl Nonces {
     }
 
     fn open_from(&self, nonce: u64, span: u64) -> u64 {
-        (nonce..nonce + span).take_while(|nonce| self.slots.get(nonce) == Some(&SlotState::Open)).count() as u64
+        (nonce..nonce + span).take_while(|nonce| self.slots.get(*nonce) == Some(SlotState::Open)).count() as u64
     }
 
     /// Lends, once everything below is mined.
     pub(super) fn lend(&mut self) -> Option<Action> {
         let nonce = self.loan()?;
-        let is_mined = |state: &SlotState| matches!(state, SlotState::Mined | SlotState::Foreign);
+        let is_mined = |state: SlotState| matches!(state, SlotState::Mined | SlotState::Foreign);
         if !self.reserved.is_empty() || !self.slots.range(..nonce).all(|(_, state)| is_mined(state)) {
             return None;
         }
         let Given { entry, span, .. } = self.given.remove(&nonce)?;
         let open = self.open_from(nonce, span);
-        self.slots.extend((nonce..nonce + open).map(|nonce| (nonce, SlotState::Reopened)));
+        self.slots.extend(nonce..nonce + open, SlotState::Reopened);
         self.reserve(nonce, entry, Wish::Given(nonce), span, true);
         self.next = self.next.max(nonce + span);
         Some(Action::Lend(entry.ticket))

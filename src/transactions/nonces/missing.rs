@@ -6,7 +6,7 @@ impl Nonces {
     /// Whether the nonce has no slot although something is on record above it: nothing above can be mined before it.
     pub fn is_missing(&self, nonce: u64) -> bool {
         nonce < self.next
-            && !self.slots.contains_key(&nonce)
+            && !self.slots.contains(nonce)
             && !self.is_reserved(nonce)
             && self.slots.range(nonce + 1..).any(|(_, state)| !matches!(state, SlotState::Mined | SlotState::Foreign))
     }
@@ -15,10 +15,10 @@ impl Nonces {
     pub fn open_missing(&mut self, nonce: u64, end: u64) -> usize {
         let end = end.min(self.next);
         let missing: Vec<u64> = (nonce..end)
-            .take_while(|nonce| !self.slots.contains_key(nonce) && !self.is_reserved(*nonce))
+            .take_while(|nonce| !self.slots.contains(*nonce) && !self.is_reserved(*nonce))
             .take(self.bounds.sign_window)
             .collect();
-        self.slots.extend(missing.iter().map(|nonce| (*nonce, SlotState::Open)));
+        self.slots.extend(missing.iter().copied(), SlotState::Open);
         missing.len()
     }
 }

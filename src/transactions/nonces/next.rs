@@ -19,16 +19,15 @@ impl Nonces {
     }
 
     fn expire(&mut self, now: Instant) -> Option<Action> {
-        if let Some(at) = self.waiting.iter().position(|entry| entry.deadline <= now) {
-            let entry = self.waiting.remove(at)?;
+        if let Some(entry) = self.waiting.take_late(now) {
             self.spans.remove(&entry.ticket);
             return Some(Action::Deny(entry.ticket, Denial::Deadline));
         }
-        let passed = |nonce: u64| nonce < self.next && self.slots.get(&nonce) != Some(&SlotState::Open);
+        let passed = |nonce: u64| nonce < self.next && self.slots.get(nonce) != Some(SlotState::Open);
         let (&nonce, &Given { entry, .. }) = self.given.iter().find(|(nonce, given)| given.entry.deadline <= now || passed(**nonce))?;
         let why = match nonce {
             nonce if passed(nonce) => self.check_given_again(nonce),
-            nonce if nonce > self.next || self.slots.range(..nonce).any(|(_, state)| *state == SlotState::Open) => Denial::Gap,
+            nonce if nonce > self.next || self.slots.within(SlotState::Open, ..nonce).next().is_some() => Denial::Gap,
             _ => Denial::Deadline,
         };
         self.given.remove(&nonce);
@@ -37,7 +36,7 @@ impl Nonces {
 
     /// Why a given nonce that waited cannot be had any more.
     fn check_given_again(&self, nonce: u64) -> Denial {
-        match self.slots.get(&nonce) {
+        match self.slots.get(nonce) {
             Some(SlotState::Mined | SlotState::Foreign) => Denial::TooLow { next: self.next_free() },
             None if !self.is_reserved(nonce) => Denial::TooLow { next: self.next_free() },
             _ => Denial::Held,
@@ -50,7 +49,7 @@ impl Nonces {
         }
         let mut tickets = self.commit_replacements();
         let mut end = self.committed;
-        for (&nonce, slot) in &mut self.reserved {
+        for (nonce, slot) in self.reserved.iter_mut() {
             let replacement = nonce < self.committed;
             let in_order = replacement || nonce == end || SeededFault::GapCommitted.is_on();
             if slot.progress != Progress::Signed || !in_order {
@@ -81,30 +80,31 @@ impl Nonces {
             return Some(action);
         }
         // What is below everything in flight goes out whatever the window says: nothing above it can be mined before it.
-        let lowest_sent = self.slots.iter().find(|(_, state)| **state == SlotState::Sent).map(|(nonce, _)| *nonce);
+        let lowest_sent = self.slots.lowest(SlotState::Sent);
         let is_full = self.in_flight() >= self.window;
         // Nodes take nothing above an authorisation that waits (geth's "gapped-nonce tx from delegated accounts").
-        let waiting = |state: SlotState| matches!(state, SlotState::Unsent | SlotState::Lent | SlotState::Tied);
-        let (&nonce, state) =
-            self.slots.iter_mut().find(|(_, state)| waiting(**state)).filter(|(_, state)| **state == SlotState::Unsent)?;
+        let nonce = self.slots.lowest(SlotState::Unsent)?;
+        if [SlotState::Lent, SlotState::Tied].into_iter().filter_map(|state| self.slots.lowest(state)).any(|below| below < nonce) {
+            return None;
+        }
         if is_full && lowest_sent.is_some_and(|lowest| lowest < nonce) {
             return None;
         }
-        *state = SlotState::Sent;
+        self.slots.insert(nonce, SlotState::Sent);
         Some(Action::Send(nonce))
     }
 
     fn assign(&mut self) -> Option<Action> {
         // Whether a loan becomes a payload is not known here: what is above would be signed in vain if it does not.
         let is_halted = self.on_hold || self.halt >= Halt::Nonces;
-        if is_halted || self.reserved.len() >= self.bounds.sign_window || self.reserved.values().any(|slot| slot.lent) {
+        if is_halted || self.reserved.len() >= self.bounds.sign_window || self.reserved.has_loan() {
             return None;
         }
         if let Some(action) = self.lend().or_else(|| self.assign_open()) {
             return Some(action);
         }
         // A loan that waits for what is under way alone: nothing more may begin.
-        if self.loan().is_some_and(|nonce| !self.slots.range(..nonce).any(|(_, state)| *state == SlotState::Open)) {
+        if self.loan().is_some_and(|nonce| self.slots.within(SlotState::Open, ..nonce).next().is_none()) {
             return None;
         }
         if self.unmined() + self.reserved.len() >= self.bounds.sign_ahead + self.window {
@@ -114,7 +114,7 @@ impl Nonces {
         let (entry, wish, span) = match self.given.remove(&nonce) {
             Some(Given { entry, span, .. }) => (entry, Wish::Given(nonce), span),
             None => {
-                let span = self.waiting.front().and_then(|entry| self.spans.get(&entry.ticket)).copied().unwrap_or(1);
+                let span = self.waiting.front().and_then(|entry| self.spans.get(&entry.ticket).copied()).unwrap_or(1);
                 if self.given.range(nonce..nonce + span).next().is_some() {
                     return None;
                 }
@@ -134,14 +134,13 @@ impl Nonces {
     }
 
     fn assign_open(&mut self) -> Option<Action> {
-        let is_open = |nonce: &u64| self.slots.get(nonce) == Some(&SlotState::Open);
+        let is_open = |nonce: &u64| self.slots.get(*nonce) == Some(SlotState::Open);
         let given = self.given.iter().find(|(nonce, given)| is_open(nonce) && !given.lent).map(|(nonce, _)| *nonce);
         let (nonce, entry, wish) = match given {
             Some(nonce) => (nonce, self.given.remove(&nonce)?.entry, Wish::Given(nonce)),
             None => {
                 let nonce = self.lowest_open()?;
-                let at = self.waiting.iter().position(|entry| !self.spans.contains_key(&entry.ticket))?;
-                (nonce, self.waiting.remove(at)?, Wish::Any)
+                (nonce, self.waiting.take_first(|entry| !self.spans.contains_key(&entry.ticket))?, Wish::Any)
             }
         };
         self.slots.insert(nonce, SlotState::Reopened);
@@ -159,7 +158,7 @@ impl Nonces {
     /// The lowest open slot, if what is on record above it waits for it.
     pub(super) fn to_fill(&self) -> Option<u64> {
         let nonce = self.lowest_open()?;
-        let waits = |state: &SlotState| matches!(state, SlotState::Unsent | SlotState::Sent | SlotState::Held | SlotState::Lent);
-        self.slots.range(nonce + 1..).any(|(_, state)| waits(state)).then_some(nonce)
+        let waits = [SlotState::Unsent, SlotState::Sent, SlotState::Held, SlotState::Lent];
+        waits.into_iter().any(|state| self.slots.within(state, nonce + 1..).next().is_some()).then_some(nonce)
     }
 }

@@ -34,7 +34,9 @@ impl Nonces {
     pub fn takes_slot(&self, ticket: Ticket) -> bool {
         match self.replacing.iter().find(|(_, replacing)| replacing.ticket == ticket) {
             Some((nonce, _)) => self.slot(*nonce).is_some_and(Self::takes_replacement),
-            None => self.nonce_of(ticket).is_some_and(|nonce| nonce >= self.committed || self.slot(nonce) == Some(SlotState::Reopened)),
+            None => {
+                self.reserved.nonce_of(ticket).is_some_and(|nonce| nonce >= self.committed || self.slot(nonce) == Some(SlotState::Reopened))
+            }
         }
     }
 
@@ -88,11 +90,11 @@ impl Nonces {
     /// is one of a replacement.
     pub(super) fn replaced(&mut self, ticket: Ticket) -> bool {
         let Some(nonce) = self.replacement_over(ticket) else { return false };
-        if let Some(slot) = self.slots.get_mut(&nonce).filter(|slot| Self::takes_replacement(**slot)) {
-            if *slot == SlotState::Sent {
+        if let Some(slot) = self.slots.get(nonce).filter(|slot| Self::takes_replacement(*slot)) {
+            if slot == SlotState::Sent {
                 self.at_once.insert(nonce);
             }
-            *slot = SlotState::Unsent;
+            self.slots.insert(nonce, SlotState::Unsent);
         }
         true
     }
@@ -100,8 +102,8 @@ impl Nonces {
     /// A replacement of bytes that were sent is in the place of those in the window.
     pub(super) fn send_at_once(&mut self) -> Option<Action> {
         while let Some(nonce) = self.at_once.pop_first() {
-            if let Some(slot @ SlotState::Unsent) = self.slots.get_mut(&nonce) {
-                *slot = SlotState::Sent;
+            if self.slots.get(nonce) == Some(SlotState::Unsent) {
+                self.slots.insert(nonce, SlotState::Sent);
                 return Some(Action::Send(nonce));
             }
         }

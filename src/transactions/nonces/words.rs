@@ -76,7 +76,7 @@ pub enum Action {
 }
 
 /// Where a committed slot is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SlotState {
     /// Committed, to be sent.
     Unsent,
