@@ -34,6 +34,9 @@ use self::slots::Slots;
 pub use self::words::{Action, Denial, Halt, SlotState, Ticket, Wish};
 use crate::config::AccountBounds;
 
+/// The states of slots that have a payload of their own to be mined, or want one.
+const WAITING: [SlotState; 5] = [SlotState::Unsent, SlotState::Sent, SlotState::Held, SlotState::Open, SlotState::Reopened];
+
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     ticket: Ticket,
@@ -165,6 +168,23 @@ impl Nonces {
     /// The state of a slot on record that is not final.
     pub fn slot(&self, nonce: u64) -> Option<SlotState> {
         self.slots.get(nonce)
+    }
+
+    /// The slots on record in this state, lowest first.
+    pub fn in_state(&self, state: SlotState) -> impl Iterator<Item = u64> {
+        self.slots.of(state)
+    }
+
+    /// The lowest slot on record that no block has used up.
+    pub fn lowest_unmined(&self) -> Option<u64> {
+        WAITING.into_iter().chain([SlotState::Tied, SlotState::Lent]).filter_map(|state| self.slots.lowest(state)).min()
+    }
+
+    /// The slots below `nonce` whose own payload waits for its block, or that wait for one; lowest first.
+    pub fn waiting_below(&self, nonce: u64) -> Vec<u64> {
+        let mut below: Vec<u64> = WAITING.into_iter().flat_map(|state| self.slots.within(state, ..nonce)).collect();
+        below.sort_unstable();
+        below
     }
 
     /// A request arrives. `span` is how many nonces it uses up (1, or more with EIP-7702 authorisations by the sender).
@@ -440,11 +460,6 @@ impl Nonces {
             self.committed = first;
         }
         is_new
-    }
-
-    /// When to poll for deadlines of waiting requests: at the earliest of them, or before.
-    pub fn earliest_deadline(&self) -> Option<Instant> {
-        self.waiting.earliest().into_iter().chain(self.given.values().map(|given| given.entry.deadline)).min()
     }
 
     /// Whether a filler is wanted, and would be asked for if they can be made.

@@ -210,10 +210,8 @@ impl Task {
     }
 
     pub(super) fn look_up_slot(&self, nonce: u64) {
-        for (hash, live) in &self.attempts {
-            if live.attempt.nonce == nonce {
-                self.chain.tracker.look_up(*hash);
-            }
+        for hash in self.attempts.hashes_of(nonce) {
+            self.chain.tracker.look_up(hash);
         }
     }
 
@@ -228,7 +226,8 @@ impl Task {
         let wall = clock::wall();
         let reconciling = self.is_reconciling();
         let mut over = Vec::new();
-        for (&nonce, hash) in &self.current {
+        for nonce in self.nonces.in_state(SlotState::Sent).chain(self.nonces.in_state(SlotState::Held)).collect::<Vec<_>>() {
+            let Some(hash) = self.current.get(&nonce) else { continue };
             let Some(live) = self.attempts.get_mut(hash) else { continue };
             match self.nonces.slot(nonce) {
                 Some(SlotState::Sent) if live.sent_at.is_some_and(|at| now.duration_since(at) >= rebroadcast) => {

@@ -16,9 +16,8 @@ pub(super) struct Foreign {
 impl Task {
     /// Slots below the chain's nonce whose payloads are in no block: the receipts are asked again before anything is concluded.
     pub(super) fn find_foreign(&mut self, latest: u64, head: u64) {
-        let passed: Vec<u64> = self.current.range(..latest).map(|(nonce, _)| *nonce).collect();
-        for nonce in passed {
-            if matches!(self.nonces.slot(nonce), None | Some(SlotState::Mined | SlotState::Foreign | SlotState::Tied | SlotState::Lent)) {
+        for nonce in self.nonces.waiting_below(latest) {
+            if !self.current.contains_key(&nonce) {
                 continue;
             }
             if self.is_absent(nonce) {
@@ -79,10 +78,10 @@ impl Task {
 
     /// Whether a look-up since the last send found no receipt of any of the slot's own payloads.
     fn is_absent(&self, nonce: u64) -> bool {
-        self.attempts.values().filter(|live| live.attempt.nonce == nonce).all(|live| live.absent)
+        self.attempts.of(nonce).all(|live| live.absent)
     }
 
     fn hashes_of(&self, nonce: u64) -> Vec<alloy_primitives::B256> {
-        self.attempts.iter().filter(|(_, live)| live.attempt.nonce == nonce).map(|(hash, _)| *hash).collect()
+        self.attempts.hashes_of(nonce).collect()
     }
 }

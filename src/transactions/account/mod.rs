@@ -2,6 +2,7 @@
 //! it as messages; everything slow (Sign, commit, node) runs beside it and comes back as a message too.
 
 mod admit;
+mod attempts;
 mod deliver;
 mod foreign;
 mod gap;
@@ -29,6 +30,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 
 use self::admit::Probe;
+use self::attempts::Attempts;
 use self::foreign::Foreign;
 use self::loans::{Lent, LoanOver, LoanRequest};
 pub(super) use self::open::first_nonce;
@@ -155,7 +157,7 @@ pub(super) struct Task {
     last_ticket: Ticket,
     /// Requests that wait for a balance, in order of arrival.
     intake: VecDeque<Ticket>,
-    attempts: BTreeMap<B256, Live>,
+    attempts: Attempts,
     last_order: u64,
     /// The payload on record of each slot that is not final.
     current: BTreeMap<u64, B256>,

@@ -8,6 +8,7 @@ use alloy_primitives::{Address, U64};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
+use super::attempts::Attempts;
 use super::loans::Lent;
 use super::outbox::Outbox;
 use super::reconcile::Reconcile;
@@ -227,7 +228,7 @@ impl Task {
             tickets: BTreeMap::new(),
             last_ticket: 0,
             intake: VecDeque::new(),
-            attempts: BTreeMap::new(),
+            attempts: Attempts::default(),
             last_order: 0,
             current,
             signs: FuturesUnordered::new(),
@@ -302,6 +303,6 @@ impl Task {
             absent: false,
             attempt: Arc::clone(&attempt),
         };
-        self.attempts.insert(attempt.hash, live);
+        self.attempts.insert(live);
     }
 }

@@ -89,8 +89,7 @@ impl Task {
 
     /// The attempts of a slot that may still be mined, oldest first.
     fn alive(&self, nonce: u64) -> Vec<&Live> {
-        let mut alive: Vec<&Live> =
-            self.attempts.values().filter(|live| live.attempt.nonce == nonce && live.state != AttemptState::Refused).collect();
+        let mut alive: Vec<&Live> = self.attempts.of(nonce).filter(|live| live.state != AttemptState::Refused).collect();
         alive.sort_unstable_by_key(|live| live.order);
         alive
     }
@@ -129,7 +128,7 @@ impl Task {
             return if of.is_empty() { Err(TransactionError::AlreadyMined { hash: None }) } else { not("the transaction was refused") };
         };
         let nonce = live.attempt.nonce;
-        let mined = self.attempts.values().find(|live| live.attempt.nonce == nonce && live.state == AttemptState::Included);
+        let mined = self.attempts.of(nonce).find(|live| live.state == AttemptState::Included);
         match self.nonces.slot(nonce) {
             Some(SlotState::Unsent | SlotState::Sent | SlotState::Held) => {}
             Some(SlotState::Mined | SlotState::Foreign) | None => {
@@ -231,8 +230,8 @@ impl Task {
 
     /// At each head: whether the account's lowest slot is stuck, and pays more.
     pub(super) fn consider_bump(&mut self, latest: u64, head: u64) {
-        let is_mined = |nonce: &u64| matches!(self.nonces.slot(*nonce), Some(SlotState::Mined | SlotState::Foreign));
-        let Some((&nonce, hash)) = self.current.iter().find(|(nonce, _)| !is_mined(nonce)) else { return };
+        let Some(nonce) = self.nonces.lowest_unmined() else { return };
+        let Some(hash) = self.current.get(&nonce) else { return };
         if nonce != latest || self.nonces.slot(nonce) != Some(SlotState::Sent) || self.nonces.is_replacing(nonce) {
             return;
         }
@@ -250,8 +249,7 @@ impl Task {
         if alive.iter().any(|live| !live.attempt.authorisations.is_empty()) {
             return;
         }
-        let of = |live: &&Live| live.attempt.nonce == nonce && live.attempt.transaction == current.transaction;
-        let attempts = self.attempts.values().filter(of).count();
+        let attempts = self.attempts.of(nonce).filter(|live| live.attempt.transaction == current.transaction).count();
         let (taken, occupied) = (alive.iter().any(|live| live.delivery.is_taken()), live.occupied);
         let Some(market) = payload(&current).and_then(|old| self.market(&current, &old, Replacement::Bump).ok()) else { return };
         let stuck = Stuck {

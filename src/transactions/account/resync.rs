@@ -30,7 +30,7 @@ impl Task {
     /// What the next task of the account takes over: who waits for something, and who waits for it to be opened. Whoever waits for a
     /// node's answer to bytes on record is told the hash.
     pub(super) fn leave(mut self) -> (Vec<Command>, Resyncs) {
-        let hashes: Vec<_> = self.attempts.keys().copied().collect();
+        let hashes: Vec<_> = self.attempts.hashes().collect();
         for hash in hashes {
             self.accept(hash);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use alloy_primitives::B256;
 use serde_json::value::RawValue;
 
-use super::{Owed, Task};
+use super::{Live, Owed, Task};
 use crate::journal::history::reverted;
 use crate::journal::{Attempt, AttemptState, BlockRef};
 use crate::telemetry::faults::SeededFault;
@@ -97,13 +97,19 @@ impl Task {
         self.nonces.finish(nonce);
         self.outboxes.settled(nonce);
         self.balance.release(Owed::Slot(nonce));
-        let hashes: Vec<B256> = self.attempts.iter().filter(|(_, live)| live.attempt.nonce == nonce).map(|(hash, _)| *hash).collect();
-        // Slots that were tied to it go with it; those that it left open keep their payload on record, which the next one replaces.
-        self.current.retain(|slot, hash| *slot != nonce && (!hashes.contains(hash) || self.nonces.slot(*slot).is_some()));
+        self.current.remove(&nonce);
+        let hashes: Vec<B256> = self.attempts.hashes_of(nonce).collect();
         let mut attempts = Vec::with_capacity(hashes.len());
         for hash in hashes {
             self.accept(hash);
-            attempts.extend(self.attempts.remove(&hash).map(|live| live.attempt));
+            let Some(Live { attempt, .. }) = self.attempts.remove(&hash) else { continue };
+            // Slots that were tied to it go with it; those that it left open keep their payload on record, which the next one replaces.
+            for (_, tied) in attempt.authorisations.iter().filter(|(authority, _)| *authority == self.account) {
+                if self.current.get(tied) == Some(&hash) && self.nonces.slot(*tied).is_none() {
+                    self.current.remove(tied);
+                }
+            }
+            attempts.push(attempt);
         }
         attempts
     }

@@ -392,7 +392,7 @@ impl Task {
             absent: false,
             attempt: Arc::clone(&attempt),
         };
-        self.attempts.insert(attempt.hash, live);
+        self.attempts.insert(live);
     }
 
     fn not_committed(&mut self, tickets: &[Ticket], error: JournalError) {
