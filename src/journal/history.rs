@@ -24,6 +24,10 @@ pub fn is_reverted(detail: &str) -> bool {
     detail.strip_prefix(REVERTED).is_some_and(|rest| rest.is_empty() || rest.starts_with(": "))
 }
 
+/// The detail of an acknowledged transaction that a restore of the journal ended.
+pub const ENDED_BY_RESTORE: &str =
+    "the journal was restored from a backup: whether this was paid since is not known, so it is not sent again";
+
 /// The longest receipt that is put on record, in bytes. An inclusion whose receipt is longer is on record without it.
 pub const MAX_RECEIPT: usize = 1 << 20;
 

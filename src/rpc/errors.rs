@@ -23,7 +23,7 @@ pub enum Reason {
     RateLimited,
     /// Nothing of this name is on record for this service and principal.
     NotFound,
-    /// The transaction of the idempotency key was final, and went from the record by pruning: what it came to is not known here.
+    /// What became of the transaction is not known here any more: it was final and pruned, or acknowledged and ended by a restore.
     Forgotten,
     /// The cursor is none, or not of this stream or list.
     InvalidCursor,

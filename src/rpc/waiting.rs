@@ -10,12 +10,12 @@ use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::errors::{OnRecord, Reason, RpcError, SERVER_ERROR, TIMEOUT};
+use super::errors::{OnRecord, RESOURCE_NOT_FOUND, Reason, RpcError, SERVER_ERROR, TIMEOUT};
 use super::refusals::invalid_argument;
 use super::send::Sent;
 use super::service::Service;
 use crate::config::Environment;
-use crate::journal::history::Life;
+use crate::journal::history::{ENDED_BY_RESTORE, Life};
 use crate::journal::{AttemptState, Purpose, TransactionId};
 use crate::transactions::request::Quantity;
 
@@ -40,20 +40,24 @@ pub(super) fn named(life: &Life) -> Option<B256> {
 }
 
 /// Why a transaction is not mined, if that is on record: its bytes were refused for good, it was ended before it had any, or a
-/// cancel of it is final.
+/// cancel of it is final. Of one that a restored journal forgot the end of, only the chain can say.
 pub(super) fn refused(life: &Life) -> Option<RpcError> {
     let transaction = &life.transaction;
-    let told = |words: String| RpcError {
+    let told = |code, reason, words: String| RpcError {
         hash: named(life),
         transaction: Some(on_record(life)),
-        ..RpcError::new(SERVER_ERROR, Reason::Refused, words)
+        ..RpcError::new(code, reason, words)
     };
+    let no = |words| told(SERVER_ERROR, Reason::Refused, words);
     match (transaction.state, transaction.purpose) {
         (AttemptState::Refused, _) => {
             let why = life.events.iter().rev().find(|event| event.state == AttemptState::Refused).and_then(|event| event.detail.clone());
-            Some(told(why.unwrap_or_else(|| "refused".to_owned())))
+            Some(match why {
+                Some(why) if why == ENDED_BY_RESTORE => told(RESOURCE_NOT_FOUND, Reason::Forgotten, why),
+                why => no(why.unwrap_or_else(|| "refused".to_owned())),
+            })
         }
-        (AttemptState::Confirmed, Purpose::Cancel) => Some(told("the transaction was cancelled".to_owned())),
+        (AttemptState::Confirmed, Purpose::Cancel) => Some(no("the transaction was cancelled".to_owned())),
         _ => None,
     }
 }
@@ -195,7 +199,7 @@ mod tests {
     use alloy_primitives::Address;
 
     use super::*;
-    use crate::journal::history::{StoredTransaction, StoredTry};
+    use crate::journal::history::{StoredEvent, StoredTransaction, StoredTry};
     use crate::journal::{Account, Kind};
 
     /// A payment with its cancel, which speaks for it in this state.
@@ -228,6 +232,30 @@ mod tests {
         let error = late.told(TransactionId::new(), None);
         let data: Value = serde_json::from_str(error.data().unwrap().get()).unwrap();
         assert_eq!(data["hash"], B256::repeat_byte(1).to_string());
+    }
+
+    #[test]
+    fn what_a_restore_ended_is_not_told_as_refused() {
+        let mut life = cancelled(AttemptState::Refused);
+        let reason = |life: &Life| serde_json::to_value(ErrorObjectOwned::from(refused(life).unwrap())).unwrap()["data"]["reason"].clone();
+        assert_eq!(reason(&life), "refused");
+        life.transaction = StoredTransaction { attempt: None, purpose: Purpose::Request, ..life.transaction };
+        life.attempts.clear();
+        life.events.push(StoredEvent {
+            position: 2,
+            account: life.transaction.account,
+            sequence: 2,
+            transaction: life.transaction.id,
+            hash: None,
+            purpose: Purpose::Request,
+            nonce: None,
+            state: AttemptState::Refused,
+            block: None,
+            detail: Some(ENDED_BY_RESTORE.to_owned()),
+            receipt: None,
+            at: SystemTime::UNIX_EPOCH,
+        });
+        assert_eq!(reason(&life), "forgotten", "it may have been paid");
     }
 
     #[test]

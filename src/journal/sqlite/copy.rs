@@ -11,13 +11,11 @@ use uuid::Uuid;
 use super::lock::ProcessLock;
 use super::records::Fault;
 use super::{file, intents};
+use crate::journal::history::ENDED_BY_RESTORE;
 use crate::journal::{JournalError, TransactionId};
 
 /// Why every account of a restored journal is stopped.
 const RECONCILE: &str = "the journal was restored from a backup: nothing is sent until the chain has settled";
-
-/// Why what was acknowledged and waited at the time of the backup is ended.
-const ENDED: &str = "the journal was restored from a backup: whether this was paid since is not known, so it is not sent again";
 
 /// What a restore did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,7 +147,7 @@ fn end_queued(connection: &Connection) -> Result<u64, Fault> {
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     for id in &queued {
-        intents::end(connection, TransactionId(Uuid::from_bytes(*id)), ENDED)?;
+        intents::end(connection, TransactionId(Uuid::from_bytes(*id)), ENDED_BY_RESTORE)?;
     }
     Ok(queued.len() as u64)
 }
