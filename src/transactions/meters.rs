@@ -13,10 +13,11 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::accounts::{AccountMeter, Accounts};
 
 /// Conditions that somebody has to look at. Each begins at 0, so that the first one is an increase.
-pub(super) const ALARMS: [&str; 11] = [
+pub(super) const ALARMS: [&str; 12] = [
     "foreign_nonce",
     "nonce_missing",
     "final_lost",
+    "refused_payload",
     "slot_occupied",
     "refused_in_doubt",
     "bump_stopped",

@@ -423,12 +423,17 @@ impl Nonces {
         }
     }
 
-    /// The slot's payload is final.
+    /// The slot's payload is final. What it would have used up above is open if somebody else's payload is what the chain has.
     pub fn finish(&mut self, nonce: u64) {
+        let is_foreign = self.slots.get(nonce) == Some(SlotState::Foreign);
         self.slots.remove(nonce);
         self.end_replacement(nonce, Denial::Mined);
-        for above in 1..=self.ties.remove(&nonce).unwrap_or(0) {
-            self.slots.remove(nonce + above);
+        for tied in (1..=self.ties.remove(&nonce).unwrap_or(0)).map(|above| nonce + above) {
+            if is_foreign {
+                self.slots.change(tied, SlotState::Open);
+            } else {
+                self.slots.remove(tied);
+            }
         }
     }
 

@@ -26,6 +26,10 @@ impl Task {
     pub(super) fn send(&mut self, nonce: u64, now: Instant) {
         let Some(hash) = self.current.get(&nonce).copied() else { return };
         let Some(live) = self.attempts.get_mut(&hash) else { return };
+        if !live.may_be_mined() {
+            self.alarm("refused_payload", &format!("nonce {nonce} has refused bytes for its payload: they are not sent"));
+            return self.put_back(nonce);
+        }
         live.delivery.begin(self.chain.pool.size());
         live.sent_at = Some(now);
         live.absent = false;
@@ -182,7 +186,7 @@ impl Task {
             let reply = self.attempts.get_mut(&hash).and_then(|live| live.reply.take());
             let _gone = reply.map(|reply| reply.sender.send(Err(error.clone())));
         }
-        self.note(attempt, AttemptState::Refused, None, Some(message), Some(After::Refused { hash, error }));
+        self.note_refusal(attempt, Some(message), After::Refused { hash, error });
     }
 
     /// A node took a filler: what stopped the account is over.
@@ -247,7 +251,7 @@ impl Task {
             let Some(attempt) = self.attempts.get(&hash).map(|live| Arc::clone(&live.attempt)) else { continue };
             self.nonces.set_slot(attempt.nonce, SlotState::Reopened);
             let detail = Some("the hold of eth_signTransaction is over".into());
-            self.note(&attempt, AttemptState::Refused, None, detail, Some(After::HoldOver { hash }));
+            self.note_refusal(&attempt, detail, After::HoldOver { hash });
         }
     }
 

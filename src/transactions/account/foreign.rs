@@ -1,7 +1,6 @@
 //! Slots that the chain used for payloads that are not ours.
 
 use super::{Owed, Task};
-use crate::journal::AttemptState;
 use crate::transactions::nonces::SlotState;
 
 /// Such a slot.
@@ -18,6 +17,9 @@ impl Task {
     pub(super) fn find_foreign(&mut self, latest: u64, head: u64) {
         for nonce in self.nonces.waiting_below(latest) {
             if !self.current.contains_key(&nonce) {
+                // It was missing, and opened for who comes; somebody else's payload came.
+                self.nonces.set_slot(nonce, SlotState::Foreign);
+                self.nonces.finish(nonce);
                 continue;
             }
             if self.is_absent(nonce) {
@@ -63,17 +65,14 @@ impl Task {
 
     /// The block that used the nonce is gone: the slot is what it was before.
     fn give_back(&mut self, nonce: u64) {
-        let Some(live) = self.current.get(&nonce).and_then(|hash| self.attempts.get(hash)) else { return };
-        let state = match live.state {
-            AttemptState::Held => SlotState::Held,
-            AttemptState::Refused => SlotState::Open,
-            _ => SlotState::Unsent,
-        };
-        if state != SlotState::Open {
-            self.balance.reserve(Owed::Slot(nonce), self.owed_for(nonce));
+        for hash in self.hashes_of(nonce) {
+            if let Some(live) = self.attempts.get_mut(&hash) {
+                // Nodes have dropped it for what was in its place.
+                live.sent_at = None;
+            }
         }
         tracing::warn!(account = %self.address(), nonce, "a nonce that was used elsewhere is free again");
-        self.nonces.set_slot(nonce, state);
+        self.put_back(nonce);
     }
 
     /// Whether a look-up since the last send found no receipt of any of the slot's own payloads.

@@ -26,9 +26,11 @@ impl Task {
         let Some(lowest) = probe.next_slot.filter(|_| nonce == probe.latest) else { return };
         settling.restart();
         match lowest {
-            Some(lowest) if lowest == nonce => {
-                let detail =
-                    format!("the chain waits for nonce {nonce}, whose payload is final on record: a reorg went below what was final");
+            // On record and not in hand: it is final, and so is everything below.
+            Some(lowest) if self.nonces.slot(lowest).is_none() => {
+                let detail = format!(
+                    "the chain waits for nonce {nonce}, but that of {lowest} is final on record: a reorg went below what was final, or a node is behind"
+                );
                 self.alarm("final_lost", &detail);
             }
             lowest => {

@@ -125,6 +125,8 @@ struct Live {
     delivery: Delivery,
     reply: Option<Reply>,
     state: AttemptState,
+    /// Its refusal is being written: it is neither sent nor taken for the slot's payload any more, and nobody is told yet.
+    refusing: bool,
     block: Option<BlockRef>,
     sent_at: Option<Instant>,
     /// `None` where this process did not commit it.
@@ -141,6 +143,13 @@ struct Live {
     resend_if_absent: bool,
     /// A look-up since the last send found no receipt.
     absent: bool,
+}
+
+impl Live {
+    /// Whether it is, or may become, what the chain has for its slot.
+    fn may_be_mined(&self) -> bool {
+        self.state != AttemptState::Refused && !self.refusing
+    }
 }
 
 type Signed = (Ticket, Result<Result<alloy_primitives::Signature, KeyStoreError>, Aborted>);

@@ -292,6 +292,7 @@ impl Task {
             delivery: Delivery::new(true),
             reply: None,
             state: stored.state,
+            refusing: false,
             block: stored.block,
             sent_at: None,
             laps: None,

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::operate::Operated;
 use super::submission::{Accepted, Submission};
-use super::{Owed, Pending, Task};
+use super::{Pending, Task};
 use crate::journal::{Attempt, AttemptState, BlockRef, Journal, JournalError, Record};
 use crate::telemetry::clock;
 use crate::telemetry::faults::SeededFault;
@@ -155,24 +155,26 @@ impl Task {
         }
     }
 
-    /// These bytes will never be sent again. Where they are the slot's payload, that is now what they replaced, if that may still be mined;
-    /// else the next request takes the slot.
+    /// Notes that an attempt was refused for good: from now on it is not sent any more, and told once that is durable.
+    pub(super) fn note_refusal(&mut self, attempt: &Attempt, detail: Option<String>, after: After) {
+        if let Some(live) = self.attempts.get_mut(&attempt.hash) {
+            live.refusing = true;
+        }
+        self.note(attempt, AttemptState::Refused, None, detail, Some(after));
+    }
+
+    /// These bytes will never be sent again. Where they are the slot's payload, that is now what they replaced, if that may still be mined
+    /// or is; else the next request takes the slot.
     fn open_slot(&mut self, hash: B256, error: Option<TransactionError>) {
-        let Some(live) = self.attempts.get_mut(&hash).filter(|live| live.state != AttemptState::Included) else { return };
+        // A block that had them meanwhile says otherwise.
+        let Some(live) = self.attempts.get_mut(&hash).filter(|live| live.refusing) else { return };
+        live.refusing = false;
         live.state = AttemptState::Refused;
         let (nonce, order) = (live.attempt.nonce, live.order);
-        let fallback = self.fallback(nonce, hash).map(|other| {
-            let slot = match other.state {
-                AttemptState::Held => SlotState::Held,
-                // It was replaced before it was sent, or an earlier process sent it: no clock brings it back.
-                _ if other.sent_at.is_none() => SlotState::Unsent,
-                _ => SlotState::Sent,
-            };
-            (other.attempt.hash, other.order, slot)
-        });
+        let fallback = self.fallback(nonce, hash).map(|other| (other.attempt.hash, other.order));
         let is_committing = self.nonces.commits_replacement(nonce);
         // What is in its place may still be mined: then this is no error.
-        let is_replaced = is_committing || fallback.is_some_and(|(_, other, _)| other > order);
+        let is_replaced = is_committing || fallback.is_some_and(|(_, other)| other > order);
         if let Some(error) = error.filter(|_| !is_replaced)
             && let Some(reply) = self.attempts.get_mut(&hash).and_then(|live| live.reply.take().map(|reply| (reply, live.first_sent)))
         {
@@ -184,29 +186,23 @@ impl Task {
         }
         self.accept(hash);
         if SeededFault::RefusedSentAgain.is_on() {
+            if let Some(live) = self.attempts.get_mut(&hash) {
+                live.state = AttemptState::Committed;
+            }
             self.nonces.set_slot(nonce, SlotState::Unsent);
             return;
         }
-        match self.nonces.slot(nonce) {
+        match (self.nonces.slot(nonce), fallback) {
             // The slot is final, and this came too late for it.
-            None => {
+            (None, _) => {
                 self.attempts.remove(&hash);
                 self.chain.tracker.forget(hash);
             }
-            Some(SlotState::Reopened) if self.current.get(&nonce) == Some(&hash) && !is_committing => match fallback {
-                Some((other, _, slot)) => {
-                    self.current.insert(nonce, other);
-                    // Where it was sent before, nothing above waits for it; elsewhere it goes again by the clock.
-                    self.outboxes.settled(nonce);
-                    self.balance.reserve(Owed::Slot(nonce), self.owed_for(nonce));
-                    self.nonces.set_slot(nonce, slot);
-                }
-                None => {
-                    self.balance.release(Owed::Slot(nonce));
-                    self.nonces.set_slot(nonce, SlotState::Open);
-                }
-            },
-            _ => {}
+            _ if is_committing || self.current.get(&nonce) != Some(&hash) => {}
+            (Some(SlotState::Reopened), _) => self.put_back(nonce),
+            // Mined by it, or used by somebody else: after a reorg it is what is sent.
+            (Some(_), Some((other, _))) => drop(self.current.insert(nonce, other)),
+            (Some(_), None) => {}
         }
     }
 }

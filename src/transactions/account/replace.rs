@@ -89,7 +89,7 @@ impl Task {
 
     /// The attempts of a slot that may still be mined, oldest first.
     fn alive(&self, nonce: u64) -> Vec<&Live> {
-        let mut alive: Vec<&Live> = self.attempts.of(nonce).filter(|live| live.state != AttemptState::Refused).collect();
+        let mut alive: Vec<&Live> = self.attempts.of(nonce).filter(|live| live.may_be_mined()).collect();
         alive.sort_unstable_by_key(|live| live.order);
         alive
     }
@@ -301,13 +301,39 @@ impl Task {
         }
     }
 
-    /// What was to be replaced by something that was not committed is open after all, if it was refused meanwhile.
-    pub(super) fn reopen_refused(&mut self, nonce: u64) {
-        let refused = self.current.get(&nonce).and_then(|hash| self.attempts.get(hash)).filter(|live| live.state == AttemptState::Refused);
-        if refused.is_some() && self.nonces.slot(nonce) == Some(SlotState::Reopened) && !self.nonces.commits_replacement(nonce) {
+    /// What was to be replaced by something that was not committed is its older payload's after all, or open, if it was refused meanwhile.
+    pub(super) fn put_back_refused(&mut self, nonce: u64) {
+        let refused =
+            self.current.get(&nonce).and_then(|hash| self.attempts.get(hash)).is_some_and(|live| live.state == AttemptState::Refused);
+        if refused && self.nonces.slot(nonce) == Some(SlotState::Reopened) && !self.nonces.commits_replacement(nonce) {
+            self.put_back(nonce);
+        }
+    }
+
+    /// The slot is what its attempts make of it: its payload is the newest that may still be mined; without one the next request takes it.
+    pub(super) fn put_back(&mut self, nonce: u64) {
+        if self.current.get(&nonce).and_then(|hash| self.attempts.get(hash)).is_some_and(|live| live.refusing) {
+            // What is in its place comes once that is on record.
+            self.nonces.set_slot(nonce, SlotState::Reopened);
+            return;
+        }
+        let Some(live) = self.alive(nonce).pop() else {
             self.balance.release(Owed::Slot(nonce));
             self.nonces.set_slot(nonce, SlotState::Open);
-        }
+            return;
+        };
+        let slot = match live.state {
+            AttemptState::Held => SlotState::Held,
+            AttemptState::Orphaned => SlotState::Unsent,
+            // It was replaced before it was sent, or an earlier process sent it: no clock brings it back.
+            _ if live.sent_at.is_none() => SlotState::Unsent,
+            // Where it was sent before, nothing above waits for it; elsewhere it goes again by the clock.
+            _ => SlotState::Sent,
+        };
+        self.current.insert(nonce, live.attempt.hash);
+        self.outboxes.settled(nonce);
+        self.balance.reserve(Owed::Slot(nonce), self.owed_for(nonce));
+        self.nonces.set_slot(nonce, slot);
     }
 }
 

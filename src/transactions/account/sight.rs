@@ -39,6 +39,7 @@ impl Task {
         // Found in another block than the journal has: a reorg that nobody saw, such as one while the process was down.
         let left = live.block.replace(block).filter(|_| live.state == AttemptState::Included);
         live.state = AttemptState::Included;
+        live.refusing = false;
         live.mined(&self.chain);
         let attempt = Arc::clone(&live.attempt);
         if left.is_some() {
@@ -72,7 +73,9 @@ impl Task {
         }
         // The slot's payload on record is sent again, whichever of its attempts the lost block had.
         if self.nonces.slot(attempt.nonce) == Some(SlotState::Mined) {
-            self.nonces.set_slot(attempt.nonce, SlotState::Unsent);
+            let refusing = self.current.get(&attempt.nonce).and_then(|hash| self.attempts.get(hash)).is_some_and(|live| live.refusing);
+            // If its refusal is being written, the one that was mined is in its place once that is done.
+            self.nonces.set_slot(attempt.nonce, if refusing { SlotState::Reopened } else { SlotState::Unsent });
         }
     }
 

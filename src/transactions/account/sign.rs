@@ -361,7 +361,7 @@ impl Task {
         self.add_live(Arc::clone(&attempt), state, pending);
         let error = TransactionError::NonceTooLow { next: self.nonces.next_free(), nonce };
         let detail = Some("the slot was mined before these bytes were sent".into());
-        self.note(&attempt, AttemptState::Refused, None, detail, Some(After::Refused { hash, error }));
+        self.note_refusal(&attempt, detail, After::Refused { hash, error });
     }
 
     fn add_live(&mut self, attempt: Arc<Attempt>, state: AttemptState, pending: Pending) {
@@ -381,6 +381,7 @@ impl Task {
             delivery: Delivery::new(false),
             reply,
             state,
+            refusing: false,
             block: None,
             sent_at: None,
             laps: Some(pending.laps),
@@ -451,7 +452,7 @@ impl Task {
     /// A replacement was not committed.
     fn reopen_replaced(&mut self, ticket: Ticket) {
         if let Some(nonce) = self.tickets.get(&ticket).filter(|pending| pending.replacement.is_some()).map(|pending| pending.nonce) {
-            self.reopen_refused(nonce);
+            self.put_back_refused(nonce);
         }
     }
 

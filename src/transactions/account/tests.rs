@@ -153,18 +153,33 @@ impl Fixture {
     }
 }
 
-#[tokio::test]
-async fn what_a_refused_replacement_was_to_replace_is_sent_if_it_never_was() {
+/// An older payload and the one in its place.
+async fn replaced_by_another() -> (Attempt, Attempt, Fixture) {
     let old = attempt(3, 1);
     let new = Attempt { hash: B256::repeat_byte(2), ..old.clone() };
-    let mut fixture =
-        Fixture::new(vec![begun(&old, AttemptState::Committed, None), begun(&new, AttemptState::Committed, Some(&old))]).await;
-    let task = &mut fixture.task;
-    task.sighting(Sighting::Absent { hash: new.hash });
-    task.act();
-    assert_eq!(task.nonces.slot(3), Some(SlotState::Sent));
+    let records = vec![begun(&old, AttemptState::Committed, None), begun(&new, AttemptState::Committed, Some(&old))];
+    let mut fixture = Fixture::new(records).await;
+    fixture.task.sighting(Sighting::Absent { hash: new.hash });
+    fixture.task.act();
+    (old, new, fixture)
+}
+
+fn refuses(fixture: &mut Fixture, attempt: &Attempt) {
     let error = NodeError { code: -32000, message: "intrinsic gas too low: gas 20000, minimum needed 21000".into(), data: None };
-    task.answered((new.hash, 0, Err(CallError::Node(error))), clock::now());
+    fixture.task.answered((attempt.hash, 0, Err(CallError::Node(error))), clock::now());
+}
+
+fn included(attempt: &Attempt) -> Sighting {
+    let block = BlockRef { number: 10, hash: B256::repeat_byte(9) };
+    let receipt: Arc<RawValue> = Arc::from(RawValue::from_string("{}".to_owned()).unwrap());
+    Sighting::Included { hash: attempt.hash, block, success: true, reason: None, receipt }
+}
+
+#[tokio::test]
+async fn what_a_refused_replacement_was_to_replace_is_sent_if_it_never_was() {
+    let (old, new, mut fixture) = replaced_by_another().await;
+    assert_eq!(fixture.task.nonces.slot(3), Some(SlotState::Sent));
+    refuses(&mut fixture, &new);
     fixture.written().await;
     assert_eq!((fixture.state(&new), fixture.task.current.get(&3)), (Some(AttemptState::Refused), Some(&old.hash)));
     fixture.task.act();
@@ -278,8 +293,7 @@ async fn a_replacement_that_is_on_record_after_its_slot_is_final_is_not_watched(
     assert_eq!(task.nonces.poll(now), Some(Action::Commit(vec![1])));
     fixture.chain.journal.commit(vec![begun(&new, AttemptState::Committed, Some(&old))]).await.unwrap();
     let block = BlockRef { number: 10, hash: B256::repeat_byte(9) };
-    let receipt: Arc<RawValue> = Arc::from(RawValue::from_string("{}".to_owned()).unwrap());
-    fixture.task.sighting(Sighting::Included { hash: old.hash, block, success: true, reason: None, receipt });
+    fixture.task.sighting(included(&old));
     fixture.task.sighting(Sighting::Confirmed { hash: old.hash, block });
     fixture.task.commit_finished((vec![1], Ok(Vec::new())));
     assert!(fixture.chain.tracker.watched().await.contains(&new.hash), "until it is known to be over");
@@ -332,8 +346,7 @@ async fn a_slot_that_a_refused_authorisation_left_open_can_be_taken_after_the_on
     let mut fixture = Fixture::new(records).await;
     assert_eq!(fixture.task.nonces.slot(4), Some(SlotState::Open));
     let block = BlockRef { number: 10, hash: B256::repeat_byte(9) };
-    let receipt: Arc<RawValue> = Arc::from(RawValue::from_string("{}".to_owned()).unwrap());
-    fixture.task.sighting(Sighting::Included { hash: next.hash, block, success: true, reason: None, receipt });
+    fixture.task.sighting(included(&next));
     fixture.task.sighting(Sighting::Confirmed { hash: next.hash, block });
     fixture.written().await;
     // What takes it next has to name what it replaces, or the journal refuses it.
@@ -485,14 +498,81 @@ async fn what_the_chain_waits_for_and_nothing_has_is_open_once_every_node_has_sa
     assert_eq!([3, 4].map(|nonce| fixture.task.nonces.slot(nonce)), [Some(SlotState::Open); 2]);
     fixture.probed_beside(102 + blocks, 3, Some(5));
     assert!(!fixture.task.suspects_gap());
+    // Somebody else's payload comes after all.
+    fixture.probed(103 + blocks, 4);
+    assert_eq!([3, 4].map(|nonce| fixture.task.nonces.slot(nonce)), [None, Some(SlotState::Open)]);
+    assert_eq!(fixture.task.next_nonce(), 4);
 }
 
 #[tokio::test]
 async fn a_final_slot_that_the_chain_does_not_count_any_more_is_not_opened() {
     let ours = attempt(5, 1);
     let mut fixture = Fixture::new(vec![Record::Floor { account: ACCOUNT, nonce: 3 }, begun(&ours, AttemptState::Committed, None)]).await;
-    for head in 100..200 {
-        fixture.probed_beside(head, 3, Some(3));
+    // The record of what was final may have been pruned, from below.
+    for lowest in [3, 4] {
+        for head in 100..200 {
+            fixture.probed_beside(lowest * 100 + head, 3, Some(lowest));
+        }
+        assert_eq!(fixture.task.nonces.slot(3), None, "its payload is on record, or was: another one would be a second");
     }
-    assert_eq!(fixture.task.nonces.slot(3), None, "its payload is on record: another one would be a second");
+}
+
+#[tokio::test]
+async fn after_a_reorg_the_payload_that_was_mined_is_sent_and_not_the_one_that_was_refused() {
+    for is_written_first in [true, false] {
+        let (old, new, mut fixture) = replaced_by_another().await;
+        refuses(&mut fixture, &new);
+        fixture.task.sighting(included(&old));
+        assert_eq!(fixture.task.nonces.slot(3), Some(SlotState::Mined));
+        if is_written_first {
+            fixture.written().await;
+        }
+        fixture.task.sighting(Sighting::Orphaned { hash: old.hash });
+        fixture.task.act();
+        let sent_at = fixture.task.attempts.get(&new.hash).unwrap().sent_at;
+        fixture.written().await;
+        fixture.task.act();
+        assert_eq!((fixture.task.current.get(&3), fixture.task.nonces.slot(3)), (Some(&old.hash), Some(SlotState::Sent)));
+        assert!(fixture.task.attempts.get(&old.hash).unwrap().sent_at.is_some());
+        assert_eq!(fixture.task.attempts.get(&new.hash).unwrap().sent_at, sent_at, "it was told that it is refused");
+    }
+}
+
+#[tokio::test]
+async fn a_nonce_that_is_free_again_after_foreign_use_is_the_older_payloads_if_the_newer_was_refused() {
+    let (old, new, mut fixture) = replaced_by_another().await;
+    refuses(&mut fixture, &new);
+    for attempt in [&old, &new] {
+        fixture.task.sighting(Sighting::Absent { hash: attempt.hash });
+    }
+    fixture.probed(100, 4);
+    assert_eq!(fixture.task.nonces.slot(3), Some(SlotState::Foreign));
+    fixture.written().await;
+    fixture.probed(101, 3);
+    fixture.task.act();
+    assert_eq!((fixture.task.current.get(&3), fixture.task.nonces.slot(3)), (Some(&old.hash), Some(SlotState::Sent)));
+    assert_eq!(fixture.task.balance.owed(Owed::Slot(3)), old.cost);
+}
+
+#[tokio::test]
+async fn a_replacement_that_was_not_committed_leaves_the_slot_to_the_older_payload_if_the_newer_was_refused() {
+    let (old, new, mut fixture) = replaced_by_another().await;
+    let (submission, _told) = raw(&attempt(3, 3));
+    let signed = Some(SignedBytes { raw: Bytes::new(), hash: B256::repeat_byte(3) });
+    let pending = Pending { signed, replacement: Some(Replacement::SpeedUp), nonce: 3, ..Pending::new(submission) };
+    let now = clock::now();
+    fixture.task.tickets.insert(1, pending);
+    assert!(fixture.task.nonces.replace(1, 3));
+    assert_eq!(fixture.task.nonces.poll(now), Some(Action::Sign { ticket: 1, nonce: 3, replaces: true }));
+    fixture.task.nonces.signed(1);
+    assert_eq!(fixture.task.nonces.poll(now), Some(Action::Commit(vec![1])));
+    refuses(&mut fixture, &new);
+    fixture.written().await;
+    assert_eq!(fixture.task.nonces.slot(3), Some(SlotState::Reopened));
+    fixture.task.commit_finished((vec![1], Err(JournalError::NotWritten("full".into()))));
+    assert_eq!(fixture.task.current.get(&3), Some(&old.hash));
+    assert!(
+        matches!(fixture.task.nonces.slot(3), Some(SlotState::Unsent | SlotState::Sent)),
+        "it is not open: the journal would refuse it"
+    );
 }

@@ -245,6 +245,18 @@ fn a_refused_payload_that_is_mined_after_all_takes_its_slot_back() {
 }
 
 #[test]
+fn what_a_lost_payload_would_have_used_up_is_open_once_somebody_elses_is_final() {
+    let mut bench = Bench::new(6, &[(4, SlotState::Sent), (5, SlotState::Tied)]);
+    bench.machine.tie(4, 1);
+    bench.machine.set_slot(4, SlotState::Foreign);
+    assert_eq!(bench.actions(), [], "a reorg may give it back");
+    bench.machine.finish(4);
+    assert_eq!((bench.machine.slot(4), bench.machine.slot(5), bench.machine.next_free()), (None, Some(SlotState::Open), 5));
+    bench.ask(1, Wish::Any).unwrap();
+    assert_eq!(bench.actions(), [Action::Sign { ticket: 1, nonce: 5, replaces: true }]);
+}
+
+#[test]
 fn an_authorised_slot_opens_with_the_slot_that_it_is_tied_to() {
     let mut bench = Bench::new(4, &[]);
     bench.machine.enqueue(1, Wish::Given(4), 2, bench.now + Duration::from_secs(99)).unwrap();
