@@ -249,11 +249,13 @@ async fn no_ceiling_is_passed() {
     let count = call(&client, "eth_getTransactionCount", json!([from, "pending"])).await.unwrap();
     assert_eq!(quantity(&count), 0, "no nonce was used");
     // A default comes down to the ceiling, while the chain takes it.
+    let head = "sluice_head_number{environment=\"dev\"}";
     let hash = eventually("the new base fee", || async {
         // Each payment is a block, and makes the base fee lower again.
         world.anvil.call("anvil_setNextBlockBaseFeePerGas", json!([format!("{:#x}", 2 * GWEI)])).await.unwrap();
         world.anvil.call("evm_mine", json!([])).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let height = quantity(&world.anvil.call("eth_blockNumber", json!([])).await.unwrap());
+        eventually("the gateway to have the block", || async { (gateway.metric(head).await >= height as f64).then_some(()) }).await;
         let hash = send(&client, payment(from)).await;
         let transaction = world.anvil.call("eth_getTransactionByHash", json!([hash])).await.unwrap();
         (fees(&transaction).0 == u128::from(4 * GWEI)).then_some(hash)
