@@ -153,8 +153,7 @@ async fn a_replacement_that_every_node_refuses_leaves_the_transaction_as_it_was(
     let client = gateway.connect().await;
     world.anvil.call("evm_setAutomine", json!([false])).await.unwrap();
     let hash = send(&client, payment(from)).await;
-    let answer = RawAnswer::Refuse { code: -32000, message: "tx fee (9.99 ether) exceeds the configured cap (1.00 ether)".into() };
-    world.node.set_faults([RawFault { count: 1, answer }]);
+    world.node.set_faults([RawFault::refuses(1, "tx fee (9.99 ether) exceeds the configured cap (1.00 ether)")]);
     let error = call(&client, "sluice_speedUpTransaction", json!([{ "hash": hash }])).await.unwrap_err();
     assert_eq!(told(&error), (-32000, "refused"));
     let next = send(&client, payment(from)).await;
@@ -174,8 +173,7 @@ async fn a_replacement_that_paid_too_little_for_the_node_is_raised_again() {
     let client = gateway.connect().await;
     lose_the_next(&world);
     let hash = send(&client, payment(from)).await;
-    let answer = RawAnswer::Refuse { code: -32000, message: "replacement transaction underpriced".into() };
-    world.node.set_faults([RawFault { count: 1, answer }]);
+    world.node.set_faults([RawFault::refuses(1, "replacement transaction underpriced")]);
     let faster = call(&client, "sluice_speedUpTransaction", json!([{ "hash": hash }])).await.unwrap();
     let life = shown(&client, &hash.to_string(), "included").await;
     let attempts = life["attempts"].as_array().unwrap();
