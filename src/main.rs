@@ -167,7 +167,7 @@ struct ImportCommand {
     /// A tag of the new key; may be repeated
     #[arg(long = "tag", value_name = "NAME=VALUE")]
     tags: Vec<String>,
-    /// What AWS shows of the new key [default: its address]
+    /// What AWS shows of the new key [default: "ADDRESS, imported by sluice"]
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
     /// The new key can be replicated to other Regions; cannot be changed later

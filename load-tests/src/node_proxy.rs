@@ -68,6 +68,13 @@ pub struct RawFault {
     pub answer: RawAnswer,
 }
 
+impl RawFault {
+    /// The node never sees the next `count` raw sends; their senders get -32000, as for most that nodes refuse, and this message.
+    pub fn refuses(count: u64, message: &str) -> Self {
+        Self { count, answer: RawAnswer::Refuse { code: -32000, message: message.into() } }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     sent: Vec<Sent>,

@@ -233,7 +233,7 @@ impl KeyStore for AwsKms {
         if self.warm_connections > 0 {
             self.warming.get_or_init(|| {
                 let (client, traffic) = (self.client.clone(), Arc::clone(&self.traffic));
-                let keep = warm::keep(client, traffic, key.clone(), self.warm_connections, warm::INTERVAL, rand::random());
+                let keep = warm::keep(client, traffic, key.clone(), self.warm_connections, rand::random());
                 AbortOnDropHandle::new(tokio::spawn(keep))
             });
         }

@@ -1,7 +1,6 @@
 //! How transactions go to nodes of several kinds, and what becomes of them there: broadcast modes, limits of pools, finality, failed
 //! executions, reorgs deeper than what is on record, foreign use.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use alloy_consensus::{SignableTransaction as _, TxEnvelope, TxLegacy};
@@ -24,9 +23,8 @@ use crate::support::gateway::{Gateway, sluice};
 use crate::support::geth::{self, Geth};
 use crate::support::parts::{Part, have};
 use crate::support::world::{self, World, transfer};
-use crate::support::{eventually, journal, soon};
+use crate::support::{ANYWHERE, eventually, journal, soon};
 
-const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const SEND: &str = "eth_sendRawTransaction";
 
 /// Sluice between a simulated KMS and a simulated node.

@@ -4,17 +4,9 @@ use alloy_primitives::{Address, B256};
 use serde_json::{Value, json};
 
 use crate::support::anvil::{Anvil, parse};
-use crate::support::gateway::{run, sluice, words};
+use crate::support::gateway::{printed, run, sluice, words};
 use crate::support::soon;
 use crate::support::world::{World, environment, service, transfer};
-
-/// What a command prints as JSON.
-async fn printed(arguments: &[&str]) -> Value {
-    let command = sluice(arguments);
-    let output = soon("a command", tokio::task::spawn_blocking(|| run(command))).await.unwrap();
-    assert!(output.status.success(), "{}", words(&output));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
 
 /// The cells of what a command prints as a table; what it says beside it.
 async fn table(arguments: &[&str]) -> (Vec<Vec<String>>, String) {

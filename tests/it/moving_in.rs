@@ -1,25 +1,20 @@
 //! `sluice keys import` and `sluice keys replicate`: an address moves into KMS, and into a second Region.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Output;
 
 use alloy_primitives::{Address, address};
-use serde_json::{Value, json};
+use serde_json::json;
 use sluice_load_tests::faults::Faults;
 use sluice_load_tests::sim_kms::{Fault, KeyState, KmsError, Settings, SimKms};
 
-use crate::support::gateway::{run, sluice, words};
+use crate::support::ANYWHERE;
+use crate::support::gateway::{parsed, run, sluice, words};
 use crate::support::kms::Kms;
 use crate::support::parts::{Part, have};
 
-const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-/// Written by Python's eth-keyfile; the password is `testpassword`.
-const KEYSTORE: &str = r#"{"address":"008aeeda4d805471df9b2a5b0f38a0c3bcba786b","crypto":{"cipher":"aes-128-ctr",
-"cipherparams":{"iv":"487bd8721cfe10880ce5376c1ec66df1"},
-"ciphertext":"10a9c7eb84b870ff1a5123e099c1acede034e3ae5c78466c38a621f0d580b405","kdf":"scrypt","kdfparams":{"dklen":32,"n":4096,
-"r":8,"p":1,"salt":"c64e8daccaca1f08ab92d1e79cddce60"},
-"mac":"248548a4d44062f95198392c9c79a8050068d2bcc2ee0e7a48d534e8ffc45a40"},"id":"83abf737-2340-4fe2-bb7f-693831b9095f","version":3}"#;
+/// The password is `testpassword`.
+const KEYSTORE: &str = include_str!("../../src/signing/keystore/fixtures/scrypt.json");
 const OWNER: Address = address!("008aeeda4d805471df9b2a5b0f38a0c3bcba786b");
 /// The private key in it.
 const SECRET: &str = "7a28b5ba57c53603b0b07b56bba752f7784bf506fa95edc395f5cf6c7514fe9d";
@@ -72,11 +67,6 @@ impl Desk {
     }
 }
 
-fn printed(output: &Output) -> Value {
-    assert!(output.status.success(), "{}", words(output));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 fn refused(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1), "{}", words(output));
     words(output)
@@ -94,7 +84,7 @@ async fn an_address_moves_into_kms_and_into_a_second_region() {
     let listener = kms.listen(ANYWHERE).await.unwrap();
     let desk = Desk::new(&listener.url());
     let tags = ["--configuration", "us", "--multi-region", "--alias", "treasury", "--tag", "app=payments"];
-    let key = printed(&desk.import(&tags).await);
+    let key = parsed(&desk.import(&tags).await);
     assert_eq!((&key["address"], &key["aliases"]), (&json!(OWNER), &json!(["alias/treasury"])));
     let arn = key["arn"].as_str().unwrap();
     assert_eq!(kms.with(|kms, _| (kms.key(arn).unwrap().address(), kms.key(arn).unwrap().state)), (OWNER, KeyState::Enabled));
@@ -104,13 +94,13 @@ async fn an_address_moves_into_kms_and_into_a_second_region() {
     let waits = desk.run("replicate", &["alias/treasury", "eu-west-1", "--configuration", "us"]).await;
     let replica = arn.replace("us-east-1", "eu-west-1");
     assert!(refused(&waits).contains(&format!("--configuration eu --key-id {replica}")), "{}", words(&waits));
-    let filled = printed(&desk.import(&["--configuration", "eu", "--key-id", &replica]).await);
+    let filled = parsed(&desk.import(&["--configuration", "eu", "--key-id", &replica]).await);
     assert_eq!((&filled["address"], &filled["arn"]), (&json!(OWNER), &json!(replica)));
     // Said again, it finds that all is done.
-    let whole = printed(&desk.run("replicate", &[arn, "eu-west-1", "--configuration", "us", "--json"]).await);
+    let whole = parsed(&desk.run("replicate", &[arn, "eu-west-1", "--configuration", "us", "--json"]).await);
     assert_eq!(whole, json!({ "address": OWNER, "arn": replica }));
     assert!(refused(&desk.run("replicate", &[&replica, "us-east-1", "--configuration", "eu"]).await).contains("is a replica itself"));
-    let listed = printed(&desk.run("list", &["--json"]).await);
+    let listed = parsed(&desk.run("list", &["--json"]).await);
     assert_eq!((listed.as_array().unwrap().len(), &listed[0]["arns"]), (1, &json!([replica, arn])), "{listed}: sorted");
 }
 
@@ -120,7 +110,7 @@ async fn a_key_that_kms_made_is_replicated_and_works_at_once() {
     let listener = kms.listen(ANYWHERE).await.unwrap();
     let desk = Desk::new(&listener.url());
     let (arn, address) = kms.with(|kms, _| (kms.keys()[0].arn.clone(), kms.keys()[0].address()));
-    let replica = printed(&desk.run("replicate", &[&arn, "eu-west-1", "--configuration", "us", "--json"]).await);
+    let replica = parsed(&desk.run("replicate", &[&arn, "eu-west-1", "--configuration", "us", "--json"]).await);
     assert_eq!(replica, json!({ "address": address, "arn": arn.replace("us-east-1", "eu-west-1") }));
     let copied = kms.with(|kms, _| kms.key(replica["arn"].as_str().unwrap()).unwrap().clone());
     assert_eq!((copied.state, copied.tags["app"].as_str()), (KeyState::Enabled, "payments"), "a service that goes by tags finds it");
@@ -147,7 +137,7 @@ async fn an_import_that_ends_half_way_says_what_there_is_and_goes_on() {
     kms.with(|kms, _| kms.set_faults(Faults::default().then("ImportKeyMaterial", 1, Fault::CutAfter)));
     let arguments = [desk.path("key"), "--password-env".into(), "TEST_PASSWORD".into(), "--key-id".into(), arn.clone()];
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--configuration", "us", "--json"]).collect();
-    assert_eq!(printed(&desk.run("import", &arguments).await)["address"], json!(OWNER));
+    assert_eq!(parsed(&desk.run("import", &arguments).await)["address"], json!(OWNER));
     assert_eq!(kms.with(|kms, _| kms.keys().len()), 1);
 }
 
@@ -159,7 +149,7 @@ async fn the_emulator_that_others_wrote_takes_the_key_too() {
     let folder = tempfile::tempdir().unwrap();
     let kms = Kms::start(folder.path()).await;
     let desk = Desk::new(&format!("http://{}", kms.address));
-    let key = printed(&desk.import(&["--configuration", "us", "--tag", "app=payments", "--description", "moved"]).await);
+    let key = parsed(&desk.import(&["--configuration", "us", "--tag", "app=payments", "--description", "moved"]).await);
     assert_eq!(key["address"], json!(OWNER));
     let described = kms.call("DescribeKey", json!({ "KeyId": key["arn"] })).await;
     let metadata = &described["KeyMetadata"];

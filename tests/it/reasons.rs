@@ -66,8 +66,7 @@ async fn a_filler_that_is_refused_pauses_the_account() {
     let gateway = world.gateway().await;
     let client = gateway.connect().await;
     // What is above the held nonce is lost on its way, and held; the filler below it is refused.
-    let refuse = RawAnswer::Refuse { code: -32000, message: "intrinsic gas too low".into() };
-    world.node.set_faults([RawFault { count: 1, answer: RawAnswer::Swallow }, RawFault { count: u64::MAX, answer: refuse }]);
+    world.node.set_faults([RawFault { count: 1, answer: RawAnswer::Swallow }, RawFault::refuses(u64::MAX, "intrinsic gas too low")]);
     let mut whole = transfer(account, 1);
     whole[0]["gas"] = json!("0x5208");
     whole[0]["gasPrice"] = json!("0x77359400");

@@ -1,7 +1,6 @@
 //! The simulators of load-tests/ before the real binary: what other tests build on them for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use alloy_consensus::{TxEip1559, TxLegacy};
@@ -21,9 +20,8 @@ use crate::support::gateway::{Gateway, sluice};
 use crate::support::geth::{CHAIN_ID, Geth};
 use crate::support::parts::{Part, have};
 use crate::support::world::{World, transfer};
-use crate::support::{eventually, soon};
+use crate::support::{ANYWHERE, eventually, soon};
 
-const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const SEED: u64 = 11;
 
 /// A KMS with two keys of the tests' service, slow now and then, throttled now and then, and broken now and then.

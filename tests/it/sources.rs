@@ -1,24 +1,22 @@
 //! More than one source of keys: accounts, Regions, roles, and credentials that come and go.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use alloy_primitives::{Address, U256};
-use serde_json::{Value, json};
+use serde_json::json;
 use sluice_load_tests::kms_proxy::KmsProxy;
 use sluice_load_tests::sim_kms::{AccessKey, KeyState, Place, Settings, SimKms};
 use sluice_load_tests::sim_node::{self, SimNode};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::support::gateway::{Gateway, run, sluice, words};
+use crate::support::gateway::{Gateway, printed, sluice};
 use crate::support::kms::Kms;
 use crate::support::parts::{Part, have};
-use crate::support::soon;
 use crate::support::sts::{Sts, access_keys};
 use crate::support::world::transfer;
+use crate::support::{ANYWHERE, soon};
 
-const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const SEED: u64 = 23;
 const HOME: &str = "111122223333";
 const OTHER: &str = "444455556666";
@@ -44,13 +42,6 @@ fn file(folder: &Path, node: &str, sources: &[String], names: &[&str], keys: &st
     let path = folder.join("sluice.toml");
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
-}
-
-/// What a command prints as JSON.
-fn printed(arguments: &[&str]) -> Value {
-    let output = run(sluice(arguments));
-    assert!(output.status.success(), "{}", words(&output));
-    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// A node that mines, with ether for these: its URL, and what keeps it there.
@@ -84,7 +75,7 @@ async fn a_role_is_assumed_at_the_emulator_and_kms_sees_its_credentials() {
         aws.address
     );
     let path = file(folder.path(), "ws://127.0.0.1:9", &[source("kms", "us-east-1", &proxy.url(), &lines)], &["kms"], "");
-    let created = tokio::task::spawn_blocking(move || printed(&["keys", "create", &path, "--json"])).await.unwrap();
+    let created = printed(&["keys", "create", &path, "--json"]).await;
     assert!(created["arn"].as_str().unwrap().contains(":000000000000:"), "{created}");
     let seen: Vec<String> = proxy.stats().access_keys.into_keys().collect();
     assert!(matches!(seen.as_slice(), [one] if one.starts_with("ASIA")), "{seen:?}");
@@ -103,7 +94,7 @@ async fn a_role_and_a_web_identity_are_asked_for_as_the_file_says() {
         format!("{role}\nweb_identity_token_file = \"token\""),
     ] {
         let path = file(folder.path(), "ws://127.0.0.1:9", &[source("kms", "us-east-1", &listener.url(), &lines)], &["kms"], "");
-        let created = tokio::task::spawn_blocking(move || printed(&["keys", "create", &path, "--json"])).await.unwrap();
+        let created = printed(&["keys", "create", &path, "--json"]).await;
         // KMS checks signature and token, and says whose they are.
         assert!(created["arn"].as_str().unwrap().contains(OTHER), "{created}");
     }
@@ -130,11 +121,14 @@ async fn credentials_of_a_few_seconds_are_renewed_while_signs_go_on() {
     command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{}/credentials", sts.url));
     let gateway = Gateway::start(command, "payments", &folder.path().join("gateway.log")).await.ready().await;
     let mut value = 0;
-    while proxy.stats().access_keys.len() < 3 {
-        value += 1;
-        pay(&gateway, first(&kms), value).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    soon("Signs by three credentials", async {
+        while proxy.stats().access_keys.len() < 3 {
+            value += 1;
+            pay(&gateway, first(&kms), value).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    })
+    .await;
     assert!(sts.asked().len() >= 3 && sts.asked().iter().all(|asked| asked == "container"), "{:?}", sts.asked());
 }
 
@@ -149,13 +143,13 @@ async fn replicas_join_one_key_and_one_that_is_down_is_passed_over() {
     let path = file(folder.path(), &node, &sources, &["us", "eu"], "");
     let mut gateway = Gateway::start(sluice(&["serve", &path]), "payments", &folder.path().join("gateway.log")).await.ready().await;
     assert_eq!(gateway.call("eth_accounts", json!([])).await.unwrap().as_array().unwrap().len(), 1, "one address");
-    let listed = tokio::task::spawn_blocking(move || printed(&["keys", "list", &path, "--json"])).await.unwrap();
+    let listed = printed(&["keys", "list", &path, "--json"]).await;
     assert_eq!((&listed[0]["configurations"], listed[0]["arns"].as_array().unwrap().len()), (&json!(["eu", "us"]), 2), "{listed}");
     pay(&gateway, address, 1).await;
     let arns = kms.with(|kms, _| kms.keys().iter().map(|key| key.arn.clone()).collect::<Vec<_>>());
     assert_eq!(kms.with(|kms, _| kms.signed().last().unwrap().arn.clone()), arns[0]);
     kms.with(|kms, _| kms.set_key_state(&arns[0], KeyState::Disabled)).unwrap();
-    gateway.reload().await;
+    assert_eq!(gateway.reload().await, ("applied".to_owned(), Vec::new()));
     pay(&gateway, address, 2).await;
     assert_eq!(kms.with(|kms, _| kms.signed().last().unwrap().arn.clone()), arns[1], "the replica of the other Region");
 }

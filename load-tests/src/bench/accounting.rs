@@ -1,15 +1,13 @@
 //! Where each Sign went: Signs − retries − hedges − re-signs = attempts + signed messages. The gateway counts what it asks, KMS what
 //! arrives: between the two is what was given up on its way, as a hedge is whose first Sign is answered just then.
 
-use std::time::{Duration, Instant};
-
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::check::{Told, check};
 use super::figures::{Bound, Report};
 use super::load::{accounts, told};
-use super::observe::{labelled, machine_load, mined, pooled, total};
+use super::observe::{labelled, machine, machine_load, mined, settled, total};
 use super::plan::Plan;
 use super::world::{Programs, World};
 use super::{Extent, Failure};
@@ -19,8 +17,6 @@ use crate::random::Delays;
 const TRANSACTIONS: usize = 400;
 const MESSAGES: usize = 100;
 const REPEATED: usize = 100;
-/// How long what was told may take until it is mined.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What KMS and the gateway have counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -112,10 +108,7 @@ pub(super) async fn accounting(programs: &Programs, extent: Extent) -> Result<Re
     let again: Vec<Told> = join_all((0..REPEATED).map(transaction)).await.into_iter().map(told).collect();
     let after = ledger(&world).await?;
 
-    let late = Instant::now() + PATIENCE;
-    while pooled(world.node()).await? > 0 && Instant::now() < late {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    settled(world.node()).await?;
     report.wrong.extend(check(sent.iter(), &mined(world.node()).await?));
     if sent.iter().zip(&again).any(|(first, second)| first != second) {
         report.wrong.push("a repeated request was answered otherwise".into());
@@ -125,8 +118,7 @@ pub(super) async fn accounting(programs: &Programs, extent: Extent) -> Result<Re
     }
     let hashes = sent.iter().filter(|told| matches!(told, Told::Hash(_))).count();
     report.wrong.extend(after.wrong(hashes as u64, (MESSAGES - unsigned) as u64));
-    let processors = std::thread::available_parallelism().map_or(0, usize::from);
-    report.configured.push(format!("machine: {processors} processors, load averages {load} before and {} after", machine_load()));
+    report.configured.push(machine(&load));
     report.tell("Signs, by the gateway", after.asked, "");
     report.tell("Signs, by KMS", after.arrived as f64, "");
     report.tell("of these, retries", after.retries, "");

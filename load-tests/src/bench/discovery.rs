@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::figures::{Bound, Report};
-use super::observe::machine_load;
+use super::observe::{machine, machine_load};
 use super::plan::Plan;
 use super::world::{Programs, World};
 use super::{Extent, Failure};
@@ -24,8 +24,7 @@ pub(super) async fn discovery(programs: &Programs, extent: Extent) -> Result<Rep
     world.stop_gateway().await?;
     let warm = world.start_gateway().await?;
     count_accounts(&world, extent, &mut report, "warm").await?;
-    let processors = std::thread::available_parallelism().map_or(0, usize::from);
-    report.configured.push(format!("machine: {processors} processors, load averages {load} before and {} after", machine_load()));
+    report.configured.push(machine(&load));
     report.hold("from the start until it serves, cold", cold.as_secs_f64(), "s", Bound::AtMost(15.0));
     report.hold("from the start until it serves, warm", warm.as_secs_f64(), "s", Bound::AtMost(1.0));
     report.tell("throttled calls of the cold start", throttled as f64, "");

@@ -1,6 +1,6 @@
 //! What the simulators and the gateway have counted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::http::Method;
 use serde::Deserialize;
@@ -9,6 +9,11 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::check::Mined;
 use crate::http;
+
+/// How long what was told may take until it is mined.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at the pool.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A simulated KMS, by its HTTP URL.
 #[derive(Debug, Clone)]
@@ -67,8 +72,17 @@ async fn ask_node(url: &str, method: &str) -> Result<Value, Failure> {
 }
 
 /// How many transactions are in a simulated node's pool.
-pub(super) async fn pooled(node: &str) -> Result<usize, Failure> {
+async fn pooled(node: &str) -> Result<usize, Failure> {
     Ok(ask_node(node, "sim_pool").await?.as_array().map_or(0, Vec::len))
+}
+
+/// Waits until the pool is empty, or the time for that is over: what is not mined then is told by the check.
+pub(super) async fn settled(node: &str) -> Result<(), Failure> {
+    let late = Instant::now() + PATIENCE;
+    while pooled(node).await? > 0 && Instant::now() < late {
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// The transactions of all its blocks.
@@ -102,6 +116,12 @@ pub(super) fn labelled(page: &str, family: &str, value: &str) -> f64 {
     let value = format!("=\"{value}\"");
     let with: Vec<&str> = page.lines().filter(|line| line.contains(&value)).collect();
     total(&with.join("\n"), family)
+}
+
+/// The machine in a line of a report with its load before the run and now.
+pub(super) fn machine(load_before: &str) -> String {
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    format!("machine: {processors} processors, load averages {load_before} before and {} after", machine_load())
 }
 
 /// The load of the machine, as the system has it: averages of 1, 5 and 15 minutes.

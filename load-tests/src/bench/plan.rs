@@ -8,6 +8,8 @@ use crate::random::Delays;
 pub(super) const SERVICE: &str = "bench";
 /// The chain.
 pub(super) const CHAIN_ID: u64 = 31_337;
+/// Gas of a block: more than a second brings.
+pub(super) const GAS_LIMIT: u64 = 1_000_000_000;
 /// Every window of an account and of the key store.
 pub(super) const WINDOW: u64 = 2_000;
 /// Calls that one connection may have in flight.
@@ -112,7 +114,8 @@ keys = {{ tag = {{ app = "{SERVICE}" }} }}
                 "windows of each account: sign_window {signs_in_flight}; queue, sign_ahead and broadcast_window {WINDOW}; queue_deadline {:?}",
                 self.queue_deadline
             ),
-            "node: a block each second of all that is there, no bound on pool or block".into(),
+            format!("gateway: max_calls_in_flight {CALLS_IN_FLIGHT}"),
+            format!("node: a block each second, of {GAS_LIMIT} gas at most; no bound on the pool"),
         ]
     }
 }

@@ -7,15 +7,12 @@ use super::accounting::{Ledger, ledger};
 use super::check::{Mined, Told, check};
 use super::figures::{Bound, Report};
 use super::load::{Request, Shape, accounts, drive};
-use super::observe::{SignUsage, machine_load, mined, ms, pooled};
+use super::observe::{SignUsage, machine, machine_load, mined, ms, settled};
 use super::plan::Plan;
 use super::world::{ProcessorTimes, Programs, World};
 use super::{Extent, Failure};
 use crate::latency::Latencies;
 use crate::random::Delays;
-
-/// How long what was told may take until it is mined.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The time of one of the processes.
 type OfProcess = fn(&ProcessorTimes) -> Option<Duration>;
@@ -55,10 +52,7 @@ async fn measure(programs: &Programs, plan: &Plan, shape: Shape, warm_up: Durati
     let (requests, looks) = tokio::join!(drive(&client, &accounts, shape, begin + measured), looks);
     let ((from, signs_before, before), (until, signs_after, after)) = looks?;
 
-    let late = Instant::now() + PATIENCE;
-    while pooled(world.node()).await? > 0 && Instant::now() < late {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    settled(world.node()).await?;
     Ok(Run {
         requests,
         from,
@@ -131,12 +125,7 @@ impl Run {
     /// What every run tells, and what is wrong.
     fn report(&self, report: &mut Report, shape: Shape, measured: Duration, warm_up: Duration) {
         report.configured.push(format!("load: {shape}; {measured:?} measured after {warm_up:?}"));
-        let processors = std::thread::available_parallelism().map_or(0, usize::from);
-        report.configured.push(format!(
-            "machine: {processors} processors, load averages {} before and {} after",
-            self.load_before,
-            machine_load()
-        ));
+        report.configured.push(machine(&self.load_before));
         let mut latencies = Latencies::default();
         self.hashes().for_each(|request| latencies.add(request.answered.duration_since(request.sent)));
         report.tell("from request to hash, p50", ms(latencies.percentile(50)), "ms");

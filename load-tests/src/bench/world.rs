@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::Failure;
 use super::observe::Kms;
-use super::plan::{CHAIN_ID, Plan, SERVICE};
+use super::plan::{CHAIN_ID, GAS_LIMIT, Plan, SERVICE};
 use super::process::{Process, own_processor_time};
 use crate::client::Client;
 use crate::http;
@@ -22,8 +22,6 @@ use crate::sim_kms::{self, Quotas, SimKms};
 use crate::sim_node::{self, Limits, Settings, SimNode};
 use crate::wallet::Wallet;
 
-/// Gas of a block: more than a second brings.
-const GAS_LIMIT: u64 = 1_000_000_000;
 /// The time between two blocks.
 const BLOCK_TIME: Duration = Duration::from_secs(1);
 /// How long a gateway may take until it serves.

@@ -18,7 +18,7 @@ const USAGE: &str = "usage: sluice-bench SCENARIO... [--quick] [--warm-up SECOND
   --quota            Signs per second that KMS grants (1000)
   --keys             keys of storm, many, shared-quota and accounting (64)
   --discovered       keys of discovery (10000)
-  --signs-in-flight  of each account at most, the window of Signs (2000)
+  --signs-in-flight  window of Signs of each account, of one-address, storm, many and shared-quota (2000)
   --seed             of the simulators (1)
   --gateway          the program sluice (beside this one)
   --simulators       the program sluice-sim (beside this one)";

@@ -9,10 +9,6 @@ async fn both(server: &Running, body: &str) -> String {
     http
 }
 
-fn call(method: &str, params: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{params}}}"#)
-}
-
 #[tokio::test]
 async fn what_is_not_answered_here_passes_through_byte_for_byte() {
     let server = Running::start(config()).await;

@@ -4,10 +4,6 @@ use std::num::NonZeroU32;
 
 use super::*;
 
-fn call(method: &str, params: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{params}}}"#)
-}
-
 /// A server whose first service has these limits; the second has the server's.
 async fn limited(change: impl FnOnce(&mut config::ServiceLimits)) -> Running {
     let server = Running::start(config()).await;

@@ -320,6 +320,10 @@ async fn ask<IO: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<IO
     next(socket).await.unwrap()
 }
 
+fn call(method: &str, params: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":{params}}}"#)
+}
+
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }

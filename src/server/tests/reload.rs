@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use super::*;
 
 fn call(method: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}","params":[1]}}"#)
+    super::call(method, "[1]")
 }
 
 /// A service that answers `test_echo` with this text, and streams.

@@ -52,7 +52,7 @@ pub enum Import {
     Create {
         /// Its tags.
         tags: BTreeMap<String, String>,
-        /// What AWS shows of it; none: the address, so that a key that was left half made can be told.
+        /// What AWS shows of it; none: the address, and by whom it was imported, so that a key that was left half made can be told.
         description: Option<String>,
         /// Whether it can be replicated to other Regions: that cannot be changed later.
         multi_region: bool,

@@ -402,15 +402,20 @@ async fn refused_credentials_are_read_again_once() {
     assert_eq!(server.kms.credentials.generation().await.unwrap(), 2);
 }
 
-/// Asks until it is so; the answer is that of the test's patience.
+/// Lets this thread's other tasks run until it is so.
 async fn until(mut is_so: impl FnMut() -> bool) {
     let patience = std::time::Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(std::time::Instant::now() < patience);
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
     }
-    // What is done is put back into the pool by tasks of this same thread.
-    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+/// What was answered is put back into the SDK's pool, and what ended is taken out of it, by tasks of this same thread.
+async fn settled() {
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -427,8 +432,10 @@ async fn a_burst_meets_connections_that_are_open() {
     server.kms.keep_ready(&key);
     server.kms.keep_ready(&key);
     until(|| server.count("DescribeKey") == WANTED && connections(&server) == WANTED).await;
+    settled().await;
     futures_util::future::join_all((0..WANTED).map(|_| server.kms.sign_digest(&key, B256::ZERO))).await;
     assert_eq!((server.count("Sign"), connections(&server)), (WANTED, WANTED), "no Sign had to connect");
+    assert_eq!(server.count("DescribeKey"), WANTED, "wanted twice, kept once");
     server.kms.warm_connections = 0;
     server.kms.warming = OnceLock::new();
     server.kms.keep_ready(&key);
@@ -439,17 +446,19 @@ async fn a_burst_meets_connections_that_are_open() {
 async fn connections_that_ended_while_nothing_was_signed_are_opened_again() {
     const WANTED: usize = 4;
     let server = serve(account).await;
+    let (client, key, traffic) = (server.kms.client.clone(), arn(&key_arn("k1")), Traffic::default());
     let connections = || server.connections.load(Ordering::Relaxed);
-    let traffic = Arc::<Traffic>::default();
-    let keep = warm::keep(server.kms.client.clone(), Arc::clone(&traffic), arn(&key_arn("k1")), WANTED, Duration::from_millis(30), 0.0);
-    let _keeping = AbortOnDropHandle::new(tokio::spawn(keep));
+    warm::look(&client, &traffic, &key, WANTED).await;
     until(|| connections() == WANTED).await;
     server.ending.send_replace(());
+    settled().await;
+    warm::look(&client, &traffic, &key, WANTED).await;
     until(|| connections() == 2 * WANTED).await;
-    // As many Signs in flight keep as many connections open by themselves.
-    let _signs: Vec<_> = (0..WANTED).map(|_| traffic.enter()).collect();
-    tokio::time::sleep(Duration::from_millis(60)).await;
+    // As many Signs keep as many connections open by themselves, and say so once.
+    drop((0..WANTED).map(|_| traffic.enter()).collect::<Vec<_>>());
     let described = server.count("DescribeKey");
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    warm::look(&client, &traffic, &key, WANTED).await;
     assert_eq!(server.count("DescribeKey"), described);
+    warm::look(&client, &traffic, &key, WANTED).await;
+    assert_eq!(server.count("DescribeKey"), described + WANTED);
 }

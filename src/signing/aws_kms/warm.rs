@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use crate::signing::KeyArn;
 
 /// Between two looks. The SDK closes a connection that was idle for 90 s.
-pub(super) const INTERVAL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_secs(60);
 
 /// How many Signs were in flight at the same time.
 #[derive(Debug, Default)]
@@ -41,17 +41,22 @@ impl Traffic {
     }
 }
 
-/// Keeps `wanted` connections open for ever, by as many DescribeKey calls at once wherever Signs have not used as many.
-/// `spread`, in [0, 1), is its place among gateways that began together.
-pub(super) async fn keep(client: Client, traffic: Arc<Traffic>, key: KeyArn, wanted: usize, interval: Duration, spread: f64) {
+/// Keeps `wanted` connections open for ever. `spread`, in [0, 1), is its place among gateways that began together.
+pub(super) async fn keep(client: Client, traffic: Arc<Traffic>, key: KeyArn, wanted: usize, spread: f64) {
     loop {
-        if traffic.take_peak() < wanted {
-            let calls = (0..wanted).map(|_| client.describe_key().key_id(&*key.0).send());
-            let failed = join_all(calls).await.iter().filter(|answer| answer.is_err()).count();
-            tracing::debug!(%key, wanted, failed, "connections to AWS KMS were warmed");
-        }
-        tokio::time::sleep(interval.mul_f64(1.0 - spread / 4.0)).await;
+        look(&client, &traffic, &key, wanted).await;
+        tokio::time::sleep(INTERVAL.mul_f64(1.0 - spread / 4.0)).await;
     }
+}
+
+/// Opens `wanted` connections, by as many DescribeKey calls at once, unless Signs have used as many since the last look.
+pub(super) async fn look(client: &Client, traffic: &Traffic, key: &KeyArn, wanted: usize) {
+    if traffic.take_peak() >= wanted {
+        return;
+    }
+    let calls = (0..wanted).map(|_| client.describe_key().key_id(&*key.0).send());
+    let failed = join_all(calls).await.iter().filter(|answer| answer.is_err()).count();
+    tracing::debug!(%key, wanted, failed, "connections to AWS KMS were warmed");
 }
 
 #[cfg(test)]

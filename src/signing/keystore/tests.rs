@@ -9,11 +9,7 @@ pub(in crate::signing) const PBKDF2: &str = r#"{"crypto":{"cipher":"aes-128-ctr"
 "prf":"hmac-sha256","salt":"ae3cd4e7013836a3df6bd7241b12db061dbe2c6785853cce422d148a624ce0bd"},
 "mac":"517ead924a9d0dc3124507e3393d175ce3ff7c1e96529c6c555ce9e51205e9b2"},"id":"3198bc9c-6672-5ab3-d995-4942343ae5b6","version":3}"#;
 /// The same secret and password, written by Python's eth-keyfile.
-const SCRYPT: &str = r#"{"address":"008aeeda4d805471df9b2a5b0f38a0c3bcba786b","crypto":{"cipher":"aes-128-ctr",
-"cipherparams":{"iv":"487bd8721cfe10880ce5376c1ec66df1"},
-"ciphertext":"10a9c7eb84b870ff1a5123e099c1acede034e3ae5c78466c38a621f0d580b405","kdf":"scrypt","kdfparams":{"dklen":32,"n":4096,
-"r":8,"p":1,"salt":"c64e8daccaca1f08ab92d1e79cddce60"},
-"mac":"248548a4d44062f95198392c9c79a8050068d2bcc2ee0e7a48d534e8ffc45a40"},"id":"83abf737-2340-4fe2-bb7f-693831b9095f","version":3}"#;
+const SCRYPT: &str = include_str!("fixtures/scrypt.json");
 const OF_BOTH: Address = address!("008aeeda4d805471df9b2a5b0f38a0c3bcba786b");
 
 fn local(path: &Path, password: &str) -> Local {

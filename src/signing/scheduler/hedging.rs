@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_95th_percentile_is_told_to_a_tenth_once_enough_was_seen() {
+    fn the_95th_percentile_is_told_to_a_quarter_once_enough_was_seen() {
         let (delays, mut random) = (Delays { p50: 10, p99: 60, max: 1000 }, Random::new(1, "latencies"));
         let mut all: Vec<Duration> = (0..20_000).map(|_| delays.draw(&mut random)).collect();
         let mut latencies = Latencies::new();

@@ -1,6 +1,6 @@
 //! What can go wrong with a slot that is lent: refused payloads, reorgs, borrowers that leave, nodes that keep one transaction.
 
-use sluice_load_tests::node_proxy::{RawAnswer, RawFault};
+use sluice_load_tests::node_proxy::RawFault;
 
 use super::*;
 use crate::support::geth::{self, Geth};
@@ -85,8 +85,7 @@ async fn an_account_that_a_refused_filler_paused_goes_on_when_it_can() {
     let Some(pair) = Pair::start("an_account_that_a_refused_filler_paused_goes_on_when_it_can").await else { return };
     let gateway = pair.gateway_with(r#"hold = "5s""#).await;
     let client = gateway.connect().await;
-    let refuse = RawAnswer::Refuse { code: -32000, message: "insufficient funds for gas * price + value".into() };
-    pair.world.node.set_faults([RawFault { count: u64::MAX, answer: refuse }]);
+    pair.world.node.set_faults([RawFault::refuses(u64::MAX, "insufficient funds for gas * price + value")]);
     // Held bytes above a slot that is refused: it is filled, and the filler is refused as well.
     let first = client.start("eth_sendTransaction", transfer(pair.authority, 1));
     let whole = json!([{ "from": pair.authority, "to": pair.authority, "value": "0x1", "gas": "0x5208", "nonce": "0x1",

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sluice_load_tests::client::{Client, ClientError, outcome};
 use sluice_load_tests::http;
-use sluice_load_tests::node_proxy::{RawAnswer, RawFault};
+use sluice_load_tests::node_proxy::RawFault;
 
 use crate::support::anvil::parse;
 use crate::support::gateway::Gateway;
@@ -138,7 +138,7 @@ async fn a_key_whose_request_failed_before_its_commit_is_free_and_a_refusal_is_i
     let hash = eventually("the balance to be read", || async { send(&client, too_much.clone()).await.ok() }).await;
     world.mined(hash).await;
 
-    world.node.set_faults([RawFault { count: 1, answer: RawAnswer::Refuse { code: -32000, message: "intrinsic gas too low".into() } }]);
+    world.node.set_faults([RawFault::refuses(1, "intrinsic gas too low")]);
     let refused = send(&client, keyed(account, 3, "refused")).await.unwrap_err();
     assert_eq!(told(&refused), (-32000, "refused"));
     world.kms_proxy.reset();
@@ -157,7 +157,7 @@ async fn a_refusal_is_the_answer_of_its_key_also_when_another_payment_is_final_i
     let account = world.accounts(1).await[0];
     let gateway = world.gateway().await;
     let client = gateway.connect().await;
-    world.node.set_faults([RawFault { count: 1, answer: RawAnswer::Refuse { code: -32000, message: "intrinsic gas too low".into() } }]);
+    world.node.set_faults([RawFault::refuses(1, "intrinsic gas too low")]);
     let refused = send(&client, keyed(account, 3, "refused")).await.unwrap_err();
     assert_eq!(told(&refused), (-32000, "refused"));
     let hash = send(&client, keyed(account, 4, "paid")).await.unwrap();

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use sluice_gateway::telemetry::crash::{Commit, Edge, Point, Told};
-use sluice_load_tests::node_proxy::{RawAnswer, RawFault};
+use sluice_load_tests::node_proxy::RawFault;
 
 use super::ledger::Answer;
 use super::load::Asker;
@@ -30,8 +30,7 @@ pub(super) async fn provoke(world: &World, asker: &Asker, edge: Edge, seed: u64)
                 world.chain.reorg(rng.random_range(1..=2)).await;
             }
             Point::Commit(Commit::Refused) | Point::Answer(Told::Error) if rng.random() => {
-                let refusal = RawAnswer::Refuse { code: -32000, message: "insufficient funds for gas * price + value".into() };
-                world.node.set_faults([RawFault { count: 1, answer: refusal }]);
+                world.node.set_faults([RawFault::refuses(1, "insufficient funds for gas * price + value")]);
                 asker.ask("refused by the node", "eth_sendTransaction", world.loaded(&mut rng), json!({ "gas": "0x5208" })).await;
             }
             Point::Commit(Commit::Refused) | Point::Answer(Told::Error) => {
@@ -58,8 +57,7 @@ async fn pause(rng: &mut StdRng, milliseconds: std::ops::Range<u64>) {
 /// The node refuses all for a while: a payload, and the filler that is wanted because bytes above it are held.
 async fn refuse_fillers(world: &World, asker: &Asker) {
     let account = world.paused;
-    let refusal = RawAnswer::Refuse { code: -32000, message: "insufficient funds for gas * price + value".into() };
-    world.node.set_faults([RawFault { count: u64::MAX, answer: refusal }]);
+    world.node.set_faults([RawFault::refuses(u64::MAX, "insufficient funds for gas * price + value")]);
     let refused = asker.ask("refused by the node", "eth_sendTransaction", account, json!({ "gas": "0x5208" })).await;
     if matches!(refused, Answer::Refused { .. })
         && let Some(nonce) = asker.pending(account).await

@@ -153,8 +153,7 @@ async fn a_replacement_that_every_node_refuses_leaves_the_transaction_as_it_was(
     let client = gateway.connect().await;
     world.anvil.call("evm_setAutomine", json!([false])).await.unwrap();
     let hash = send(&client, payment(from)).await;
-    let answer = RawAnswer::Refuse { code: -32000, message: "tx fee (9.99 ether) exceeds the configured cap (1.00 ether)".into() };
-    world.node.set_faults([RawFault { count: 1, answer }]);
+    world.node.set_faults([RawFault::refuses(1, "tx fee (9.99 ether) exceeds the configured cap (1.00 ether)")]);
     let error = call(&client, "sluice_speedUpTransaction", json!([{ "hash": hash }])).await.unwrap_err();
     assert_eq!(told(&error), (-32000, "refused"));
     let next = send(&client, payment(from)).await;
@@ -174,8 +173,7 @@ async fn a_replacement_that_paid_too_little_for_the_node_is_raised_again() {
     let client = gateway.connect().await;
     lose_the_next(&world);
     let hash = send(&client, payment(from)).await;
-    let answer = RawAnswer::Refuse { code: -32000, message: "replacement transaction underpriced".into() };
-    world.node.set_faults([RawFault { count: 1, answer }]);
+    world.node.set_faults([RawFault::refuses(1, "replacement transaction underpriced")]);
     let faster = call(&client, "sluice_speedUpTransaction", json!([{ "hash": hash }])).await.unwrap();
     let life = shown(&client, &hash.to_string(), "included").await;
     let attempts = life["attempts"].as_array().unwrap();
@@ -249,11 +247,13 @@ async fn no_ceiling_is_passed() {
     let count = call(&client, "eth_getTransactionCount", json!([from, "pending"])).await.unwrap();
     assert_eq!(quantity(&count), 0, "no nonce was used");
     // A default comes down to the ceiling, while the chain takes it.
+    let head = "sluice_head_number{environment=\"dev\"}";
     let hash = eventually("the new base fee", || async {
         // Each payment is a block, and makes the base fee lower again.
         world.anvil.call("anvil_setNextBlockBaseFeePerGas", json!([format!("{:#x}", 2 * GWEI)])).await.unwrap();
         world.anvil.call("evm_mine", json!([])).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let height = quantity(&world.anvil.call("eth_blockNumber", json!([])).await.unwrap());
+        eventually("the gateway to have the block", || async { (gateway.metric(head).await >= height as f64).then_some(()) }).await;
         let hash = send(&client, payment(from)).await;
         let transaction = world.anvil.call("eth_getTransactionByHash", json!([hash])).await.unwrap();
         (fees(&transaction).0 == u128::from(4 * GWEI)).then_some(hash)

@@ -7,7 +7,7 @@ mod kill;
 use alloy_primitives::{Address, B256};
 use serde_json::{Value, json};
 use sluice_load_tests::client::{Client, ClientError};
-use sluice_load_tests::node_proxy::{RawAnswer, RawFault};
+use sluice_load_tests::node_proxy::RawFault;
 
 use crate::support::anvil::parse;
 use crate::support::world::World;
@@ -34,8 +34,7 @@ fn told(error: &ClientError) -> (i64, &str) {
 
 /// The next raw send does not reach the node, which is made to seem to have it.
 fn lose_the_next(world: &World) {
-    let answer = RawAnswer::Refuse { code: -32000, message: "already known".into() };
-    world.node.set_faults([RawFault { count: 1, answer }]);
+    world.node.set_faults([RawFault::refuses(1, "already known")]);
 }
 
 /// The transaction, once it is shown in this state.

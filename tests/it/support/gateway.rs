@@ -36,6 +36,18 @@ pub(crate) fn words(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// What a command that worked prints as JSON.
+pub(crate) fn parsed(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", words(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Runs a command of the binary, which has to work, beside the test; what it prints as JSON.
+pub(crate) async fn printed(arguments: &[&str]) -> Value {
+    let command = sluice(arguments);
+    parsed(&soon("a command", tokio::task::spawn_blocking(|| run(command))).await.unwrap())
+}
+
 /// A running gateway; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Gateway {
@@ -79,10 +91,11 @@ impl Gateway {
 
     /// Signs beyond the first of each signature: asked again after a passing fault, or a second time because they took long.
     pub(crate) async fn more_signs(&self) -> u64 {
-        let (_, page) = self.admin("metrics").await;
-        let families = ["sluice_sign_retries_total ", "sluice_sign_hedges_total{"];
-        let lines = page.lines().filter(|line| families.iter().any(|family| line.starts_with(family)));
-        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+        let mut sum = self.metric("sluice_sign_retries_total").await;
+        for outcome in ["won", "lost", "failed"] {
+            sum += self.metric(&format!("sluice_sign_hedges_total{{outcome=\"{outcome}\"}}")).await;
+        }
+        sum as u64
     }
 
     /// What /status shows.

@@ -17,7 +17,11 @@ pub(crate) mod unstick;
 pub(crate) mod world;
 
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
+
+/// A free port on loopback.
+pub(crate) const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// How long anything may take before the test gives up: a bound against hanging, never an expectation.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);

@@ -28,12 +28,10 @@ fn kms() -> Kms {
     Kms::new(Settings::new(7, 2).with_tag("app", "payments"))
 }
 
+/// A call at the beginning, from where the keys are.
 fn call(kms: &mut Kms, operation: &str, body: Value) -> Result<Value, KmsError> {
-    match kms.call(Duration::ZERO, operation, &body).body {
-        ReplyBody::Ok(answer) => Ok(answer),
-        ReplyBody::Error(error) => Err(error),
-        ReplyBody::Cut => panic!("cut"),
-    }
+    let home = kms.home.clone();
+    call_at(kms, &home, 0, operation, body)
 }
 
 /// The code of the refusal.

@@ -3,7 +3,8 @@
 use super::*;
 
 fn at(kms: &mut Kms, second: u64, operation: &str, body: Value) -> Result<Value, KmsError> {
-    call_at(kms, &Settings::new(7, 2).home(), second, operation, body)
+    let home = kms.home.clone();
+    call_at(kms, &home, second, operation, body)
 }
 
 #[test]

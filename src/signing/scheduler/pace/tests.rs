@@ -140,7 +140,7 @@ fn work(pace: &mut Pace, now: &mut Instant, time: Duration) {
 }
 
 #[test]
-fn a_quota_that_is_back_is_used_again_in_ten_to_twenty_seconds() {
+fn a_quota_that_is_back_is_approached_slowly_and_used_whole_within_twenty_seconds() {
     for throttles in [1, 10, 22, 60] {
         let (mut pace, mut now) = (pace(1000), Instant::now());
         for _ in 0..throttles {

@@ -37,18 +37,24 @@ async fn a_disabled_key_fails_closed_and_comes_back_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_discovery_found_down_is_probed_once_it_is_asked_and_believed_when_found_up() {
+async fn a_key_that_discovery_found_down_is_probed_after_it_was_asked_and_believed_when_found_up() {
     let t = set_up(|_| Act::Sign);
     let arn = t.key.holder().unwrap().arn;
     t.store.set("a", disabled());
     t.key.set_state(&arn, &disabled());
     assert_eq!(class(t.scheduler.sign(&t.key, digest(1), 1).await), SignClass::KeyDown);
     assert_eq!((t.store.digests().len(), open_breakers(&t)), (0, 1));
+    let probes = || t.store.probes.load(Atomic::SeqCst);
+    assert_eq!(probes(), 0, "not yet");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let probed = probes();
+    assert!(probed > 0 && open_breakers(&t) == 1, "probed while nobody signs, and still down");
     // Enabled, and discovery sees it before the next probe.
     t.store.set("a", KeyState::Enabled);
     t.key.set_state(&arn, &KeyState::Enabled);
     t.scheduler.sign(&t.key, digest(1), 1).await.unwrap();
-    assert_eq!((open_breakers(&t), t.store.probes.load(Atomic::SeqCst)), (0, 0));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((open_breakers(&t), probes()), (0, probed));
 }
 
 #[tokio::test(start_paused = true)]
