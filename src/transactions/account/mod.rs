@@ -4,6 +4,7 @@
 mod admit;
 mod attempts;
 mod deliver;
+mod durable;
 mod foreign;
 mod gap;
 pub mod loans;

@@ -1,12 +1,14 @@
 //! Changes of state on their way to the journal: written in order, one commit at a time, tried again until they are durable.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
 use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 
+use super::durable::{Told, durable};
 use super::operate::Operated;
 use super::submission::{Accepted, Submission};
 use super::{Pending, Task};
@@ -32,10 +34,10 @@ pub(super) enum After {
 
 impl After {
     /// What a requester is told from the commit on, and where, also if the account's task ends before it can tell it.
-    fn committed(&self) -> Option<(Arc<OnceLock<Accepted>>, Accepted)> {
+    fn committed(&self) -> Option<(watch::Sender<Option<Accepted>>, Accepted)> {
         let Self::Released { accepted, pending } = self else { return None };
         let reply = pending.submission.reply.as_ref()?;
-        Some((Arc::clone(&reply.committed), accepted.clone()))
+        Some((reply.committed.clone(), accepted.clone()))
     }
 }
 
@@ -83,19 +85,9 @@ impl Outbox {
         }
         let records = std::mem::take(&mut self.records);
         let after = std::mem::take(&mut self.after);
-        let told: Vec<_> = after.iter().filter_map(After::committed).collect();
-        let commit = journal.commit(std::iter::once(tenure).chain(records.iter().cloned()).collect());
-        // On its own: a fault of the account's task must not keep a requester from the hash of what became durable.
-        let commit = tokio::spawn(async move {
-            let result = commit.await;
-            if result.is_ok() {
-                for (cell, accepted) in told {
-                    let _first = cell.set(accepted);
-                }
-            }
-            result
-        });
-        self.writing = Some(Box::pin(async move { (records, after, commit.await.unwrap_or(Err(JournalError::Closed))) }));
+        let told = Told { accepted: after.iter().filter_map(After::committed).collect(), ..Told::default() };
+        let commit = durable(journal.commit(std::iter::once(tenure).chain(records.iter().cloned()).collect()), told);
+        self.writing = Some(Box::pin(async move { (records, after, commit.await) }));
     }
 
     /// Puts back what was not written, before what came since.

@@ -8,6 +8,7 @@ use alloy_primitives::{Address, Bytes, TxKind, U256, hex};
 use futures_util::FutureExt as _;
 use futures_util::future::abortable;
 
+use super::durable::{Told, durable};
 use super::loans::Borrowed;
 use super::outbox::After;
 use super::replace::first_state;
@@ -246,43 +247,28 @@ impl Task {
                 records.push(Record::Attempt { attempt: Box::new(attempt), state, replaces, takes_over });
             }
         }
-        let mut told = Vec::new();
-        let mut taken = Vec::new();
+        let mut told = Told::default();
         for ticket in &tickets {
             let Some(pending) = self.tickets.get_mut(ticket) else { continue };
             if let Some(bytes) = &pending.signed {
-                taken.extend(std::mem::take(&mut pending.submission.borrowed.loans).into_iter().map(|loan| (loan, bytes.hash)));
+                told.loans.extend(std::mem::take(&mut pending.submission.borrowed.loans).into_iter().map(|loan| (loan, bytes.hash)));
             }
             if let (Some(reply), Some(bytes)) = (&pending.submission.reply, &pending.signed) {
                 let accepted = Accepted { id: pending.submission.id, hash: bytes.hash, raw: bytes.raw.clone() };
-                told.push((Arc::clone(&reply.committed), accepted));
+                told.accepted.push((reply.committed.clone(), accepted));
                 if SeededFault::SentBeforeCommit.is_on() {
                     drop(self.chain.pool.send_raw(params(&bytes.raw)));
                 }
             }
         }
         if SeededFault::ToldBeforeCommit.is_on() {
-            for (ticket, (_, accepted)) in tickets.iter().zip(&told) {
+            for (ticket, (_, accepted)) in tickets.iter().zip(&told.accepted) {
                 let reply = self.tickets.get_mut(ticket).and_then(|pending| pending.submission.reply.take());
                 let _gone = reply.map(|reply| reply.sender.send(Ok(accepted.clone())));
             }
         }
-        let commit = self.chain.journal.commit(records);
-        // On its own: a fault of this task must not keep a requester from the hash of what became durable.
-        let task = tokio::spawn(async move {
-            let result = commit.await;
-            if result.is_ok() {
-                for (cell, accepted) in told {
-                    let _first = cell.set(accepted);
-                }
-                for (loan, hash) in taken {
-                    loan.taken(hash);
-                }
-            }
-            result
-        });
-        let lost = |_| Err(JournalError::Closed);
-        self.commit = Some(task.map(move |result| (tickets, result.unwrap_or_else(lost))).boxed());
+        let commit = durable(self.chain.journal.commit(records), told);
+        self.commit = Some(commit.map(move |result| (tickets, result)).boxed());
     }
 
     fn attempt(&self, pending: &Pending) -> Option<Attempt> {
@@ -311,8 +297,6 @@ impl Task {
         match result {
             Ok(_) => self.committed(&tickets),
             Err(JournalError::NotWritten(_)) if SeededFault::FailedCommitIgnored.is_on() => self.committed(&tickets),
-            // Nobody knows what was written: the process ends and reads it at its next start. Nothing may be told before.
-            Err(JournalError::Closed) => tracing::error!(account = %self.address(), "the journal is closed in the middle of a commit"),
             Err(JournalError::NotOwner { .. }) => self.lose(),
             Err(error) => self.not_committed(&tickets, error),
         }

@@ -1,12 +1,12 @@
 //! The task without its loop: what the journal has is loaded, events are handed in, and what it makes of them is looked at.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
 
 use alloy_consensus::{TxEip1559, TypedTransaction};
 use alloy_primitives::{Bytes, Signature, TxKind, U256};
 use tempfile::TempDir;
 use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::watch;
 
 use super::admit::Probe;
 use super::open::try_load;
@@ -67,7 +67,7 @@ type Told = oneshot::Receiver<Result<Accepted, TransactionError>>;
 fn raw(attempt: &Attempt) -> (Submission, Told) {
     let (sender, told) = oneshot::channel();
     let now = clock::now();
-    let reply = Reply { sender, committed: Arc::new(OnceLock::new()), waited: Waited::new(now), token: None, claim: None };
+    let reply = Reply { sender, committed: watch::Sender::new(None), waited: Waited::new(now), token: None, claim: None };
     let bytes = SignedBytes { raw: attempt.raw.clone(), hash: attempt.hash };
     let submission = Submission {
         id: TransactionId::new(),
@@ -255,7 +255,7 @@ async fn of_bytes_that_are_handed_in_nothing_is_told_before_that_is_on_record() 
     let answer_after = fixture.chain.environment().answer_after;
     fixture.probed(100, 3);
     let (submission, mut told) = raw(&held);
-    let committed = Arc::clone(&submission.reply.as_ref().unwrap().committed);
+    let committed = submission.reply.as_ref().unwrap().committed.subscribe();
     fixture.task.submit(submission);
     fixture.not_written().await;
     let (again, mut told_again) = raw(&held);
@@ -265,15 +265,31 @@ async fn of_bytes_that_are_handed_in_nothing_is_told_before_that_is_on_record() 
     for told in [&mut told, &mut told_again] {
         assert!(matches!(told.try_recv(), Err(TryRecvError::Empty)));
     }
-    assert_eq!((committed.get(), fixture.task.nonces.slot(3)), (None, Some(SlotState::Reopened)));
+    assert_eq!((committed.borrow().clone(), fixture.task.nonces.slot(3)), (None, Some(SlotState::Reopened)));
     assert_eq!(fixture.chain.journal.attempt(31337, held.hash).await.unwrap().unwrap().state, AttemptState::Held);
     fixture.written().await;
-    assert_eq!(committed.get().map(|accepted| accepted.hash), Some(held.hash), "also if the task ends now");
+    assert_eq!(committed.borrow().as_ref().map(|accepted| accepted.hash), Some(held.hash), "also if the task ends now");
     assert!(matches!(told_again.try_recv(), Ok(Err(TransactionError::AlreadyKnown { hash })) if hash == held.hash));
     fixture.task.act();
     fixture.task.tick(clock::now() + 2 * answer_after);
     assert!(matches!(told.try_recv(), Ok(Ok(accepted)) if accepted.hash == held.hash));
     assert!(fixture.task.attempts.get(&held.hash).is_some_and(|live| live.sent_at.is_some()));
+}
+
+#[tokio::test]
+async fn a_request_whose_task_dies_while_its_commit_is_under_way_is_told_the_hash() {
+    let Fixture { mut task, chain: _chain, _folder } = Fixture::new(Vec::new()).await;
+    let now = clock::now();
+    let ours = attempt(3, 1);
+    let (submission, told) = raw(&ours);
+    let mut committed = submission.reply.as_ref().unwrap().committed.subscribe();
+    let signed = Some(SignedBytes { raw: ours.raw.clone(), hash: ours.hash });
+    task.tickets.insert(1, Pending { signed, nonce: 3, ..Pending::new(submission) });
+    task.start_commit(vec![1], now);
+    drop(task);
+    assert!(told.await.is_err() && committed.borrow().is_none(), "nobody knows yet");
+    let accepted = committed.wait_for(Option::is_some).await.unwrap().clone();
+    assert_eq!(accepted.map(|accepted| accepted.hash), Some(ours.hash));
 }
 
 #[tokio::test]
