@@ -8,10 +8,10 @@ use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
+use super::Task;
 use super::durable::{Told, durable};
 use super::operate::Operated;
-use super::submission::{Accepted, Submission};
-use super::{Pending, Task};
+use super::submission::Accepted;
 use crate::journal::{Attempt, AttemptState, BlockRef, Journal, JournalError, Record};
 use crate::telemetry::clock;
 use crate::telemetry::faults::SeededFault;
@@ -25,9 +25,7 @@ pub(super) enum After {
     /// The hold is over and the slot is open.
     HoldOver { hash: B256 },
     /// Bytes that a client held are sent from here now, and it may be told so.
-    Released { accepted: Accepted, pending: Box<Pending> },
-    /// What became of these bytes is known.
-    Resubmit(Box<Submission>),
+    Released { accepted: Accepted, committed: Option<watch::Sender<Option<Accepted>>> },
     /// An operator waits for it.
     Operated(Operated),
 }
@@ -35,9 +33,13 @@ pub(super) enum After {
 impl After {
     /// What a requester is told from the commit on, and where, also if the account's task ends before it can tell it.
     fn committed(&self) -> Option<(watch::Sender<Option<Accepted>>, Accepted)> {
-        let Self::Released { accepted, pending } = self else { return None };
-        let reply = pending.submission.reply.as_ref()?;
-        Some((reply.committed.clone(), accepted.clone()))
+        let Self::Released { accepted, committed } = self else { return None };
+        Some((committed.clone()?, accepted.clone()))
+    }
+
+    /// The bytes that are handed over.
+    fn released(&self) -> Option<B256> {
+        if let Self::Released { accepted, .. } = self { Some(accepted.hash) } else { None }
     }
 }
 
@@ -90,6 +92,15 @@ impl Outbox {
         self.writing = Some(Box::pin(async move { (records, after, commit.await) }));
     }
 
+    /// Takes back that these bytes are handed over; answers whether it could: it is not being written.
+    pub(super) fn take_back(&mut self, released: B256) -> bool {
+        let Some(at) = self.after.iter().position(|after| after.released() == Some(released)) else { return false };
+        self.after.remove(at);
+        let is_it = |record: &Record| matches!(record, Record::State { hash, state: AttemptState::Committed, .. } if *hash == released);
+        self.records.retain(|record| !is_it(record));
+        true
+    }
+
     /// Puts back what was not written, before what came since.
     fn put_back(&mut self, mut records: Vec<Record>, mut after: Vec<After>, now: Instant) {
         records.append(&mut self.records);
@@ -133,16 +144,17 @@ impl Task {
                 return;
             }
             tracing::error!(%error, account = %self.address(), "a change of state is not durable yet");
+            let released = after.iter().filter_map(After::released).collect();
             self.outbox.put_back(records, after, clock::now());
-            return;
+            // Their clients have the bytes, and are told; what else changed has to be on record whenever that can be.
+            return self.not_handed_over(released, &error);
         }
         for step in after {
             match step {
                 After::Refused { hash, error } => self.open_slot(hash, Some(error)),
                 After::HoldOver { hash } => self.open_slot(hash, None),
                 After::Operated(operated) => operated.tell(),
-                After::Released { accepted, pending } => self.handed_over(accepted, *pending),
-                After::Resubmit(submission) => self.submit(*submission),
+                After::Released { accepted, .. } => self.handed_over(accepted),
             }
         }
     }

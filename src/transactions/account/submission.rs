@@ -131,6 +131,13 @@ impl Submission {
         }
     }
 
+    /// It ends without an attempt.
+    pub(super) fn refuse(self, error: TransactionError) {
+        if let Some(reply) = self.reply {
+            let _gone = reply.sender.send(Err(error));
+        }
+    }
+
     /// Whether nobody waits for the answer any more.
     pub fn is_abandoned(&self) -> bool {
         self.reply.as_ref().is_some_and(|reply| reply.sender.is_closed())
