@@ -12,6 +12,7 @@ use super::submission::{Accepted, Payload, Submission};
 use super::{Command, Pending, Task};
 use crate::journal::{Attempt, AttemptState, JournalError, Record};
 use crate::telemetry::clock;
+use crate::transactions::broadcast::Delivery;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::meters::Stage;
 use crate::transactions::nonces::{Denial, SlotState};
@@ -107,6 +108,8 @@ impl Task {
             }
             return;
         };
+        // Their client may have given them to a node before.
+        live.delivery = Delivery::new(true);
         live.reply = pending.submission.reply;
         live.laps = Some(pending.laps);
         let nonce = live.attempt.nonce;

@@ -359,10 +359,12 @@ impl Task {
                 reply = Some(waiting);
             }
         }
+        // Bytes that their client held, put on record again after the hold: it may have given them to a node meanwhile.
+        let doubtful = self.attempts.get(&attempt.hash).is_some_and(|before| before.attempt.kind == Kind::SignOnly);
         let live = Live {
             order: self.next_order(),
             params: params(&attempt.raw),
-            delivery: Delivery::new(false),
+            delivery: Delivery::new(doubtful),
             reply,
             state,
             refusing: false,

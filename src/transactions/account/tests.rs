@@ -359,6 +359,35 @@ async fn a_hand_over_that_is_not_being_written_ends_with_its_deadline_or_its_req
     assert_eq!((fixture.state(&held), fixture.task.nonces.slot(3)), (Some(AttemptState::Held), Some(SlotState::Held)));
 }
 
+/// A client may have given the bytes that it held to a node, which nobody here knows.
+#[tokio::test]
+async fn bytes_that_their_client_held_are_in_doubt() {
+    let refusal = || CallError::Node(NodeError { code: -32000, message: "insufficient funds for gas * price + value".into(), data: None });
+    let held = Attempt { kind: Kind::SignOnly, ..attempt(3, 1) };
+    let ended = Attempt { kind: Kind::SignOnly, ..attempt(4, 2) };
+    let records = vec![begun(&held, AttemptState::Held, None), begun(&ended, AttemptState::Held, None), refused(&ended)];
+    let mut fixture = Fixture::new(records).await;
+    fixture.probed(100, 3);
+    let mut told = Vec::new();
+    for bytes in [&held, &ended] {
+        let (submission, answer) = raw(bytes);
+        fixture.task.submit(submission);
+        told.push(answer);
+    }
+    fixture.written().await;
+    fixture.task.act();
+    let written = fixture.task.commit.take().unwrap().await;
+    fixture.task.commit_finished(written);
+    fixture.task.act();
+    for (bytes, told) in [&held, &ended].into_iter().zip(&mut told) {
+        assert!(matches!(told.try_recv(), Err(TryRecvError::Empty)));
+        assert_eq!(fixture.task.nonces.slot(bytes.nonce), Some(SlotState::Sent));
+        fixture.task.answered((bytes.hash, 0, Err(refusal())), clock::now());
+        assert!(matches!(told.try_recv(), Ok(Ok(accepted)) if accepted.hash == bytes.hash));
+        assert_eq!(fixture.task.nonces.slot(bytes.nonce), Some(SlotState::Sent), "the slot is held");
+    }
+}
+
 /// An attempt whose refusal is to be written.
 async fn refusing() -> (Fixture, Attempt) {
     let ours = attempt(3, 1);
