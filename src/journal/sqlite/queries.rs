@@ -13,11 +13,9 @@ use crate::journal::{Account, AccountSummary, Attempt, AttemptState, ChainPin, S
 
 pub(super) type Answer<T> = Result<T, ReadFault>;
 
-/// The columns of an account, with the nonce after every slot on record, and how much waits as acknowledged.
+/// The columns of an account, with the nonce after every slot on record.
 const ACCOUNT: &str = "SELECT c.chain_id, c.address, c.paused, c.filler, c.reconcile, max(c.floor, coalesce(
-    (SELECT max(s.nonce) + 1 FROM slots s WHERE s.chain_id = c.chain_id AND s.address = c.address), 0)) AS next_nonce,
-    (SELECT count(*) FROM transactions t INDEXED BY transactions_queued
-     WHERE t.chain_id = c.chain_id AND t.address = c.address AND t.queued = 1) AS queued
+    (SELECT max(s.nonce) + 1 FROM slots s WHERE s.chain_id = c.chain_id AND s.address = c.address), 0)) AS next_nonce
     FROM accounts c";
 
 /// Of an account `c`: something of it is on record, beside whose it is.
@@ -38,7 +36,6 @@ fn stored_account(row: &Row<'_>) -> rusqlite::Result<StoredAccount> {
         account: Account { chain_id: get_u64(row, "chain_id")?, address: get_address(row, "address")? },
         next_nonce: get_u64(row, "next_nonce")?,
         pauses: get_pauses(row)?,
-        queued: get_u64(row, "queued")?,
     })
 }
 

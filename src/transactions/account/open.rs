@@ -114,8 +114,8 @@ pub(super) async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Tas
         Some(stored) if stored.next_nonce > 0 => (stored, None),
         row => {
             let next_nonce = first_nonce(chain, address).await?;
-            let (pauses, queued) = row.map(|stored| (stored.pauses, stored.queued)).unwrap_or_default();
-            (StoredAccount { account, next_nonce, pauses, queued }, Some(next_nonce))
+            let pauses = row.map(|stored| stored.pauses).unwrap_or_default();
+            (StoredAccount { account, next_nonce, pauses }, Some(next_nonce))
         }
     };
     Ok(Task::new(Arc::clone(chain), epoch, stored, floor, unfinished))

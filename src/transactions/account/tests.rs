@@ -368,6 +368,7 @@ async fn bytes_that_their_client_held_are_in_doubt() {
     let records = vec![begun(&held, AttemptState::Held, None), begun(&ended, AttemptState::Held, None), refused(&ended)];
     let mut fixture = Fixture::new(records).await;
     fixture.probed(100, 3);
+    fixture.task.nonces.set_delegated(false);
     let mut told = Vec::new();
     for bytes in [&held, &ended] {
         let (submission, answer) = raw(bytes);
@@ -665,7 +666,7 @@ async fn the_account_of_a_restored_journal_begins_where_the_chain_settles_if_not
     let mut pauses = Pauses::default();
     pauses.set(PauseBy::Reconcile, Some("restored".into()));
     // The nodes had two payloads of it in their pools when it was opened.
-    let stored = StoredAccount { account, next_nonce: 7, pauses, queued: 0 };
+    let stored = StoredAccount { account, next_nonce: 7, pauses };
     fixture.task = Task::new(Arc::clone(&fixture.chain), epoch, stored, Some(7), Vec::new());
     for head in [100, 112] {
         fixture.probed(head, 5);
