@@ -205,7 +205,6 @@ mod tests {
                 account: Account { chain_id: 31337, address: Address::repeat_byte(byte) },
                 next_nonce,
                 pauses: pauses(paused),
-                queued: 0,
             },
             attempts,
         };

@@ -8,7 +8,7 @@ use futures_util::future::{BoxFuture, ready};
 
 use super::{
     Account, AccountSummary, ChainPin, DiscoveredKey, DiscoveryChange, DiscoveryName, Epoch, Intent, Journal, JournalError, Record,
-    StoredAccount, StoredAttempt, StoredIdempotencyKey, StoredKey,
+    StoredAccount, StoredAttempt, StoredIdempotencyKey, StoredKey, TransactionId,
 };
 
 /// Reads keys and pins from `base` (a journal opened for reading, if there is one) and writes nothing.
@@ -64,8 +64,20 @@ impl Journal for KeysOnly {
         self.base.as_ref().map_or_else(|| ready(Ok(Vec::new())).boxed(), |base| base.unconfirmed(chain_id, service, principal))
     }
 
-    fn queued(&self, account: Account, limit: usize) -> Answer<Vec<Intent>> {
-        self.base.as_ref().map_or_else(|| ready(Ok(Vec::new())).boxed(), |base| base.queued(account, limit))
+    fn queued_ids(&self, account: Account, limit: usize) -> Answer<Vec<TransactionId>> {
+        self.base.as_ref().map_or_else(|| ready(Ok(Vec::new())).boxed(), |base| base.queued_ids(account, limit))
+    }
+
+    fn queued_count(&self, account: Account) -> Answer<u64> {
+        self.base.as_ref().map_or_else(|| ready(Ok(0)).boxed(), |base| base.queued_count(account))
+    }
+
+    fn intent(&self, transaction: TransactionId) -> Answer<Option<Intent>> {
+        self.base.as_ref().map_or_else(|| ready(Ok(None)).boxed(), |base| base.intent(transaction))
+    }
+
+    fn waits_ahead(&self, account: Account, transaction: TransactionId) -> Answer<bool> {
+        self.base.as_ref().map_or_else(|| ready(Ok(false)).boxed(), |base| base.waits_ahead(account, transaction))
     }
 
     fn idempotency_key(&self, service: Arc<str>, principal: Arc<str>, key: Arc<str>) -> Answer<Option<StoredIdempotencyKey>> {

@@ -281,8 +281,6 @@ pub struct StoredAccount {
     pub next_nonce: u64,
     /// Why the account is stopped, if it is.
     pub pauses: Pauses,
-    /// Acknowledged transactions that have neither an attempt nor an end.
-    pub queued: u64,
 }
 
 /// A transaction that is acknowledged before it has an attempt.
@@ -532,9 +530,18 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
         principal: Arc<str>,
     ) -> BoxFuture<'static, Result<Vec<StoredAttempt>, JournalError>>;
 
-    /// Transactions of the account that are acknowledged and have neither an attempt nor an end, in the order of their ids;
-    /// the first `limit` of them.
-    fn queued(&self, account: Account, limit: usize) -> BoxFuture<'static, Result<Vec<Intent>, JournalError>>;
+    /// Transactions of the account that are acknowledged and have neither an attempt nor an end, in order; the first `limit` of them.
+    fn queued_ids(&self, account: Account, limit: usize) -> BoxFuture<'static, Result<Vec<TransactionId>, JournalError>>;
+
+    /// How many there are.
+    fn queued_count(&self, account: Account) -> BoxFuture<'static, Result<u64, JournalError>>;
+
+    /// The transaction, if it is acknowledged and has neither an attempt nor an end.
+    fn intent(&self, transaction: TransactionId) -> BoxFuture<'static, Result<Option<Intent>, JournalError>>;
+
+    /// Whether something that the account was asked for before this transaction waits for its first attempt, or has an attempt that waits for a
+    /// block. Ids are in the order of their requests. What another payload of its slot was mined instead of is waited for by nobody.
+    fn waits_ahead(&self, account: Account, transaction: TransactionId) -> BoxFuture<'static, Result<bool, JournalError>>;
 
     /// What an idempotency key of this service's principal stands for.
     fn idempotency_key(

@@ -159,7 +159,7 @@ pub struct ReplaceWish {
 #[derive(Debug)]
 pub struct Submitted {
     answer: oneshot::Receiver<Result<Accepted, TransactionError>>,
-    committed: Arc<OnceLock<Accepted>>,
+    committed: watch::Receiver<Option<Accepted>>,
     waited: Waited,
 }
 
@@ -170,11 +170,14 @@ impl Submitted {
     }
 
     /// Waits for what the client is told.
-    pub async fn answer(self) -> Result<Accepted, TransactionError> {
+    pub async fn answer(mut self) -> Result<Accepted, TransactionError> {
         match self.answer.await {
             Ok(answer) => answer,
-            // The account's task died. What it committed is on its way; what it did not will never be.
-            Err(_) => self.committed.get().cloned().ok_or(TransactionError::Internal),
+            // The account's task died. What it has committed, or was committing, is on its way; what it did not will never be.
+            Err(_) => {
+                let committed = self.committed.wait_for(Option::is_some).await;
+                committed.ok().and_then(|accepted| accepted.clone()).ok_or(TransactionError::Internal)
+            }
         }
     }
 }
@@ -289,13 +292,13 @@ impl Chain {
             return Err(TransactionError::ShuttingDown);
         }
         let (sender, answer) = oneshot::channel();
-        let committed = Arc::new(OnceLock::new());
+        let (committing, committed) = watch::channel(None);
         let queued = clock::now();
         let waited = Waited::new(queued);
         let key = new.claim.as_ref().map(|claim| claim.key().clone());
         let reply = submission::Reply {
             sender,
-            committed: Arc::clone(&committed),
+            committed: committing,
             waited: waited.clone(),
             token: new.acknowledged.is_none().then(|| self.requests.token()),
             claim: new.claim,
@@ -333,15 +336,10 @@ impl Chain {
         }
         let ReplaceWish { id, what, fees, key, arrived } = wish;
         let (sender, answer) = oneshot::channel();
-        let committed = Arc::new(OnceLock::new());
+        let (committing, committed) = watch::channel(None);
         let waited = Waited::new(clock::now());
-        let reply = submission::Reply {
-            sender,
-            committed: Arc::clone(&committed),
-            waited: waited.clone(),
-            token: Some(self.requests.token()),
-            claim: None,
-        };
+        let reply =
+            submission::Reply { sender, committed: committing, waited: waited.clone(), token: Some(self.requests.token()), claim: None };
         let replaced = Arc::new(OnceLock::new());
         let request = ReplaceRequest { id, what, fees, key, arrived, replaced: Arc::clone(&replaced), reply };
         match self.account(from).commands.try_send(Command::Replace(Box::new(request))) {

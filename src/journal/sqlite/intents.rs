@@ -88,28 +88,74 @@ pub(super) fn put_key(
     if inserted == 1 { Ok(()) } else { Err(JournalError::KeyTaken { transaction }.into()) }
 }
 
-pub(super) fn queued_sql() -> &'static str {
-    "SELECT id, chain_id, address, service, principal, request FROM transactions INDEXED BY transactions_queued
-     WHERE chain_id = ?1 AND address = ?2 AND queued = 1 ORDER BY id LIMIT ?3"
+pub(super) fn queued_ids_sql() -> &'static str {
+    "SELECT id FROM transactions INDEXED BY transactions_queued WHERE chain_id = ?1 AND address = ?2 AND queued = 1 ORDER BY id LIMIT ?3"
 }
 
-pub(super) fn queued(connection: &Connection, account: Account, limit: usize) -> Result<Vec<Intent>, ReadFault> {
+pub(super) fn queued_ids(connection: &Connection, account: Account, limit: usize) -> Result<Vec<TransactionId>, ReadFault> {
     let Ok(chain_id) = i64::try_from(account.chain_id) else { return Ok(Vec::new()) };
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let intents = connection
-        .prepare_cached(queued_sql())?
-        .query_map(params![chain_id, account.address.as_slice(), limit], |row| {
+    let ids = connection
+        .prepare_cached(queued_ids_sql())?
+        .query_map(params![chain_id, account.address.as_slice(), limit], |row| Ok(TransactionId(Uuid::from_bytes(row.get("id")?))))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(ids)
+}
+
+pub(super) fn queued_count_sql() -> &'static str {
+    "SELECT count(*) AS queued FROM transactions INDEXED BY transactions_queued WHERE chain_id = ?1 AND address = ?2 AND queued = 1"
+}
+
+pub(super) fn queued_count(connection: &Connection, account: Account) -> Result<u64, ReadFault> {
+    let Ok(chain_id) = i64::try_from(account.chain_id) else { return Ok(0) };
+    Ok(connection
+        .prepare_cached(queued_count_sql())?
+        .query_row(params![chain_id, account.address.as_slice()], |row| get_u64(row, "queued"))?)
+}
+
+pub(super) fn intent_sql() -> &'static str {
+    "SELECT chain_id, address, service, principal, request FROM transactions WHERE id = ?1 AND queued = 1"
+}
+
+pub(super) fn intent(connection: &Connection, transaction: TransactionId) -> Result<Option<Intent>, ReadFault> {
+    let intent = connection
+        .prepare_cached(intent_sql())?
+        .query_row([transaction.0.as_bytes()], |row| {
             let text = |column: &str| row.get::<_, String>(column).map(Arc::<str>::from);
             Ok(Intent {
                 account: Account { chain_id: get_u64(row, "chain_id")?, address: get_address(row, "address")? },
-                transaction: TransactionId(Uuid::from_bytes(row.get("id")?)),
+                transaction,
                 service: text("service")?,
                 principal: text("principal")?,
                 request: text("request")?,
             })
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(intents)
+        })
+        .optional()?;
+    Ok(intent)
+}
+
+/// Of the slots that are not done: their own attempts, and those that took them by an authorisation.
+pub(super) fn waits_ahead_sql() -> String {
+    let waits = "a.state IN ('committed', 'held', 'broadcast', 'orphaned') AND a.transaction_id < ?3
+         AND NOT EXISTS (SELECT 1 FROM attempts m WHERE m.chain_id = a.chain_id AND m.address = a.address AND m.nonce = a.nonce
+             AND m.state IN ('included', 'confirmed'))";
+    format!(
+        "SELECT EXISTS (SELECT 1 FROM transactions INDEXED BY transactions_queued
+             WHERE chain_id = ?1 AND address = ?2 AND queued = 1 AND id < ?3)
+         OR EXISTS (SELECT 1 FROM slots s INDEXED BY slots_open
+             CROSS JOIN attempts a ON a.chain_id = s.chain_id AND a.address = s.address AND a.nonce = s.nonce
+             WHERE s.chain_id = ?1 AND s.address = ?2 AND s.done = 0 AND {waits})
+         OR EXISTS (SELECT 1 FROM slots s INDEXED BY slots_open
+             CROSS JOIN authorisations u ON u.chain_id = s.chain_id AND u.address = s.address AND u.nonce = s.nonce
+             CROSS JOIN attempts a ON a.chain_id = u.chain_id AND a.hash = u.hash
+             WHERE s.chain_id = ?1 AND s.address = ?2 AND s.done = 0 AND {waits}) AS ahead"
+    )
+}
+
+pub(super) fn waits_ahead(connection: &Connection, account: Account, transaction: TransactionId) -> Result<bool, ReadFault> {
+    let Ok(chain_id) = i64::try_from(account.chain_id) else { return Ok(false) };
+    let parameters = params![chain_id, account.address.as_slice(), transaction.0.as_bytes()];
+    Ok(connection.prepare_cached(&waits_ahead_sql())?.query_row(parameters, |row| row.get("ahead"))?)
 }
 
 pub(super) fn idempotency_key_sql() -> &'static str {

@@ -50,7 +50,7 @@ use self::queue::{Done, Job, Queue, Work};
 use super::inspect::{Overview, SlotRow};
 use super::{
     Account, AccountSummary, ChainPin, DiscoveredKey, DiscoveryChange, DiscoveryName, Engine, Epoch, Intent, Journal, JournalError,
-    JournalStatus, Record, StoredAccount, StoredAttempt, StoredIdempotencyKey, StoredKey,
+    JournalStatus, Record, StoredAccount, StoredAttempt, StoredIdempotencyKey, StoredKey, TransactionId,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -288,8 +288,20 @@ impl Journal for SqliteJournal {
         self.read(move |connection| queries::unconfirmed(connection, chain_id, &service, &principal))
     }
 
-    fn queued(&self, account: Account, limit: usize) -> BoxFuture<'static, Result<Vec<Intent>, JournalError>> {
-        self.read(move |connection| intents::queued(connection, account, limit))
+    fn queued_ids(&self, account: Account, limit: usize) -> BoxFuture<'static, Result<Vec<TransactionId>, JournalError>> {
+        self.read(move |connection| intents::queued_ids(connection, account, limit))
+    }
+
+    fn queued_count(&self, account: Account) -> BoxFuture<'static, Result<u64, JournalError>> {
+        self.read(move |connection| intents::queued_count(connection, account))
+    }
+
+    fn intent(&self, transaction: TransactionId) -> BoxFuture<'static, Result<Option<Intent>, JournalError>> {
+        self.read(move |connection| intents::intent(connection, transaction))
+    }
+
+    fn waits_ahead(&self, account: Account, transaction: TransactionId) -> BoxFuture<'static, Result<bool, JournalError>> {
+        self.read(move |connection| intents::waits_ahead(connection, account, transaction))
     }
 
     fn idempotency_key(

@@ -13,12 +13,15 @@ use crate::journal::{Account, AccountSummary, Attempt, AttemptState, ChainPin, S
 
 pub(super) type Answer<T> = Result<T, ReadFault>;
 
-/// The columns of an account, with the nonce after every slot on record, and how much waits as acknowledged.
+/// The columns of an account, with the nonce after every slot on record.
 const ACCOUNT: &str = "SELECT c.chain_id, c.address, c.paused, c.filler, c.reconcile, max(c.floor, coalesce(
-    (SELECT max(s.nonce) + 1 FROM slots s WHERE s.chain_id = c.chain_id AND s.address = c.address), 0)) AS next_nonce,
-    (SELECT count(*) FROM transactions t INDEXED BY transactions_queued
-     WHERE t.chain_id = c.chain_id AND t.address = c.address AND t.queued = 1) AS queued
+    (SELECT max(s.nonce) + 1 FROM slots s WHERE s.chain_id = c.chain_id AND s.address = c.address), 0)) AS next_nonce
     FROM accounts c";
+
+/// Of an account `c`: something of it is on record, beside whose it is.
+pub(super) const ON_RECORD: &str = "(c.floor > 0 OR c.last_sequence > 0
+    OR c.paused IS NOT NULL OR c.filler IS NOT NULL OR c.reconcile IS NOT NULL
+    OR EXISTS (SELECT 1 FROM slots o WHERE o.chain_id = c.chain_id AND o.address = c.address))";
 
 /// The columns of an attempt `a` and its transaction `t`.
 const ATTEMPT: &str = "a.position, a.chain_id, a.hash, a.address, a.nonce, a.transaction_id, a.raw, a.cost, a.hold_until, a.state,
@@ -33,21 +36,20 @@ fn stored_account(row: &Row<'_>) -> rusqlite::Result<StoredAccount> {
         account: Account { chain_id: get_u64(row, "chain_id")?, address: get_address(row, "address")? },
         next_nonce: get_u64(row, "next_nonce")?,
         pauses: get_pauses(row)?,
-        queued: get_u64(row, "queued")?,
     })
 }
 
 pub(super) fn accounts(connection: &Connection, chain_id: u64) -> Answer<Vec<StoredAccount>> {
     let Some(chain_id) = chain(chain_id) else { return Ok(Vec::new()) };
     let accounts = connection
-        .prepare_cached(&format!("{ACCOUNT} WHERE c.chain_id = ?1 ORDER BY c.address"))?
+        .prepare_cached(&format!("{ACCOUNT} WHERE c.chain_id = ?1 AND {ON_RECORD} ORDER BY c.address"))?
         .query_map([chain_id], stored_account)?
         .collect::<rusqlite::Result<_>>()?;
     Ok(accounts)
 }
 
 pub(super) fn account_sql() -> String {
-    format!("{ACCOUNT} WHERE c.chain_id = ?1 AND c.address = ?2")
+    format!("{ACCOUNT} WHERE c.chain_id = ?1 AND c.address = ?2 AND {ON_RECORD}")
 }
 
 pub(super) fn account(connection: &Connection, account: Account) -> Answer<Option<StoredAccount>> {
@@ -194,7 +196,7 @@ pub(super) fn keys(connection: &Connection) -> Answer<Vec<StoredKey>> {
 /// Reads every attempt's row: for people, not for hot paths.
 pub(super) fn summary(connection: &Connection) -> Answer<Vec<AccountSummary>> {
     let mut summaries: Vec<AccountSummary> = connection
-        .prepare_cached(&format!("{ACCOUNT} ORDER BY c.chain_id, c.address"))?
+        .prepare_cached(&format!("{ACCOUNT} WHERE {ON_RECORD} ORDER BY c.chain_id, c.address"))?
         .query_map([], |row| Ok(AccountSummary { account: stored_account(row)?, attempts: Vec::new() }))?
         .collect::<rusqlite::Result<_>>()?;
     let counts: Vec<(u64, Address, AttemptState, u64)> = connection

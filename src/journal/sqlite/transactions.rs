@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::codec::{get_address, get_block, get_hash, get_kind, get_pauses, get_purpose, get_state, get_u64, time};
 use super::events::{self, get_receipt, owner};
 use super::pool::ReadFault;
+use super::queries::ON_RECORD;
 use crate::journal::history::{AccountRecord, Life, ListPage, ListQuery, Name, OpenSlot, Scope, StoredTransaction, StoredTry};
 use crate::journal::{Account, AttemptState, Purpose, TransactionId};
 
@@ -175,11 +176,11 @@ pub(super) fn account(connection: &Connection, scope: &Scope, address: Address) 
     // A scope without anything on record sees an account that has rows of others; no owner has this id.
     let owner = owner(connection, scope)?.map_or(0, |(_, owner)| owner);
     let found = connection
-        .prepare_cached(
+        .prepare_cached(&format!(
             "SELECT c.floor, c.paused, c.filler, c.reconcile, max(c.floor, coalesce(
                  (SELECT max(s.nonce) + 1 FROM slots s WHERE s.chain_id = c.chain_id AND s.address = c.address), 0)) AS next_nonce
-             FROM accounts c WHERE c.chain_id = ?1 AND c.address = ?2",
-        )?
+             FROM accounts c WHERE c.chain_id = ?1 AND c.address = ?2 AND {ON_RECORD}"
+        ))?
         .query_row(params![chain_id, address.as_slice()], |row| {
             Ok(AccountRecord {
                 floor: get_u64(row, "floor")?,

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::*;
 use crate::journal::{
     Account, AccountSummary, ChainPin, DiscoveredKey, DiscoveryChange, DiscoveryName, Epoch, Intent, Record as JournalRecord,
-    StoredAccount, StoredAttempt, StoredIdempotencyKey,
+    StoredAccount, StoredAttempt, StoredIdempotencyKey, TransactionId,
 };
 use crate::signing::testing::{Act, ScriptedStore, arn, failure, signing_key, spki};
 
@@ -56,7 +56,16 @@ impl Journal for KeysOnly {
     fn unconfirmed(&self, _: u64, _: Arc<str>, _: Arc<str>) -> BoxFuture<'static, Result<Vec<StoredAttempt>, JournalError>> {
         closed()
     }
-    fn queued(&self, _: Account, _: usize) -> BoxFuture<'static, Result<Vec<Intent>, JournalError>> {
+    fn queued_ids(&self, _: Account, _: usize) -> BoxFuture<'static, Result<Vec<TransactionId>, JournalError>> {
+        closed()
+    }
+    fn queued_count(&self, _: Account) -> BoxFuture<'static, Result<u64, JournalError>> {
+        closed()
+    }
+    fn intent(&self, _: TransactionId) -> BoxFuture<'static, Result<Option<Intent>, JournalError>> {
+        closed()
+    }
+    fn waits_ahead(&self, _: Account, _: TransactionId) -> BoxFuture<'static, Result<bool, JournalError>> {
         closed()
     }
     fn idempotency_key(

@@ -1,4 +1,4 @@
-//! Before the queue: the balance, read once per head, and what the nodes know of the account's nonces.
+//! Before the queue: requests pass as far as the balance covers them, which is read once per head with what the nodes know of the account's nonces.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,16 +6,14 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, Bytes, U64, U256};
 
-use super::outbox::After;
+use super::handed_in::Standing;
 use super::reconcile::counts;
 use super::{Owed, Pending, Task};
-use crate::journal::{Account, Attempt, AttemptState, BlockRef};
+use crate::journal::{Account, AttemptState, BlockRef};
 use crate::node::{CallError, Head};
 use crate::telemetry::clock;
-use crate::transactions::account::submission::{Accepted, Payload, Submission};
+use crate::transactions::account::submission::{Payload, Submission};
 use crate::transactions::errors::TransactionError;
-use crate::transactions::meters::Stage;
-use crate::transactions::nonces::{Denial, SlotState};
 use crate::transactions::reconcile::Counts;
 
 /// What the nodes say about an account at one head.
@@ -95,96 +93,33 @@ fn some_of<T>(answers: Vec<Result<T, CallError>>) -> Result<Vec<T>, CallError> {
 
 impl Task {
     pub(super) fn submit(&mut self, submission: Submission) {
-        if self.awaits_record(&submission) {
-            // A record of its own, so that it is written behind those.
-            self.outbox.push(self.tenure(), Some(After::Resubmit(Box::new(submission))));
-            return;
-        }
         let ticket = self.next_ticket();
         if let Payload::Unsigned { key, .. } = &submission.payload {
             self.key = Some(Arc::clone(key));
         }
         let refusal = if let Some(stopped) = self.stopped() {
             Some(stopped)
-        } else if self.intake.len() + self.nonces.queued() >= self.chain.environment.account.queue {
+        } else if self.queued() >= self.chain.environment.account.queue {
             Some(TransactionError::QueueFull)
         } else {
-            self.known_bytes(&submission)
+            None
         };
+        let standing = self.standing(&submission);
         let pending = Pending::new(submission);
-        if refusal.is_none()
-            && let Some(held) = self.held(&pending.submission)
-        {
-            self.hand_over(&held, pending);
-            return;
-        }
-        self.tickets.insert(ticket, pending);
-        match refusal {
-            Some(error) => self.fail(ticket, error),
-            None => self.intake.push_back(ticket),
-        }
-    }
-
-    /// Bytes that are on record already are geth's "already known", unless a client held them until now, or they were refused: whether
-    /// they can have their nonce again is asked like for any other.
-    fn known_bytes(&self, submission: &Submission) -> Option<TransactionError> {
-        let Payload::Signed { bytes, .. } = &submission.payload else { return None };
-        let live = self.attempts.get(&bytes.hash)?;
-        let is_known = !matches!(live.state, AttemptState::Held | AttemptState::Refused);
-        is_known.then_some(TransactionError::AlreadyKnown { hash: bytes.hash })
-    }
-
-    /// Whether the bytes are the payload of a slot that was handed in, or refused, while that is not on record: what becomes of them is not
-    /// known yet, and nothing may be told of them.
-    fn awaits_record(&self, submission: &Submission) -> bool {
-        let Payload::Signed { bytes, .. } = &submission.payload else { return false };
-        let Some(live) = self.attempts.get(&bytes.hash).filter(|live| live.state == AttemptState::Committed) else { return false };
-        let nonce = live.attempt.nonce;
-        self.current.get(&nonce) == Some(&bytes.hash) && self.nonces.slot(nonce) == Some(SlotState::Reopened)
-    }
-
-    /// The attempt whose bytes `eth_signTransaction` gave out, if they come back to be sent from here.
-    fn held(&self, submission: &Submission) -> Option<Arc<Attempt>> {
-        let Payload::Signed { bytes, .. } = &submission.payload else { return None };
-        let live = self.attempts.get(&bytes.hash).filter(|live| live.state == AttemptState::Held)?;
-        let nonce = live.attempt.nonce;
-        // A cancel may have taken their place: then they want a nonce that is in use.
-        let is_held = self.current.get(&nonce) == Some(&bytes.hash) && self.nonces.slot(nonce) == Some(SlotState::Held);
-        is_held.then(|| Arc::clone(&live.attempt))
-    }
-
-    /// From here on the hold cannot end, and the same bytes cannot be handed in twice. Until that is durable nothing is sent, and their
-    /// client is told nothing: a restart before would let the hold end.
-    fn hand_over(&mut self, attempt: &Attempt, pending: Pending) {
-        if let Some(live) = self.attempts.get_mut(&attempt.hash) {
-            live.state = AttemptState::Committed;
-        }
-        self.nonces.end_replacement(attempt.nonce, Denial::HandedIn);
-        self.nonces.set_slot(attempt.nonce, SlotState::Reopened);
-        let accepted = Accepted { id: attempt.transaction, hash: attempt.hash, raw: attempt.raw.clone() };
-        let after = After::Released { accepted, pending: Box::new(pending) };
-        self.note(attempt, AttemptState::Committed, None, Some("sent by its client".into()), Some(after));
-    }
-
-    /// It is on record that the bytes are sent from here: they go out, and their client is told like any other.
-    pub(super) fn handed_over(&mut self, accepted: Accepted, mut pending: Pending) {
-        let now = clock::now();
-        pending.waited(Stage::Commit, now, &self.chain);
-        let hash = accepted.hash;
-        let Some(live) = self.attempts.get_mut(&hash).filter(|live| live.state == AttemptState::Committed) else {
-            // A block had them meanwhile: their client sent them elsewhere too.
-            if let Some(reply) = pending.submission.reply {
-                let _gone = reply.sender.send(Ok(accepted));
+        match (refusal, standing) {
+            (None, Standing::Undecided(hash)) => self.handed_in.wait(hash, pending.submission),
+            (None, Standing::Held(attempt)) => self.hand_over(&attempt, pending),
+            (None, Standing::New) => {
+                self.tickets.insert(ticket, pending);
+                self.intake.push_back(ticket);
             }
-            return;
-        };
-        live.reply = pending.submission.reply;
-        live.laps = Some(pending.laps);
-        let nonce = live.attempt.nonce;
-        self.answers.push_back((now + self.chain.environment.answer_after, hash));
-        if self.nonces.slot(nonce) == Some(SlotState::Reopened) {
-            self.nonces.set_slot(nonce, SlotState::Unsent);
+            (Some(error), _) | (None, Standing::Known(error)) => pending.submission.refuse(error),
         }
+    }
+
+    /// Requests that wait without a nonce, wherever they do.
+    pub(super) fn queued(&self) -> usize {
+        self.intake.len() + self.nonces.queued() + self.handed_in.len()
     }
 
     /// Lets requests into the queue, in order of arrival, as far as the balance is known to cover them.

@@ -4,9 +4,13 @@
 mod admit;
 mod attempts;
 mod deliver;
+mod durable;
+mod fill;
 mod foreign;
 mod gap;
+mod handed_in;
 pub mod loans;
+mod not_committed;
 mod open;
 pub mod operate;
 mod outbox;
@@ -32,6 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::admit::Probe;
 use self::attempts::Attempts;
 use self::foreign::Foreign;
+use self::handed_in::HandedIn;
 use self::loans::{Lent, LoanOver, LoanRequest};
 pub(super) use self::open::first_nonce;
 use self::operate::{AccountState, Resumed, Resynced};
@@ -166,6 +171,7 @@ pub(super) struct Task {
     last_ticket: Ticket,
     /// Requests that wait for a balance, in order of arrival.
     intake: VecDeque<Ticket>,
+    handed_in: HandedIn,
     attempts: Attempts,
     last_order: u64,
     /// The payload on record of each slot that is not final.
@@ -403,6 +409,7 @@ impl Task {
     /// Does everything that can be done now.
     fn act(&mut self) {
         let now = clock::now();
+        self.resubmit_decided();
         self.refuse_waiting();
         self.admit(now);
         loop {
@@ -439,9 +446,7 @@ impl Task {
             if let Some(sign) = pending.sign {
                 sign.abort();
             }
-            if let Some(reply) = pending.submission.reply {
-                let _gone = reply.sender.send(Err(error));
-            }
+            pending.submission.refuse(error);
         }
     }
 
@@ -473,6 +478,7 @@ impl Task {
         }
         self.resend_due(now);
         self.expire_borrowers(now);
+        self.expire_handed_in(now);
         if self.fill_after.is_some_and(|at| at <= now) {
             self.fill_after = None;
             self.nonces.set_can_fill(true);

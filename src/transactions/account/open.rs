@@ -9,6 +9,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::attempts::Attempts;
+use super::handed_in::HandedIn;
 use super::loans::Lent;
 use super::outbox::Outbox;
 use super::reconcile::Reconcile;
@@ -76,9 +77,7 @@ fn expire(early: &mut Vec<Command>, deadline: Duration) {
         let late = TransactionError::QueueDeadline(deadline);
         match command {
             Command::Submit(submission) | Command::Resubmit(submission) => {
-                if let Some(reply) = submission.reply {
-                    let _gone = reply.sender.send(Err(late));
-                }
+                submission.refuse(late);
             }
             Command::Lend(request) => request.refuse(late),
             Command::Replace(request) => {
@@ -115,8 +114,8 @@ pub(super) async fn try_load(chain: &Arc<Chain>, address: Address) -> Result<Tas
         Some(stored) if stored.next_nonce > 0 => (stored, None),
         row => {
             let next_nonce = first_nonce(chain, address).await?;
-            let (pauses, queued) = row.map(|stored| (stored.pauses, stored.queued)).unwrap_or_default();
-            (StoredAccount { account, next_nonce, pauses, queued }, Some(next_nonce))
+            let pauses = row.map(|stored| stored.pauses).unwrap_or_default();
+            (StoredAccount { account, next_nonce, pauses }, Some(next_nonce))
         }
     };
     Ok(Task::new(Arc::clone(chain), epoch, stored, floor, unfinished))
@@ -228,6 +227,7 @@ impl Task {
             tickets: BTreeMap::new(),
             last_ticket: 0,
             intake: VecDeque::new(),
+            handed_in: HandedIn::default(),
             attempts: Attempts::default(),
             last_order: 0,
             current,

@@ -1,15 +1,17 @@
 //! Changes of state on their way to the journal: written in order, one commit at a time, tried again until they are durable.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
 use futures_util::future::BoxFuture;
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 
+use super::Task;
+use super::durable::{Told, durable};
 use super::operate::Operated;
-use super::submission::{Accepted, Submission};
-use super::{Pending, Task};
+use super::submission::Accepted;
 use crate::journal::{Attempt, AttemptState, BlockRef, Journal, JournalError, Record};
 use crate::telemetry::clock;
 use crate::telemetry::faults::SeededFault;
@@ -23,19 +25,21 @@ pub(super) enum After {
     /// The hold is over and the slot is open.
     HoldOver { hash: B256 },
     /// Bytes that a client held are sent from here now, and it may be told so.
-    Released { accepted: Accepted, pending: Box<Pending> },
-    /// What became of these bytes is known.
-    Resubmit(Box<Submission>),
+    Released { accepted: Accepted, committed: Option<watch::Sender<Option<Accepted>>> },
     /// An operator waits for it.
     Operated(Operated),
 }
 
 impl After {
     /// What a requester is told from the commit on, and where, also if the account's task ends before it can tell it.
-    fn committed(&self) -> Option<(Arc<OnceLock<Accepted>>, Accepted)> {
-        let Self::Released { accepted, pending } = self else { return None };
-        let reply = pending.submission.reply.as_ref()?;
-        Some((Arc::clone(&reply.committed), accepted.clone()))
+    fn committed(&self) -> Option<(watch::Sender<Option<Accepted>>, Accepted)> {
+        let Self::Released { accepted, committed } = self else { return None };
+        Some((committed.clone()?, accepted.clone()))
+    }
+
+    /// The bytes that are handed over.
+    fn released(&self) -> Option<B256> {
+        if let Self::Released { accepted, .. } = self { Some(accepted.hash) } else { None }
     }
 }
 
@@ -83,19 +87,18 @@ impl Outbox {
         }
         let records = std::mem::take(&mut self.records);
         let after = std::mem::take(&mut self.after);
-        let told: Vec<_> = after.iter().filter_map(After::committed).collect();
-        let commit = journal.commit(std::iter::once(tenure).chain(records.iter().cloned()).collect());
-        // On its own: a fault of the account's task must not keep a requester from the hash of what became durable.
-        let commit = tokio::spawn(async move {
-            let result = commit.await;
-            if result.is_ok() {
-                for (cell, accepted) in told {
-                    let _first = cell.set(accepted);
-                }
-            }
-            result
-        });
-        self.writing = Some(Box::pin(async move { (records, after, commit.await.unwrap_or(Err(JournalError::Closed))) }));
+        let told = Told { accepted: after.iter().filter_map(After::committed).collect(), ..Told::default() };
+        let commit = durable(journal.commit(std::iter::once(tenure).chain(records.iter().cloned()).collect()), told);
+        self.writing = Some(Box::pin(async move { (records, after, commit.await) }));
+    }
+
+    /// Takes back that these bytes are handed over; answers whether it could: it is not being written.
+    pub(super) fn take_back(&mut self, released: B256) -> bool {
+        let Some(at) = self.after.iter().position(|after| after.released() == Some(released)) else { return false };
+        self.after.remove(at);
+        let is_it = |record: &Record| matches!(record, Record::State { hash, state: AttemptState::Committed, .. } if *hash == released);
+        self.records.retain(|record| !is_it(record));
+        true
     }
 
     /// Puts back what was not written, before what came since.
@@ -141,16 +144,17 @@ impl Task {
                 return;
             }
             tracing::error!(%error, account = %self.address(), "a change of state is not durable yet");
+            let released = after.iter().filter_map(After::released).collect();
             self.outbox.put_back(records, after, clock::now());
-            return;
+            // Their clients have the bytes, and are told; what else changed has to be on record whenever that can be.
+            return self.not_handed_over(released, &error);
         }
         for step in after {
             match step {
                 After::Refused { hash, error } => self.open_slot(hash, Some(error)),
                 After::HoldOver { hash } => self.open_slot(hash, None),
                 After::Operated(operated) => operated.tell(),
-                After::Released { accepted, pending } => self.handed_over(accepted, *pending),
-                After::Resubmit(submission) => self.submit(*submission),
+                After::Released { accepted, .. } => self.handed_over(accepted),
             }
         }
     }

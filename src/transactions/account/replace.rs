@@ -7,7 +7,7 @@ use alloy_consensus::{Transaction as _, TxEnvelope, TypedTransaction};
 use alloy_eips::Decodable2718 as _;
 use alloy_primitives::{B256, U256};
 
-use super::sign::{nothing_to, price_of};
+use super::fill::{nothing_to, price_of};
 use super::submission::{Payload, Reply, Submission, with_nonce};
 use super::{Live, Owed, Pending, Task};
 use crate::journal::{Attempt, AttemptState, Kind, PauseBy, Purpose, TransactionId};

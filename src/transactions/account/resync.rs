@@ -43,6 +43,7 @@ impl Task {
                 commands.push(Command::Resubmit(Box::new(pending.submission)));
             }
         }
+        commands.extend(self.handed_in.leave());
         commands.extend(std::mem::take(&mut self.borrowers).into_iter().map(Command::Lend));
         commands.extend(std::mem::take(&mut self.askers).into_iter().map(Command::NextNonce));
         (commands, Resyncs { replies: std::mem::take(&mut self.resyncs), was_taken: self.slot_taken })

@@ -12,7 +12,7 @@ impl Task {
     /// What the account has in hand.
     pub(super) fn figures(&self) -> Figures {
         let figures = self.nonces.figures();
-        Figures { next_nonce: self.next_nonce(), queued: figures.queued + self.intake.len(), ..figures }
+        Figures { next_nonce: self.next_nonce(), queued: self.queued(), ..figures }
     }
 
     /// Shows operators how the account is. Once per tick: nobody looks more often, and no transaction pays for it.

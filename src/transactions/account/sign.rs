@@ -1,30 +1,26 @@
 //! From a nonce to a durable attempt: Sign, assemble, commit.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use alloy_consensus::{SignableTransaction as _, TxEip1559, TxLegacy, TypedTransaction};
-use alloy_primitives::{Address, Bytes, TxKind, U256, hex};
+use alloy_consensus::SignableTransaction as _;
+use alloy_primitives::{Bytes, hex};
 use futures_util::FutureExt as _;
 use futures_util::future::abortable;
 
-use super::loans::Borrowed;
+use super::durable::{Told, durable};
 use super::outbox::After;
 use super::replace::first_state;
 use super::submission::{Accepted, Payload, SignedBytes, Submission, assemble, with_nonce};
 use super::{Live, Owed, Pending, Signed, Task, Written};
-use crate::journal::{Attempt, AttemptState, JournalError, Kind, Purpose, Record, TransactionId};
+use crate::journal::{Attempt, AttemptState, JournalError, Kind, Record};
 use crate::signing::SignClass;
 use crate::telemetry::clock;
 use crate::telemetry::faults::SeededFault;
 use crate::transactions::broadcast::Delivery;
 use crate::transactions::errors::TransactionError;
-use crate::transactions::fees::{Price, decide};
 use crate::transactions::meters::Stage;
-use crate::transactions::nonces::{SlotState, Ticket};
-use crate::transactions::prepare::{Prepared, TRANSFER_GAS};
-use crate::transactions::replacement::Bid;
-use crate::transactions::request::Fees;
+use crate::transactions::nonces::Ticket;
 
 /// When a Sign of the account worked last, and when one failed last, and why.
 #[derive(Debug, Default)]
@@ -41,9 +37,6 @@ impl LastSigns {
         }
     }
 }
-
-/// Time before another filler is tried.
-const FILL_AGAIN: Duration = Duration::from_secs(2);
 
 impl Task {
     pub(super) fn start_sign(&mut self, ticket: Ticket, nonce: u64, replaces: bool, now: Instant) {
@@ -180,50 +173,6 @@ impl Task {
         }
     }
 
-    pub(super) fn start_fill(&mut self, nonce: u64, now: Instant) {
-        let key = self.key.clone().or_else(|| (self.chain.key_of)(self.address()));
-        let (Some(key), Some(suggestion)) = (key, self.chain.fees.now()) else {
-            self.pause_filling();
-            return;
-        };
-        let Ok(price) = decide(Fees::Dynamic { cap: None, tip: None }, suggestion, self.chain.environment.fees) else {
-            self.pause_filling();
-            return;
-        };
-        let ticket = self.next_ticket();
-        let submission = Submission {
-            id: TransactionId::new(),
-            kind: Kind::Filler,
-            purpose: Purpose::Request,
-            service: Arc::from(""),
-            principal: Arc::from(""),
-            request: Arc::from("{}"),
-            payload: Payload::Unsigned { prepared: Box::new(filler(self.account.address, self.account.chain_id, price)), key },
-            arrived: now,
-            queued: now,
-            reply: None,
-            borrowed: Borrowed::default(),
-            key: None,
-            acknowledged: false,
-        };
-        tracing::warn!(account = %self.address(), nonce, "an open slot below committed ones is filled");
-        self.chain.metrics.filler();
-        self.balance.reserve(Owed::Request(ticket), submission.cost());
-        self.tickets.insert(ticket, Pending { replaces: true, nonce, ..Pending::new(submission) });
-        self.nonces.fill(ticket, nonce, now + FILL_AGAIN);
-        self.start_sign(ticket, nonce, true, now);
-    }
-
-    fn pause_filling(&mut self) {
-        self.fill_later(FILL_AGAIN);
-    }
-
-    /// No filler for a while.
-    pub(super) fn fill_later(&mut self, pause: Duration) {
-        self.nonces.set_can_fill(false);
-        self.fill_after = Some(clock::now() + pause);
-    }
-
     pub(super) fn start_commit(&mut self, tickets: Vec<Ticket>, now: Instant) {
         for ticket in &tickets {
             if let Some(pending) = self.tickets.get_mut(ticket) {
@@ -246,43 +195,28 @@ impl Task {
                 records.push(Record::Attempt { attempt: Box::new(attempt), state, replaces, takes_over });
             }
         }
-        let mut told = Vec::new();
-        let mut taken = Vec::new();
+        let mut told = Told::default();
         for ticket in &tickets {
             let Some(pending) = self.tickets.get_mut(ticket) else { continue };
             if let Some(bytes) = &pending.signed {
-                taken.extend(std::mem::take(&mut pending.submission.borrowed.loans).into_iter().map(|loan| (loan, bytes.hash)));
+                told.loans.extend(std::mem::take(&mut pending.submission.borrowed.loans).into_iter().map(|loan| (loan, bytes.hash)));
             }
             if let (Some(reply), Some(bytes)) = (&pending.submission.reply, &pending.signed) {
                 let accepted = Accepted { id: pending.submission.id, hash: bytes.hash, raw: bytes.raw.clone() };
-                told.push((Arc::clone(&reply.committed), accepted));
+                told.accepted.push((reply.committed.clone(), accepted));
                 if SeededFault::SentBeforeCommit.is_on() {
                     drop(self.chain.pool.send_raw(params(&bytes.raw)));
                 }
             }
         }
         if SeededFault::ToldBeforeCommit.is_on() {
-            for (ticket, (_, accepted)) in tickets.iter().zip(&told) {
+            for (ticket, (_, accepted)) in tickets.iter().zip(&told.accepted) {
                 let reply = self.tickets.get_mut(ticket).and_then(|pending| pending.submission.reply.take());
                 let _gone = reply.map(|reply| reply.sender.send(Ok(accepted.clone())));
             }
         }
-        let commit = self.chain.journal.commit(records);
-        // On its own: a fault of this task must not keep a requester from the hash of what became durable.
-        let task = tokio::spawn(async move {
-            let result = commit.await;
-            if result.is_ok() {
-                for (cell, accepted) in told {
-                    let _first = cell.set(accepted);
-                }
-                for (loan, hash) in taken {
-                    loan.taken(hash);
-                }
-            }
-            result
-        });
-        let lost = |_| Err(JournalError::Closed);
-        self.commit = Some(task.map(move |result| (tickets, result.unwrap_or_else(lost))).boxed());
+        let commit = durable(self.chain.journal.commit(records), told);
+        self.commit = Some(commit.map(move |result| (tickets, result)).boxed());
     }
 
     fn attempt(&self, pending: &Pending) -> Option<Attempt> {
@@ -311,8 +245,6 @@ impl Task {
         match result {
             Ok(_) => self.committed(&tickets),
             Err(JournalError::NotWritten(_)) if SeededFault::FailedCommitIgnored.is_on() => self.committed(&tickets),
-            // Nobody knows what was written: the process ends and reads it at its next start. Nothing may be told before.
-            Err(JournalError::Closed) => tracing::error!(account = %self.address(), "the journal is closed in the middle of a commit"),
             Err(JournalError::NotOwner { .. }) => self.lose(),
             Err(error) => self.not_committed(&tickets, error),
         }
@@ -375,10 +307,12 @@ impl Task {
                 reply = Some(waiting);
             }
         }
+        // Bytes that their client held, put on record again after the hold: it may have given them to a node meanwhile.
+        let doubtful = self.attempts.get(&attempt.hash).is_some_and(|before| before.attempt.kind == Kind::SignOnly);
         let live = Live {
             order: self.next_order(),
             params: params(&attempt.raw),
-            delivery: Delivery::new(false),
+            delivery: Delivery::new(doubtful),
             reply,
             state,
             refusing: false,
@@ -394,90 +328,6 @@ impl Task {
             attempt: Arc::clone(&attempt),
         };
         self.attempts.insert(live);
-    }
-
-    fn not_committed(&mut self, tickets: &[Ticket], error: JournalError) {
-        // Ordinary races, which the journal decides: the same request on record under its key, or a cancel of what was acknowledged.
-        let (transaction, told) = match error {
-            JournalError::KeyTaken { transaction } => (transaction, TransactionError::KeyTaken),
-            JournalError::NotQueued { transaction } => (transaction, TransactionError::NotQueued),
-            error => return self.nothing_committed(tickets, error),
-        };
-        tracing::info!(error = %told, account = %self.address(), %transaction, "a request is not paid again; the others of its commit go on");
-        let out: Vec<Ticket> = tickets.iter().copied().filter(|ticket| !self.goes_on(*ticket, transaction)).collect();
-        let void = self.nonces.commit_failed(&out);
-        self.void(&void);
-        for &ticket in tickets {
-            if !out.contains(&ticket) {
-                // What is below the one that ended is signed as it is to be; what was above it waits again, in order.
-                if !void.contains(&ticket) {
-                    self.nonces.signed(ticket);
-                }
-                continue;
-            }
-            self.reopen_replaced(ticket);
-            if self.is_of(ticket, transaction) {
-                self.fail(ticket, told.clone());
-            } else {
-                self.sign_again(ticket);
-            }
-        }
-    }
-
-    /// Nothing of the commit is on record, and nobody knows when it can be: all of it ends.
-    fn nothing_committed(&mut self, tickets: &[Ticket], error: JournalError) {
-        tracing::error!(%error, account = %self.address(), "attempts were not committed");
-        if matches!(error, JournalError::SlotTaken { address, .. } if address == self.address()) {
-            self.alarm("slot_taken", "the journal has another payload for a slot of this account; the account is paused");
-            self.slot_taken = true;
-        }
-        let void = self.nonces.commit_failed(tickets);
-        self.void(&void);
-        for &ticket in tickets {
-            self.reopen_replaced(ticket);
-            self.fail(ticket, TransactionError::Journal(error.clone()));
-        }
-    }
-
-    /// Whether the ticket goes on by itself after a commit that another transaction of it ended: a request with a nonce of its own, or
-    /// one for a slot that waits still, and nothing borrowed, which went back with the commit.
-    fn goes_on(&self, ticket: Ticket, ended: TransactionId) -> bool {
-        self.tickets.get(&ticket).is_some_and(|pending| {
-            let takes_open = pending.replaces && self.nonces.slot(pending.nonce) == Some(SlotState::Reopened);
-            let is_free = pending.replacement.is_none() && pending.submission.borrowed.nonces.is_empty();
-            pending.submission.id != ended && is_free && (!pending.replaces || takes_open)
-        })
-    }
-
-    /// A replacement was not committed.
-    fn reopen_replaced(&mut self, ticket: Ticket) {
-        if let Some(nonce) = self.tickets.get(&ticket).filter(|pending| pending.replacement.is_some()).map(|pending| pending.nonce) {
-            self.put_back_refused(nonce);
-        }
-    }
-
-    fn is_of(&self, ticket: Ticket, transaction: TransactionId) -> bool {
-        self.tickets.get(&ticket).is_some_and(|pending| pending.submission.id == transaction)
-    }
-
-    /// Back into the queue: nothing of it is on record, and its nonce is another one's.
-    fn sign_again(&mut self, ticket: Ticket) {
-        let Some(pending) = self.tickets.get(&ticket) else { return };
-        if pending.replacement.is_some() {
-            let nonce = pending.nonce;
-            self.void(&[ticket]);
-            if !self.nonces.replace(ticket, nonce) {
-                self.fail(ticket, TransactionError::NotReplaceable("the transaction was refused meanwhile".into()));
-            }
-            return;
-        }
-        // What it borrowed went back with the commit: its authorisations are worth nothing without.
-        if pending.submission.kind == Kind::Filler || !pending.submission.borrowed.nonces.is_empty() {
-            return self.fail(ticket, TransactionError::Internal);
-        }
-        let (cost, deadline) = (pending.submission.cost(), self.deadline(&pending.submission));
-        self.void(&[ticket]);
-        self.enqueue(ticket, cost, deadline);
     }
 }
 
@@ -499,33 +349,4 @@ fn once_only(submission: &Submission, chain_id: u64) -> Vec<Record> {
 pub(super) fn params(raw: &Bytes) -> Arc<serde_json::value::RawValue> {
     let text = format!("[\"0x{}\"]", hex::encode(raw));
     serde_json::value::RawValue::from_string(text).map_or_else(|_| Arc::from(serde_json::value::RawValue::NULL.to_owned()), Arc::from)
-}
-
-/// A payment of nothing to oneself that closes a slot.
-fn filler(address: Address, chain_id: u64, price: Price) -> Prepared {
-    let cost = U256::from(price.highest()).saturating_mul(U256::from(TRANSFER_GAS));
-    Prepared { from: address, transaction: nothing_to(address, chain_id, price), nonce: None, cost, span: 1 }
-}
-
-/// What a bid is as a price.
-pub(super) fn price_of(bid: Bid, one_price: bool) -> Price {
-    if one_price { Price::Legacy(bid.cap) } else { Price::Dynamic { cap: bid.cap, tip: bid.tip } }
-}
-
-/// A payment of nothing to oneself.
-pub(super) fn nothing_to(address: Address, chain_id: u64, price: Price) -> TypedTransaction {
-    let to = TxKind::Call(address);
-    match price {
-        Price::Legacy(gas_price) => {
-            TypedTransaction::Legacy(TxLegacy { chain_id: Some(chain_id), gas_price, gas_limit: TRANSFER_GAS, to, ..TxLegacy::default() })
-        }
-        Price::Dynamic { cap, tip } => TypedTransaction::Eip1559(TxEip1559 {
-            chain_id,
-            gas_limit: TRANSFER_GAS,
-            max_fee_per_gas: cap,
-            max_priority_fee_per_gas: tip,
-            to,
-            ..TxEip1559::default()
-        }),
-    }
 }

@@ -1,12 +1,12 @@
 //! What a client's request looks like on its way through the account's task.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use alloy_consensus::{SignableTransaction as _, TxEnvelope, TypedTransaction};
 use alloy_eips::Encodable2718 as _;
 use alloy_primitives::{B256, Bytes, Signature, U256};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::loans::Borrowed;
@@ -96,8 +96,8 @@ pub struct Submission {
 pub struct Reply {
     /// The waiting call.
     pub sender: oneshot::Sender<Result<Accepted, TransactionError>>,
-    /// Set at the commit, so that a call whose account's task died can still tell the hash.
-    pub committed: Arc<OnceLock<Accepted>>,
+    /// Set at the commit, so that a call whose account's task died can still tell the hash; it ends without a value where nothing became durable.
+    pub committed: watch::Sender<Option<Accepted>>,
     /// What it waits for others, told to the waiting call.
     pub waited: Waited,
     /// Keeps the drain waiting; `None` for what is acknowledged, which goes on after the restart.
@@ -128,6 +128,13 @@ impl Submission {
         match &self.payload {
             Payload::Unsigned { prepared, .. } => prepared.span,
             Payload::Signed { span, .. } => *span,
+        }
+    }
+
+    /// It ends without an attempt.
+    pub(super) fn refuse(self, error: TransactionError) {
+        if let Some(reply) = self.reply {
+            let _gone = reply.sender.send(Err(error));
         }
     }
 

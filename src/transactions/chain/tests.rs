@@ -110,9 +110,28 @@ async fn a_panic_in_an_accounts_task_ends_its_requests_and_the_task_starts_again
 async fn a_request_whose_task_died_after_the_commit_is_told_the_hash() {
     let accepted = Accepted { id: TransactionId::new(), hash: B256::repeat_byte(1), raw: Bytes::new() };
     let (sender, answer) = oneshot::channel();
-    let committed = Arc::new(OnceLock::from(accepted.clone()));
+    let committed = watch::channel(Some(accepted.clone())).1;
     drop(sender);
     assert_eq!(Submitted { answer, committed, waited: Waited::new(Instant::now()) }.answer().await.unwrap(), accepted);
+}
+
+#[tokio::test]
+async fn a_request_whose_task_died_in_the_middle_of_the_commit_is_told_what_comes_of_it() {
+    let accepted = Accepted { id: TransactionId::new(), hash: B256::repeat_byte(1), raw: Bytes::new() };
+    for durable in [true, false] {
+        let (sender, answer) = oneshot::channel();
+        let (committing, committed) = watch::channel(None);
+        drop(sender);
+        let answered = Submitted { answer, committed, waited: Waited::new(Instant::now()) }.answer();
+        tokio::pin!(answered);
+        assert!(futures_util::poll!(&mut answered).is_pending(), "nobody knows yet");
+        if durable {
+            committing.send_replace(Some(accepted.clone()));
+        }
+        drop(committing);
+        let answered = answered.await;
+        assert_eq!(answered.as_ref().ok(), durable.then_some(&accepted), "{answered:?}");
+    }
 }
 
 #[tokio::test]

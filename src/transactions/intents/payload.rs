@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::ahead::is_behind;
 use super::verdict::{Fault, reverts};
-use crate::journal::{Intent, JournalError};
+use crate::journal::Intent;
 use crate::transactions::authorisations::Authorisations;
 use crate::transactions::chain::{Chain, Payload};
 use crate::transactions::errors::TransactionError;
@@ -24,7 +23,7 @@ pub(super) async fn payload(chain: &Arc<Chain>, intent: &Intent) -> Result<Paylo
         key.usable().map_err(TransactionError::Sign)?;
         match prepare().await {
             Err(error) if reverts(&error) => {
-                if goes_behind(chain, intent).await.map_err(TransactionError::Journal)? {
+                if chain.journal.waits_ahead(intent.account, intent.transaction).await.map_err(TransactionError::Journal)? {
                     return Err(Fault::Early(error));
                 }
                 // What was ahead may have been mined since that estimate.
@@ -35,13 +34,6 @@ pub(super) async fn payload(chain: &Arc<Chain>, intent: &Intent) -> Result<Paylo
     });
     let prepared = prepared.await.unwrap_or(Err(TransactionError::ShuttingDown.into()))?;
     Ok(Payload::Unsigned { prepared: Box::new(prepared), key: Arc::clone(&key) })
-}
-
-/// In this order: what leaves the queue between the two reads is seen by the second one.
-async fn goes_behind(chain: &Chain, intent: &Intent) -> Result<bool, JournalError> {
-    let first = chain.journal.queued(intent.account, 1).await?.first().map(|first| first.transaction);
-    let unfinished = chain.journal.unfinished(intent.account).await?;
-    Ok(is_behind(intent.transaction, first, &unfinished))
 }
 
 /// The rules of what may be acknowledged: nonces are Sluice's to choose, since it is to be finished whatever they are by then.

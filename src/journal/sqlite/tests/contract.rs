@@ -36,13 +36,13 @@ async fn accounts_are_those_of_the_chain() {
     let stored = |account, next_nonce, paused: Option<&str>| {
         let mut pauses = Pauses::default();
         pauses.set(PauseBy::Operator, paused.map(str::to_owned));
-        StoredAccount { account, next_nonce, pauses, queued: 0 }
+        StoredAccount { account, next_nonce, pauses }
     };
     assert_eq!(fixture.journal.accounts(CHAIN).await.unwrap(), [stored(account(1), 0, Some("why")), stored(account(2), 4, None)]);
     assert_eq!(fixture.journal.accounts(1).await.unwrap(), [stored(elsewhere, 5, None)]);
     assert_eq!(fixture.journal.accounts(u64::MAX).await.unwrap(), []);
     fixture.commit(vec![Record::Pause { account: account(1), by: PauseBy::Operator, reason: None }]).await;
-    assert_eq!(fixture.journal.account(account(1)).await.unwrap(), Some(stored(account(1), 0, None)));
+    assert_eq!(fixture.journal.account(account(1)).await.unwrap(), None, "nothing is on record of it any more");
 }
 
 #[tokio::test]
@@ -381,7 +381,7 @@ async fn the_summary_counts_attempts_by_state() {
     let (a, b, c) = (attempt(account(1), 0, 1), attempt(account(1), 1, 2), attempt(account(1), 2, 3));
     fixture.commit(vec![committed(&a), committed(&b), committed(&c), Record::Floor { account: account(2), nonce: 9 }]).await;
     fixture.commit(vec![reached(&a, Confirmed, None), reached(&b, Broadcast, None), reached(&c, Broadcast, None)]).await;
-    let stored = |account, next_nonce| StoredAccount { account, next_nonce, pauses: Pauses::default(), queued: 0 };
+    let stored = |account, next_nonce| StoredAccount { account, next_nonce, pauses: Pauses::default() };
     assert_eq!(
         fixture.journal.summary().await.unwrap(),
         [

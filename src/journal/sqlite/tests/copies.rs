@@ -104,7 +104,7 @@ async fn what_was_acknowledged_before_the_backup_is_not_paid_again_after_a_resto
     let (path, directory) = fixture.closed();
     assert_eq!(restore(&path, &target).unwrap().ended, 1);
     let journal = SqliteJournal::open(&path, metrics()).unwrap();
-    assert_eq!(journal.queued(account(1), 10).await.unwrap(), []);
+    assert_eq!(journal.queued_ids(account(1), 10).await.unwrap(), []);
     let scope = Scope { chain_id: CHAIN, service: paid.service, principal: paid.principal };
     let life = journal.life(scope, Name::Id(paid.transaction)).await.unwrap().unwrap();
     assert_eq!(life.transaction.state, AttemptState::Refused);

@@ -113,7 +113,7 @@ impl Fixture {
     }
 
     async fn next_nonce(&self, account: Account) -> u64 {
-        self.journal.account(account).await.unwrap().unwrap().next_nonce
+        self.journal.account(account).await.unwrap().map_or(0, |stored| stored.next_nonce)
     }
 
     /// Ends the journal in order; the folder stays.

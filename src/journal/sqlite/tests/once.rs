@@ -35,8 +35,8 @@ impl Fixture {
     }
 
     async fn queued(&self, account: Account) -> Vec<TransactionId> {
-        let queued: Vec<_> = self.journal.queued(account, 100).await.unwrap().into_iter().map(|intent| intent.transaction).collect();
-        assert_eq!(self.journal.account(account).await.unwrap().unwrap().queued, queued.len() as u64);
+        let queued = self.journal.queued_ids(account, 100).await.unwrap();
+        assert_eq!(self.journal.queued_count(account).await.unwrap(), queued.len() as u64);
         queued
     }
 
@@ -61,7 +61,7 @@ async fn what_is_acknowledged_waits_in_the_order_of_its_ids_until_it_has_an_atte
     }
     let ids: Vec<TransactionId> = attempts.iter().map(|attempt| attempt.transaction).collect();
     assert_eq!(fixture.queued(account(1)).await, ids);
-    assert_eq!(fixture.journal.queued(account(1), 2).await.unwrap().len(), 2);
+    assert_eq!(fixture.journal.queued_ids(account(1), 2).await.unwrap(), ids[..2]);
     assert_eq!(fixture.told(ids[0]).await, (vec![(Queued, None)], Queued));
 
     fixture.commit(vec![taken(&attempts[0]), committed(&attempts[0])]).await;
@@ -74,9 +74,70 @@ async fn what_is_acknowledged_waits_in_the_order_of_its_ids_until_it_has_an_atte
     let Fixture { journal, path, _directory, .. } = fixture;
     drop(journal);
     let journal = SqliteJournal::open(&path, metrics()).unwrap();
-    let left = journal.queued(account(1), 9).await.unwrap();
-    assert_eq!(left.len(), 1);
-    assert_eq!((left[0].transaction, &left[0].request, left[0].account), (ids[2], &attempts[2].request, account(1)));
+    let left = journal.intent(ids[2]).await.unwrap().unwrap();
+    assert_eq!((left.transaction, &left.request, left.account), (ids[2], &attempts[2].request, account(1)));
+    for over in &ids[..2] {
+        assert_eq!(journal.intent(*over).await.unwrap(), None);
+    }
+}
+
+/// Whether something of account 1 is ahead of the transaction.
+async fn is_behind(fixture: &Fixture, this: &Attempt) -> bool {
+    fixture.journal.waits_ahead(account(1), this.transaction).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_was_asked_for_earlier_is_ahead_until_a_block_has_it_or_it_is_over() {
+    use AttemptState::{Broadcast, Confirmed, Held, Included, Orphaned};
+    let begun = |attempt: &Attempt, state| match committed(attempt) {
+        Record::Attempt { attempt, replaces, takes_over, .. } if state == Held => Record::Attempt { attempt, state, replaces, takes_over },
+        record => record,
+    };
+    for (state, is_ahead) in
+        [(Committed, true), (Held, true), (Broadcast, true), (Orphaned, true), (Included, false), (Confirmed, false), (Refused, false)]
+    {
+        let fixture = Fixture::new();
+        let (earlier, this) = (attempt(account(1), 0, 1), attempt(account(1), 1, 2));
+        fixture.commit(vec![intent(&this)]).await;
+        assert!(!is_behind(&fixture, &this).await, "it is alone");
+        let block = matches!(state, Included | Confirmed).then_some(BlockRef { number: 7, hash: B256::ZERO });
+        fixture.commit(vec![begun(&earlier, state), reached(&earlier, state, block)]).await;
+        assert_eq!(is_behind(&fixture, &this).await, is_ahead, "{state:?}");
+        assert!(!is_behind(&fixture, &earlier).await, "what is asked for later is not ahead");
+    }
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_earlier_is_ahead_until_it_has_an_attempt_or_an_end() {
+    let fixture = Fixture::new();
+    let (earlier, this, elsewhere) = (attempt(account(1), 0, 1), attempt(account(1), 1, 2), attempt(account(2), 0, 3));
+    fixture.commit(vec![intent(&this), intent(&earlier), intent(&elsewhere)]).await;
+    assert!(is_behind(&fixture, &this).await && !is_behind(&fixture, &earlier).await);
+    fixture.commit(vec![Record::Ended { transaction: earlier.transaction, detail: "cancelled".to_owned() }]).await;
+    assert!(!is_behind(&fixture, &this).await);
+}
+
+#[tokio::test]
+async fn a_slot_that_is_mined_by_another_payload_is_not_ahead() {
+    let fixture = Fixture::new();
+    let (earlier, this) = (attempt(account(1), 0, 1), attempt(account(1), 2, 2));
+    let sped_up = Attempt { transaction: earlier.transaction, ..attempt(account(1), 0, 3) };
+    fixture.commit(vec![intent(&this), committed(&earlier), replacing(&sped_up, 1)]).await;
+    assert!(is_behind(&fixture, &this).await);
+    let block = BlockRef { number: 7, hash: B256::ZERO };
+    fixture.commit(vec![reached(&earlier, AttemptState::Included, Some(block))]).await;
+    assert!(!is_behind(&fixture, &this).await);
+}
+
+#[tokio::test]
+async fn what_took_a_nonce_of_the_account_by_an_authorisation_is_ahead() {
+    let fixture = Fixture::new();
+    let (lent, this) = (attempt(account(2), 0, 1), attempt(account(1), 1, 2));
+    let lent = Attempt { authorisations: vec![(account(1), 0)], ..lent };
+    fixture.commit(vec![intent(&this), committed(&lent)]).await;
+    assert!(is_behind(&fixture, &this).await);
+    fixture.commit(vec![reached(&lent, AttemptState::Included, Some(BlockRef { number: 7, hash: B256::ZERO }))]).await;
+    assert!(!is_behind(&fixture, &this).await);
 }
 
 #[tokio::test]

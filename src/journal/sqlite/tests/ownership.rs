@@ -1,6 +1,7 @@
 //! I9: whoever has lost an account writes nothing about it.
 
 use super::*;
+use crate::journal::history::{History as _, Scope};
 
 fn tenure(account: Account, epoch: Epoch) -> Record {
     Record::Tenure { account, epoch }
@@ -68,4 +69,19 @@ async fn a_new_tenure_ends_the_one_before_it() {
     assert!(is_lost(after.await, mine));
     fixture.commit(vec![tenure(mine, second), committed(&attempt(mine, 1, 2))]).await;
     assert!(epoch(&fixture, mine).await > second);
+}
+
+#[tokio::test]
+async fn a_tenure_of_an_account_that_is_not_on_record_ends_with_the_next_one() {
+    let fixture = Fixture::new();
+    let mine = account(1);
+    let (first, second) = (epoch(&fixture, mine).await, epoch(&fixture, mine).await);
+    assert!(second > first);
+    assert!(is_lost(fixture.journal.commit(vec![tenure(mine, first), committed(&attempt(mine, 0, 1))]).await, mine));
+    let scope = Scope { chain_id: CHAIN, service: Arc::from("payments"), principal: Arc::from("default") };
+    let is_shown = fixture.journal.account_record(scope, mine.address).await.unwrap().is_some();
+    assert!(!is_shown && fixture.journal.accounts(CHAIN).await.unwrap().is_empty(), "owning puts nothing on record");
+    assert!(fixture.journal.summary().await.unwrap().is_empty());
+    fixture.commit(vec![tenure(mine, second), committed(&attempt(mine, 0, 1))]).await;
+    assert_eq!(fixture.next_nonce(mine).await, 1);
 }
