@@ -15,6 +15,7 @@ mod testing;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy_primitives::B256;
 use futures_util::future::BoxFuture;
@@ -22,9 +23,12 @@ use futures_util::stream::{BoxStream, TryStreamExt as _};
 
 pub use self::directory::{Directory, DirectoryError, Draft, Finding, ServiceKeys};
 pub use self::key::{Holder, Key};
-pub use self::scheduler::{MESSAGE, Scheduler, SignLimits, SignTicket};
+pub use self::scheduler::{MESSAGE, Progress, Scheduler, SignLimits, SignTicket};
 pub use self::stores::build_store;
 use crate::config::KeySelection;
+
+/// Longest wait for one answer of a key store: three times the longest that people report across Regions.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How a key store names a key, for life: an ARN for AWS KMS, `local:0x…` for a keystore file. Never an alias.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -113,10 +113,12 @@ impl Scheduler {
             return SignTicket::refused(answer, reply, SignClass::Throttled, "too many signatures are asked for at once");
         };
         let permit = Arc::new(permit);
-        let request = Request { ticket: id, key: Arc::clone(key), digest, order, reply, permit: Arc::clone(&permit) };
+        let progress = Progress::default();
+        let request =
+            Request { ticket: id, key: Arc::clone(key), digest, order, reply, permit: Arc::clone(&permit), progress: progress.clone() };
         // If the task is gone the request goes with its reply, which the ticket sees.
         let _ = self.commands.send(Command::Sign(request));
-        SignTicket { answer, cancel: Some(Cancel { id, permit, commands: self.commands.downgrade() }) }
+        SignTicket { answer, progress, cancel: Some(Cancel { id, permit, commands: self.commands.downgrade() }) }
     }
 }
 
@@ -124,7 +126,23 @@ impl Scheduler {
 #[derive(Debug)]
 pub struct SignTicket {
     answer: oneshot::Receiver<Result<Signature, KeyStoreError>>,
+    progress: Progress,
     cancel: Option<Cancel>,
+}
+
+/// How far a ticket has come, for who does not hold it.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<AtomicBool>);
+
+impl Progress {
+    /// Whether it had its turn: a Sign was issued for it. Until then it waits for the quota or a window.
+    pub fn is_issued(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn issued(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -136,6 +154,11 @@ struct Cancel {
 }
 
 impl SignTicket {
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
     fn refused(
         answer: oneshot::Receiver<Result<Signature, KeyStoreError>>,
         reply: oneshot::Sender<Result<Signature, KeyStoreError>>,
@@ -143,7 +166,7 @@ impl SignTicket {
         detail: &str,
     ) -> Self {
         let _ = reply.send(Err(KeyStoreError { class, detail: detail.to_owned() }));
-        Self { answer, cancel: None }
+        Self { answer, progress: Progress::default(), cancel: None }
     }
 }
 

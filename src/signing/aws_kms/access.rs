@@ -19,12 +19,10 @@ use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIden
 
 use super::credentials::StandingCredentials;
 use crate::config::{self, AssumedRole};
-use crate::signing::{KeyStoreError, SignClass};
+use crate::signing::{ATTEMPT_TIMEOUT, KeyStoreError, SignClass};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest wait for one answer: three times the longest that people report across Regions.
-pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest text of AWS that an error carries, in characters.
 const LONGEST_MESSAGE: usize = 300;
 

@@ -3,21 +3,22 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy_primitives::{Address, B256, Signature};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 
-use super::SignLimits;
 use super::ceilings::Ceilings;
 use super::flights::Flight;
 use super::meters::{HedgeMeter, SignMeters};
 use super::queues::{CallId, Next, Queues};
 use super::routes::Route;
 use super::watch::{Group, Probed};
+use super::{Progress, SignLimits};
 use crate::signing::key::Key;
-use crate::signing::{KeyStoreError, QuotaGroup, SignClass};
+use crate::signing::{ATTEMPT_TIMEOUT, KeyStoreError, QuotaGroup, SignClass};
 use crate::telemetry::metrics::Metrics;
 
 /// What handles and tickets say.
@@ -40,6 +41,7 @@ pub(super) struct Request {
     pub(super) order: u64,
     pub(super) reply: oneshot::Sender<Result<Signature, KeyStoreError>>,
     pub(super) permit: Arc<OwnedSemaphorePermit>,
+    pub(super) progress: Progress,
 }
 
 /// A ticket that waits for its call.
@@ -48,6 +50,7 @@ pub(super) struct Waiter {
     ticket: u64,
     pub(super) deadline: Instant,
     reply: oneshot::Sender<Result<Signature, KeyStoreError>>,
+    pub(super) progress: Progress,
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
@@ -68,6 +71,8 @@ pub(super) struct Call {
     pub(super) order: u64,
     /// When its first ticket asked.
     pub(super) asked: Instant,
+    /// When it had its turn: the first Sign was issued for it.
+    pub(super) issued: Option<Instant>,
     pub(super) stage: Stage,
     pub(super) waiters: Vec<Waiter>,
     /// Signs after the first, hedges left out.
@@ -86,6 +91,11 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn address(&self) -> Address {
         self.key.address()
+    }
+
+    /// Until when somebody waits.
+    pub(super) fn last_deadline(&self, now: Instant) -> Instant {
+        self.waiters.iter().map(|waiter| waiter.deadline).max().unwrap_or(now)
     }
 }
 
@@ -173,7 +183,7 @@ impl Task {
 
     /// A request joins the call for its digest, or becomes a call. One whose key cannot sign is answered.
     fn accept(&mut self, request: Request, asked: Instant) {
-        let Request { ticket, key, digest, order, reply, permit } = request;
+        let Request { ticket, key, digest, order, reply, permit, progress } = request;
         let deadline = match self.way_of(&key, asked) {
             Ok(deadline) => asked + deadline,
             Err(error) => {
@@ -193,6 +203,7 @@ impl Task {
             digest,
             order,
             asked,
+            issued: None,
             stage: Stage::Queued,
             waiters: Vec::with_capacity(1),
             retries: 0,
@@ -203,7 +214,10 @@ impl Task {
             hedge: None,
             hedge_at: None,
         });
-        call.waiters.push(Waiter { ticket, deadline, reply, _permit: permit });
+        if call.issued.is_some() {
+            progress.issued();
+        }
+        call.waiters.push(Waiter { ticket, deadline, reply, progress, _permit: permit });
         self.deadlines.insert((deadline, ticket));
         self.by_ticket.insert(ticket, id);
         let before = call.order;
@@ -273,9 +287,14 @@ impl Task {
             self.probe(address, now);
         }
         let unblocked = loop {
-            let ceilings = &mut self.ceilings;
-            match self.queues.next(now, |layer| ceilings.ask(layer, now)) {
+            let Self { queues, ceilings, calls, routes, groups, .. } = &mut *self;
+            let has_time = |id, name: &_| calls.get(&id).is_none_or(|call| has_time(call, routes, groups.get(name), now));
+            match queues.next(now, has_time, |layer| ceilings.ask(layer, now)) {
                 Next::Issue(id, group) => self.issue(id, group, now),
+                Next::Over(id) => {
+                    let error = self.too_late(id, now);
+                    self.answer(id, Err(error));
+                }
                 Next::Wait(until) => break until,
             }
         };
@@ -290,12 +309,32 @@ impl Task {
     /// Answers the tickets whose time is over.
     fn expire(&mut self, now: Instant) {
         while let Some((_, ticket)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
-            let call = self.by_ticket.get(&ticket).and_then(|id| self.calls.get(id));
-            let error = too_late(call.and_then(|call| call.last_error.as_ref()));
             self.deadlines.pop_first();
+            let Some(id) = self.by_ticket.get(&ticket).copied() else { continue };
+            let error = self.too_late(id, now);
             if let Some(waiter) = self.take_waiter(ticket) {
                 let _gone = waiter.reply.send(Err(error));
             }
+        }
+    }
+
+    /// Why there is no signature in time. One that had no turn, or too late a turn, while others of its quota had theirs, waited for the
+    /// quota or a window.
+    fn too_late(&self, id: CallId, now: Instant) -> KeyStoreError {
+        let call = self.calls.get(&id);
+        let missed = call.is_some_and(|call| {
+            let Some(route) = self.routes.get(&call.address()) else { return false };
+            let had_time = call.issued.is_some_and(|at| now.saturating_duration_since(at) >= fair(route.deadline));
+            let seen = |name| self.groups.get(name).and_then(|group: &Group| group.seen);
+            !had_time && route.seat.groups.iter().any(|name| seen(name).is_some_and(|at| at >= call.asked))
+        });
+        match call.and_then(|call| call.last_error.as_ref()) {
+            Some(KeyStoreError { class, detail }) if !missed || *class != SignClass::Deadline => {
+                let class = if *class == SignClass::Throttled { SignClass::Throttled } else { SignClass::Deadline };
+                KeyStoreError { class, detail: format!("no signature within the deadline; the last error: {detail}") }
+            }
+            _ if missed => KeyStoreError { class: SignClass::Throttled, detail: "no turn to sign within the deadline".to_owned() },
+            _ => KeyStoreError { class: SignClass::Deadline, detail: "no signature within the deadline".to_owned() },
         }
     }
 
@@ -313,14 +352,15 @@ impl Task {
     }
 }
 
-fn too_late(last: Option<&KeyStoreError>) -> KeyStoreError {
-    let class = match last.map(|error| error.class) {
-        Some(SignClass::Throttled) => SignClass::Throttled,
-        _ => SignClass::Deadline,
-    };
-    let detail = match last {
-        Some(error) => format!("no signature within the deadline; the last error: {}", error.detail),
-        None => "no signature within the deadline".to_owned(),
-    };
-    KeyStoreError { class, detail }
+/// The time that a store has at least for one Sign before it says something about the store that none came.
+pub(super) fn fair(deadline: Duration) -> Duration {
+    ATTEMPT_TIMEOUT.min(deadline / 2)
+}
+
+/// Whether a Sign of the call by this group can be answered while somebody waits: 95 % of the latest ones took no longer than what is
+/// left. Half a deadline is always enough, or answers that are slow would keep everything from being asked.
+fn has_time(call: &Call, routes: &HashMap<Address, Route>, group: Option<&Group>, now: Instant) -> bool {
+    let usual = group.and_then(|group| group.hedging.usual()).unwrap_or_default();
+    let half = routes.get(&call.address()).map(|route| route.deadline / 2).unwrap_or_default();
+    call.last_deadline(now).saturating_duration_since(now) >= usual.min(half)
 }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256};
 use futures_util::StreamExt as _;
-use futures_util::future::{AbortHandle, Aborted, BoxFuture, OptionFuture};
+use futures_util::future::{Aborted, BoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
@@ -38,7 +38,7 @@ use self::operate::{AccountState, Resumed, Resynced};
 use self::outbox::Outbox;
 use self::reconcile::Reconcile;
 use self::replace::{ReplaceRequest, Replacement};
-use self::sign::LastSigns;
+use self::sign::{Asked, LastSigns};
 use self::submission::{Accepted, Reply, SignedBytes, Submission};
 use super::balance::Balance;
 use super::broadcast::Delivery;
@@ -98,8 +98,8 @@ enum Owed {
 struct Pending {
     submission: Submission,
     signed: Option<SignedBytes>,
-    /// Ends the Sign in flight when the nonce it was for is void.
-    sign: Option<AbortHandle>,
+    /// Its Sign, asked for and not answered.
+    sign: Option<Asked>,
     replaces: bool,
     /// It is in the place of another attempt of the same transaction.
     replacement: Option<Replacement>,
@@ -437,7 +437,7 @@ impl Task {
         self.balance.release(Owed::Request(ticket));
         if let Some(pending) = self.tickets.remove(&ticket) {
             if let Some(sign) = pending.sign {
-                sign.abort();
+                sign.end();
             }
             if let Some(reply) = pending.submission.reply {
                 let _gone = reply.sender.send(Err(error));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use alloy_consensus::{SignableTransaction as _, TxEip1559, TxLegacy, TypedTransaction};
 use alloy_primitives::{Address, Bytes, TxKind, U256, hex};
 use futures_util::FutureExt as _;
-use futures_util::future::abortable;
+use futures_util::future::{AbortHandle, abortable};
 
 use super::loans::Borrowed;
 use super::outbox::After;
@@ -14,7 +14,7 @@ use super::replace::first_state;
 use super::submission::{Accepted, Payload, SignedBytes, Submission, assemble, with_nonce};
 use super::{Live, Owed, Pending, Signed, Task, Written};
 use crate::journal::{Attempt, AttemptState, JournalError, Kind, Purpose, Record, TransactionId};
-use crate::signing::SignClass;
+use crate::signing::{Progress, SignClass};
 use crate::telemetry::clock;
 use crate::telemetry::faults::SeededFault;
 use crate::transactions::broadcast::Delivery;
@@ -42,6 +42,20 @@ impl LastSigns {
     }
 }
 
+/// A Sign that is asked for.
+pub(super) struct Asked {
+    /// Ends it when the nonce it was for is void.
+    pub(super) abort: AbortHandle,
+    pub(super) progress: Progress,
+}
+
+impl Asked {
+    /// Nobody wants it any more.
+    pub(super) fn end(self) {
+        self.abort.abort();
+    }
+}
+
 /// Time before another filler is tried.
 const FILL_AGAIN: Duration = Duration::from_secs(2);
 
@@ -56,7 +70,7 @@ impl Task {
             return;
         }
         if let Some(void) = pending.sign.take() {
-            void.abort();
+            void.end();
         }
         pending.nonce = nonce;
         pending.replaces = replaces;
@@ -73,8 +87,10 @@ impl Task {
             }
             Payload::Unsigned { prepared, key } => {
                 let digest = with_nonce(&prepared.transaction, nonce).signature_hash();
-                let (sign, abort) = abortable(self.chain.scheduler.sign(key, digest, nonce));
-                pending.sign = Some(abort);
+                let sign = self.chain.scheduler.sign(key, digest, nonce);
+                let progress = sign.progress();
+                let (sign, abort) = abortable(sign);
+                pending.sign = Some(Asked { abort, progress });
                 self.signs.push(sign.map(move |result| (ticket, result)).boxed());
             }
         }
@@ -123,8 +139,14 @@ impl Task {
         }
         // None has ended meanwhile: where as many as may are under way, it waited for them.
         let is_full = self.figures().signing >= self.chain.environment.account.sign_window;
-        let is_signing = |pending: &Pending| pending.sign.is_some() && pending.replacement.is_none();
-        if is_full && self.tickets.values().any(is_signing) { TransactionError::Sign(SignClass::Deadline) } else { late }
+        let signing = self.tickets.values().filter(|pending| is_full && pending.replacement.is_none());
+        let is_issued = signing.filter_map(|pending| pending.sign.as_ref()).map(|asked| asked.progress.is_issued());
+        match is_issued.reduce(|one, other| one || other) {
+            Some(true) => TransactionError::Sign(SignClass::Deadline),
+            // Not one of them had its turn.
+            Some(false) => TransactionError::Sign(SignClass::Throttled),
+            None => late,
+        }
     }
 
     fn signed(&mut self, ticket: Ticket, bytes: SignedBytes) {
@@ -159,7 +181,7 @@ impl Task {
                     pending.signed = None;
                 }
                 if let Some(sign) = pending.sign.take() {
-                    sign.abort();
+                    sign.end();
                 }
             }
         }

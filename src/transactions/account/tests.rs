@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use alloy_consensus::{TxEip1559, TypedTransaction};
 use alloy_primitives::{Bytes, Signature, TxKind, U256};
+use futures_util::future::AbortHandle;
 use tempfile::TempDir;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -17,7 +18,7 @@ use crate::config::{FeeCeilings, FeeMode};
 use crate::journal::keys_only::KeysOnly;
 use crate::journal::{Journal, Kind, Purpose, StoredAccount, TransactionId};
 use crate::node::{Head, NodeError};
-use crate::signing::SignClass;
+use crate::signing::{Progress, SignClass};
 use crate::telemetry::waited::Waited;
 use crate::transactions::account::loans::Borrowed;
 use crate::transactions::chain::tests::{ADDRESS, chain_of};
@@ -406,13 +407,19 @@ async fn a_request_that_waited_for_the_key_store_is_told_so_at_its_deadline() {
     (1..=5).for_each(|ticket| put(task, ticket));
     let deny = |task: &mut Task, ticket| task.deny(ticket, Denial::Deadline);
     // A Sign is under way, and there is room for more.
-    task.tickets.get_mut(&5).unwrap().sign = Some(AbortHandle::new_pair().0);
+    let progress = Progress::default();
+    task.tickets.get_mut(&5).unwrap().sign = Some(Asked { abort: AbortHandle::new_pair().0, progress: progress.clone() });
     deny(task, 1);
     let now = clock::now();
     for ticket in 101..=task.chain.environment.account.sign_window as u64 + 100 {
         task.nonces.enqueue(ticket, Wish::Any, 1, now + Duration::from_secs(30)).unwrap();
     }
     while task.nonces.poll(now).is_some() {}
+    // There is none, and the Sign that it waits for waits for the quota itself.
+    put(task, 7);
+    deny(task, 7);
+    // It is the key store's to answer.
+    progress.issued();
     deny(task, 2);
     task.sign_finished((5, Ok(Err(KeyStoreError { class: SignClass::Throttled, detail: "slow down".into() }))));
     deny(task, 3);
@@ -425,7 +432,8 @@ async fn a_request_that_waited_for_the_key_store_is_told_so_at_its_deadline() {
         TransactionError::QueueDeadline(_) => None,
         other => panic!("{other:?}"),
     };
-    assert_eq!([1, 2, 3, 4].map(&mut class), [None, Some(SignClass::Deadline), Some(SignClass::Throttled), None]);
+    let (deadline, throttled) = (Some(SignClass::Deadline), Some(SignClass::Throttled));
+    assert_eq!([1, 7, 2, 3, 4].map(&mut class), [None, throttled, deadline, throttled, None]);
 }
 
 #[tokio::test]

@@ -153,3 +153,15 @@ async fn a_replica_that_joins_later_is_used() {
     t.scheduler.sign(&t.key, digest(1), 1).await.unwrap();
     assert_eq!(t.store.signs_by(["a", "a@west"]), [1, 1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_that_its_callers_deadline_cut_short_is_no_fault_of_the_holder() {
+    // The second half is asked a tenth of a second before its deadline.
+    let t = limited(windows(512, 6), TICKETS, |n| if n < 6 { Act::Take(DEADLINE - Duration::from_millis(100)) } else { Act::Hang });
+    let key = t.store.key_with("a", "a@west");
+    let tickets: Vec<_> = (0..12).map(|n| t.scheduler.sign(&key, digest(n), n)).collect();
+    let answers = futures_util::future::join_all(tickets).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 6);
+    settle().await;
+    assert_eq!((t.store.digests().len(), open_breakers(&t)), (12, 0));
+}

@@ -197,3 +197,45 @@ async fn a_signature_that_nobody_waits_for_is_counted() {
     assert_eq!((outcome(&t, "ok"), t.metrics.signing.unclaimed.get()), (1, 1));
     assert_eq!(t.store.holder("a").store.quota_group(&t.store.holder("a").arn), QuotaGroup("1/test".into()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_had_no_turn_while_others_had_is_told_as_throttled() {
+    let limits =
+        [SignLimits { deadline: Duration::from_secs(1), ..rate(10) }, SignLimits { deadline: Duration::from_secs(1), ..windows(1, 1) }];
+    for limits in limits {
+        let t = limited(limits, TICKETS, |_| Act::Take(Duration::from_millis(10)));
+        let tickets: Vec<_> = (0..300).map(|n| t.scheduler.sign(&t.key, digest(n), n)).collect();
+        let answers = futures_util::future::join_all(tickets).await;
+        let late: Vec<SignClass> = answers.into_iter().filter_map(|answer| answer.err().map(|error| error.class)).collect();
+        assert!(!late.is_empty() && late.iter().all(|class| *class == SignClass::Throttled), "{late:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_hardly_be_answered_in_time_costs_no_sign() {
+    let limits = SignLimits { deadline: Duration::from_secs(1), ..rate(100) };
+    let t = limited(limits, TICKETS, |_| Act::Take(Duration::from_millis(200)));
+    for n in 0..10 {
+        let tickets: Vec<_> = (0..12).map(|m| t.scheduler.sign(&t.key, digest(1000 + 12 * n + m), m)).collect();
+        for ticket in tickets {
+            ticket.await.unwrap();
+        }
+    }
+    let tickets: Vec<_> = (0..300).map(|n| t.scheduler.sign(&t.key, digest(n), n)).collect();
+    let answers = futures_util::future::join_all(tickets).await;
+    let worked = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!(worked > 60 && answers.into_iter().filter_map(Result::err).all(|error| error.class == SignClass::Throttled));
+    assert_eq!((outcome(&t, "deadline"), t.store.digests().len()), (0, 120 + worked));
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_take_longer_than_the_deadline_of_others_keep_nothing_from_being_asked() {
+    let limits = SignLimits { deadline: Duration::from_secs(1), ..rate(1000) };
+    let t = limited(limits, TICKETS, |n| Act::Take(Duration::from_millis(if n < 200 { 990 } else { 10 })));
+    let tickets: Vec<_> = (0..200).map(|n| t.scheduler.sign(&t.key, digest(n), n)).collect();
+    // Half of them are asked too late for that.
+    futures_util::future::join_all(tickets).await;
+    for n in 200..300 {
+        t.scheduler.sign(&t.key, digest(n), n).await.unwrap();
+    }
+}
