@@ -10,7 +10,7 @@ pub mod scheduler;
 pub mod signature;
 mod stores;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,6 +7,7 @@ mod breaker;
 mod ceilings;
 mod flights;
 mod hedging;
+mod made;
 mod meters;
 mod pace;
 mod queues;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use alloy_primitives::{B256, Signature};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use self::made::Made;
 pub use self::queues::MESSAGE;
 use self::task::{Command, Request, Task};
 use super::key::Key;
@@ -107,6 +109,11 @@ impl Scheduler {
     /// arrived. The same digest of the same key, asked again before it is answered, shares one Sign. The ticket gives the
     /// verified signature, or an error: by the configuration's deadline, at once if the key cannot sign. Never waits.
     pub fn sign(&self, key: &Arc<Key>, digest: B256, order: u64) -> SignTicket {
+        self.sign_again(key, digest, order, Duration::ZERO)
+    }
+
+    /// The same for a wish of which so much of the configuration's deadline is spent already, by signatures for other nonces.
+    pub fn sign_again(&self, key: &Arc<Key>, digest: B256, order: u64, spent: Duration) -> SignTicket {
         let id = self.tickets.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
@@ -114,8 +121,16 @@ impl Scheduler {
         };
         let permit = Arc::new(permit);
         let progress = Progress::default();
-        let request =
-            Request { ticket: id, key: Arc::clone(key), digest, order, reply, permit: Arc::clone(&permit), progress: progress.clone() };
+        let request = Request {
+            ticket: id,
+            key: Arc::clone(key),
+            digest,
+            order,
+            spent,
+            reply,
+            permit: Arc::clone(&permit),
+            progress: progress.clone(),
+        };
         // If the task is gone the request goes with its reply, which the ticket sees.
         let _ = self.commands.send(Command::Sign(request));
         SignTicket { answer, progress, cancel: Some(Cancel { id, permit, commands: self.commands.downgrade() }) }
@@ -125,7 +140,7 @@ impl Scheduler {
 /// A signature to come. Dropped before it is answered, its Sign is not issued any more; one that was issued runs on.
 #[derive(Debug)]
 pub struct SignTicket {
-    answer: oneshot::Receiver<Result<Signature, KeyStoreError>>,
+    answer: oneshot::Receiver<Result<Made, KeyStoreError>>,
     progress: Progress,
     cancel: Option<Cancel>,
 }
@@ -160,8 +175,8 @@ impl SignTicket {
     }
 
     fn refused(
-        answer: oneshot::Receiver<Result<Signature, KeyStoreError>>,
-        reply: oneshot::Sender<Result<Signature, KeyStoreError>>,
+        answer: oneshot::Receiver<Result<Made, KeyStoreError>>,
+        reply: oneshot::Sender<Result<Made, KeyStoreError>>,
         class: SignClass,
         detail: &str,
     ) -> Self {
@@ -176,9 +191,10 @@ impl Future for SignTicket {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.answer).poll(context).map(|answer| {
             self.cancel = None;
-            answer.unwrap_or_else(|_| {
+            let answer = answer.unwrap_or_else(|_| {
                 Err(KeyStoreError { class: SignClass::Transient, detail: "the scheduler of Signs has ended".to_owned() })
-            })
+            });
+            answer.map(|made| made.claim())
         })
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn failure(class: SignClass) -> KeyStoreError {
 
 /// What one Sign does.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Act {
+pub(crate) enum Act {
     Sign,
     /// Signs after a permit of the store's gate is there.
     Gated,
@@ -50,7 +50,7 @@ pub(super) enum Act {
 type Script = Box<dyn Fn(usize) -> Act + Send + Sync>;
 
 /// Keys by ARN, a script of Signs by their number, and what was asked.
-pub(super) struct ScriptedStore {
+pub(crate) struct ScriptedStore {
     pub(super) keys: HashMap<KeyArn, SigningKey>,
     pub(super) states: Mutex<HashMap<KeyArn, KeyState>>,
     pub(super) signs: Mutex<Vec<(KeyArn, B256)>>,
@@ -74,7 +74,7 @@ impl fmt::Debug for ScriptedStore {
 }
 
 impl ScriptedStore {
-    pub(super) fn new(keys: &[(&str, u8)], script: impl Fn(usize) -> Act + Send + Sync + 'static) -> Arc<Self> {
+    pub(crate) fn new(keys: &[(&str, u8)], script: impl Fn(usize) -> Act + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             keys: keys.iter().map(|(name, seed)| (arn(name), signing_key(*seed))).collect(),
             states: Mutex::default(),
@@ -96,7 +96,7 @@ impl ScriptedStore {
         self.signs.lock().unwrap().iter().map(|(_, digest)| *digest).collect()
     }
 
-    pub(super) fn key(self: &Arc<Self>, name: &str) -> Arc<Key> {
+    pub(crate) fn key(self: &Arc<Self>, name: &str) -> Arc<Key> {
         let pinned = signature::PinnedKey::from_spki(arn(name), &spki(&self.keys[&arn(name)])).unwrap();
         Arc::new(Key::new(pinned, self.holder(name)))
     }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::ceilings::Ceilings;
 use super::flights::Flight;
+use super::made::Made;
 use super::meters::{HedgeMeter, SignMeters};
 use super::queues::{CallId, Next, Queues};
 use super::routes::Route;
@@ -39,7 +40,9 @@ pub(super) struct Request {
     pub(super) key: Arc<Key>,
     pub(super) digest: B256,
     pub(super) order: u64,
-    pub(super) reply: oneshot::Sender<Result<Signature, KeyStoreError>>,
+    /// What is spent of its deadline.
+    pub(super) spent: Duration,
+    pub(super) reply: oneshot::Sender<Result<Made, KeyStoreError>>,
     pub(super) permit: Arc<OwnedSemaphorePermit>,
     pub(super) progress: Progress,
 }
@@ -49,7 +52,7 @@ pub(super) struct Request {
 pub(super) struct Waiter {
     ticket: u64,
     pub(super) deadline: Instant,
-    reply: oneshot::Sender<Result<Signature, KeyStoreError>>,
+    reply: oneshot::Sender<Result<Made, KeyStoreError>>,
     pub(super) progress: Progress,
     _permit: Arc<OwnedSemaphorePermit>,
 }
@@ -71,6 +74,8 @@ pub(super) struct Call {
     pub(super) order: u64,
     /// When its first ticket asked.
     pub(super) asked: Instant,
+    /// The same, with what was spent before.
+    since: Instant,
     /// When it had its turn: the first Sign was issued for it.
     pub(super) issued: Option<Instant>,
     pub(super) stage: Stage,
@@ -183,9 +188,9 @@ impl Task {
 
     /// A request joins the call for its digest, or becomes a call. One whose key cannot sign is answered.
     fn accept(&mut self, request: Request, asked: Instant) {
-        let Request { ticket, key, digest, order, reply, permit, progress } = request;
+        let Request { ticket, key, digest, order, spent, reply, permit, progress } = request;
         let deadline = match self.way_of(&key, asked) {
-            Ok(deadline) => asked + deadline,
+            Ok(deadline) => asked + deadline.saturating_sub(spent),
             Err(error) => {
                 let _gone = reply.send(Err(error));
                 return;
@@ -203,6 +208,7 @@ impl Task {
             digest,
             order,
             asked,
+            since: asked.checked_sub(spent).unwrap_or(asked),
             issued: None,
             stage: Stage::Queued,
             waiters: Vec::with_capacity(1),
@@ -236,7 +242,7 @@ impl Task {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let Some(route) = self.routes.get(&call.address()) else { return };
         if call.waiters.is_empty() {
-            self.forget(id);
+            self.forget(id, false);
         } else if route.seat.groups.is_empty() {
             let error = route.error();
             self.answer(id, Err(error));
@@ -254,14 +260,17 @@ impl Task {
         let waiter = call.waiters.swap_remove(at);
         self.deadlines.remove(&(waiter.deadline, ticket));
         if call.waiters.is_empty() && call.stage != Stage::InFlight {
-            self.forget(id);
+            self.forget(id, false);
         }
         Some(waiter)
     }
 
-    /// Removes a call that has no Sign in flight from everywhere.
-    fn forget(&mut self, id: CallId) -> Option<Call> {
+    /// Removes a call that has no Sign in flight from everywhere. Signs that gave no signature were for nothing.
+    fn forget(&mut self, id: CallId, is_signed: bool) -> Option<Call> {
         let call = self.calls.remove(&id)?;
+        if call.issued.is_some() && !is_signed {
+            self.metrics.signing.fruitless.inc();
+        }
         self.by_digest.remove(&(call.address(), call.digest));
         match call.stage {
             Stage::Queued => self.queues.remove(call.address(), (call.order, id)),
@@ -326,7 +335,7 @@ impl Task {
             let Some(route) = self.routes.get(&call.address()) else { return false };
             let had_time = call.issued.is_some_and(|at| now.saturating_duration_since(at) >= fair(route.deadline));
             let seen = |name| self.groups.get(name).and_then(|group: &Group| group.seen);
-            !had_time && route.seat.groups.iter().any(|name| seen(name).is_some_and(|at| at >= call.asked))
+            !had_time && route.seat.groups.iter().any(|name| seen(name).is_some_and(|at| at >= call.since))
         });
         match call.and_then(|call| call.last_error.as_ref()) {
             Some(KeyStoreError { class, detail }) if !missed || *class != SignClass::Deadline => {
@@ -340,10 +349,8 @@ impl Task {
 
     /// Ends a call: the same answer for everybody who waits.
     pub(super) fn answer(&mut self, id: CallId, result: Result<Signature, KeyStoreError>) {
-        let Some(call) = self.forget(id) else { return };
-        if result.is_ok() && call.waiters.is_empty() {
-            self.metrics.signing.unclaimed.inc();
-        }
+        let Some(call) = self.forget(id, result.is_ok()) else { return };
+        let result = result.map(|signature| Made::new(signature, &self.metrics.signing.unclaimed));
         for waiter in call.waiters {
             self.by_ticket.remove(&waiter.ticket);
             self.deadlines.remove(&(waiter.deadline, waiter.ticket));

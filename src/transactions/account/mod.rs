@@ -100,6 +100,8 @@ struct Pending {
     signed: Option<SignedBytes>,
     /// Its Sign, asked for and not answered.
     sign: Option<Asked>,
+    /// Time that its Signs before that took.
+    signing: Duration,
     replaces: bool,
     /// It is in the place of another attempt of the same transaction.
     replacement: Option<Replacement>,
@@ -112,7 +114,17 @@ struct Pending {
 impl Pending {
     fn new(submission: Submission) -> Self {
         let laps = Laps { arrived: submission.arrived, since: submission.queued };
-        Self { submission, signed: None, sign: None, replaces: false, replacement: None, nonce: 0, laps, short_at: None }
+        Self {
+            submission,
+            signed: None,
+            sign: None,
+            signing: Duration::ZERO,
+            replaces: false,
+            replacement: None,
+            nonce: 0,
+            laps,
+            short_at: None,
+        }
     }
 }
 
@@ -435,10 +447,8 @@ impl Task {
             return request.refuse(error);
         }
         self.balance.release(Owed::Request(ticket));
-        if let Some(pending) = self.tickets.remove(&ticket) {
-            if let Some(sign) = pending.sign {
-                sign.end();
-            }
+        if let Some(mut pending) = self.tickets.remove(&ticket) {
+            pending.unsign(&self.chain.metrics);
             if let Some(reply) = pending.submission.reply {
                 let _gone = reply.sender.send(Err(error));
             }

@@ -20,7 +20,7 @@ use crate::telemetry::faults::SeededFault;
 use crate::transactions::broadcast::Delivery;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::fees::{Price, decide};
-use crate::transactions::meters::Stage;
+use crate::transactions::meters::{Meters, Stage};
 use crate::transactions::nonces::{SlotState, Ticket};
 use crate::transactions::prepare::{Prepared, TRANSFER_GAS};
 use crate::transactions::replacement::Bid;
@@ -47,12 +47,29 @@ pub(super) struct Asked {
     /// Ends it when the nonce it was for is void.
     pub(super) abort: AbortHandle,
     pub(super) progress: Progress,
+    pub(super) at: Instant,
 }
 
-impl Asked {
-    /// Nobody wants it any more.
-    pub(super) fn end(self) {
-        self.abort.abort();
+impl Pending {
+    /// Its Sign is over. All of them together have one `sign_deadline`.
+    fn sign_over(&mut self) -> Option<Asked> {
+        let asked = self.sign.take()?;
+        self.signing += clock::now().saturating_duration_since(asked.at);
+        Some(asked)
+    }
+
+    /// Nothing signed is to be used for it: the Sign under way ends (the scheduler counts it, perhaps it was not issued), and a signature
+    /// that was made is counted.
+    pub(super) fn unsign(&mut self, metrics: &Meters) {
+        if let Some(asked) = self.sign_over() {
+            asked.abort.abort();
+        }
+        if self.signed.is_some() && matches!(self.submission.payload, Payload::Unsigned { .. }) {
+            metrics.unused.inc();
+        }
+        if !SeededFault::MovedDownUnsigned.is_on() {
+            self.signed = None;
+        }
     }
 }
 
@@ -69,8 +86,8 @@ impl Task {
             self.give_up(ticket, TransactionError::Internal);
             return;
         }
-        if let Some(void) = pending.sign.take() {
-            void.end();
+        if let Some(void) = pending.sign_over() {
+            void.abort.abort();
         }
         pending.nonce = nonce;
         pending.replaces = replaces;
@@ -87,10 +104,10 @@ impl Task {
             }
             Payload::Unsigned { prepared, key } => {
                 let digest = with_nonce(&prepared.transaction, nonce).signature_hash();
-                let sign = self.chain.scheduler.sign(key, digest, nonce);
+                let sign = self.chain.scheduler.sign_again(key, digest, nonce, pending.signing);
                 let progress = sign.progress();
                 let (sign, abort) = abortable(sign);
-                pending.sign = Some(Asked { abort, progress });
+                pending.sign = Some(Asked { abort, progress, at: now });
                 self.signs.push(sign.map(move |result| (ticket, result)).boxed());
             }
         }
@@ -100,7 +117,7 @@ impl Task {
         // An aborted Sign was for a nonce that is void: its ticket waits again, or is gone.
         let Ok(result) = result else { return };
         let Some(pending) = self.tickets.get_mut(&ticket) else { return };
-        pending.sign = None;
+        pending.sign_over();
         let now = clock::now();
         pending.waited(Stage::Sign, now, &self.chain);
         // A replacement's has no part in what waits without a nonce.
@@ -151,11 +168,11 @@ impl Task {
 
     fn signed(&mut self, ticket: Ticket, bytes: SignedBytes) {
         let Some(pending) = self.tickets.get_mut(&ticket) else { return };
+        pending.signed = Some(bytes);
         if pending.submission.borrowed.is_void() {
             self.give_up(ticket, TransactionError::Internal);
             return;
         }
-        pending.signed = Some(bytes);
         self.nonces.signed(ticket);
     }
 
@@ -173,16 +190,7 @@ impl Task {
     pub(super) fn void(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             if let Some(pending) = self.tickets.get_mut(ticket) {
-                // One that is still being signed is the scheduler's to count: perhaps it was not asked for yet.
-                if pending.signed.is_some() {
-                    self.chain.metrics.resigned();
-                }
-                if !SeededFault::MovedDownUnsigned.is_on() {
-                    pending.signed = None;
-                }
-                if let Some(sign) = pending.sign.take() {
-                    sign.end();
-                }
+                pending.unsign(&self.chain.metrics);
             }
         }
     }

@@ -195,6 +195,23 @@ async fn a_signature_that_nobody_waits_for_is_counted() {
     t.store.gate.add_permits(1);
     settle().await;
     assert_eq!((outcome(&t, "ok"), t.metrics.signing.unclaimed.get()), (1, 1));
+    // Its client is gone, and the scheduler does not know yet.
+    let ticket = t.scheduler.sign(&t.key, digest(2), 2);
+    settle().await;
+    t.store.gate.add_permits(1);
+    drop(ticket);
+    settle().await;
+    assert_eq!((outcome(&t, "ok"), t.metrics.signing.unclaimed.get()), (2, 2));
+    // It is answered, and nobody looks at the answer; of two who share it, one does.
+    t.store.gate.add_permits(2);
+    let unread = t.scheduler.sign(&t.key, digest(3), 3);
+    let shared = [t.scheduler.sign(&t.key, digest(4), 4), t.scheduler.sign(&t.key, digest(4), 4)];
+    settle().await;
+    drop(unread);
+    let [one, other] = shared;
+    one.await.unwrap();
+    drop(other);
+    assert_eq!((outcome(&t, "ok"), t.metrics.signing.unclaimed.get()), (4, 3));
     assert_eq!(t.store.holder("a").store.quota_group(&t.store.holder("a").arn), QuotaGroup("1/test".into()));
 }
 
@@ -238,4 +255,36 @@ async fn answers_that_take_longer_than_the_deadline_of_others_keep_nothing_from_
     for n in 200..300 {
         t.scheduler.sign(&t.key, digest(n), n).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_signs_of_a_signature_that_did_not_come_are_accounted_for() {
+    let t = limited(SignLimits { deadline: Duration::from_secs(1), ..rate(100) }, TICKETS, |n| match n % 4 {
+        0 => Act::Sign,
+        1 => Act::Fail(SignClass::Throttled),
+        2 => Act::Take(Duration::from_secs(3)),
+        _ => Act::Fail(SignClass::Configuration),
+    });
+    let mut tickets: Vec<_> = (0..40).map(|n| t.scheduler.sign(&t.store.key("a"), digest(n), n)).collect();
+    settle().await;
+    // Some have their Sign in flight, others wait.
+    tickets.drain(..10);
+    let worked = futures_util::future::join_all(tickets).await.iter().filter(|answer| answer.is_ok()).count() as u64;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let Metrics { signing, .. } = &*t.metrics;
+    let signs = t.store.digests().len() as u64;
+    let (unclaimed, fruitless) = (signing.unclaimed.get(), signing.fruitless.get());
+    assert!(fruitless > 0, "{fruitless}");
+    assert_eq!(signs - signing.retries.get() - hedges(&t).iter().sum::<u64>() - unclaimed - fruitless, worked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_that_has_spent_of_its_deadline_has_the_rest() {
+    let t = set_up(|_| Act::Hang);
+    let began = tokio::time::Instant::now();
+    let spent = DEADLINE - Duration::from_secs(3);
+    assert_eq!(class(t.scheduler.sign_again(&t.key, digest(1), 1, spent).await), SignClass::Deadline);
+    assert_eq!(began.elapsed().as_secs(), 3);
+    assert_eq!(class(t.scheduler.sign_again(&t.key, digest(2), 2, 2 * DEADLINE).await), SignClass::Deadline);
+    assert_eq!(began.elapsed().as_secs(), 3, "at once");
 }
