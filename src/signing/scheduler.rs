@@ -36,6 +36,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Tickets at the same time; above that a Sign is refused at once.
 const TICKETS: usize = 65_536;
+/// Of these, those of one key, more than the largest windows: nobody's flood takes the room of all.
+const TICKETS_OF_KEY: usize = TICKETS / 4;
 /// Signs in flight of one quota group, for key stores that state no window.
 const WINDOW: usize = 512;
 /// The same for one key.
@@ -95,12 +97,12 @@ pub struct Scheduler {
 impl Scheduler {
     /// Starts the task on the current runtime. `limits` by the name of the configuration; one without gets the default.
     pub fn start(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>) -> Self {
-        Self::with_tickets(limits, metrics, TICKETS)
+        Self::with_tickets(limits, metrics, TICKETS, TICKETS_OF_KEY)
     }
 
-    fn with_tickets(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>, tickets: usize) -> Self {
+    fn with_tickets(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>, tickets: usize, of_key: usize) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
-        tokio::spawn(Task::new(limits, metrics).run(inbox));
+        tokio::spawn(Task::new(limits, metrics, of_key).run(inbox));
         Self { commands, permits: Arc::new(Semaphore::new(tickets)), tickets: Arc::new(AtomicU64::new(0)) }
     }
 

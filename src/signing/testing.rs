@@ -33,6 +33,35 @@ pub(super) fn failure(class: SignClass) -> KeyStoreError {
     KeyStoreError { class, detail: format!("scripted {class:?}") }
 }
 
+/// What this thread logs at `warn` and above.
+#[derive(Clone, Default)]
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// From now on, until the guard is dropped.
+    pub(super) fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(move || writer.clone()).finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What one Sign does.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Act {
@@ -56,6 +85,8 @@ pub(crate) struct ScriptedStore {
     pub(super) signs: Mutex<Vec<(KeyArn, B256)>>,
     pub(super) public_keys: Mutex<Vec<KeyArn>>,
     pub(super) probes: AtomicUsize,
+    /// Probes that panic before they give a future.
+    pub(super) panicking_probes: AtomicUsize,
     pub(super) refuse_public_key: Mutex<Option<SignClass>>,
     pub(super) refuse_discovery: Mutex<Option<SignClass>>,
     /// Keys that a listing does not have, as if they did not carry its tags.
@@ -81,6 +112,7 @@ impl ScriptedStore {
             signs: Mutex::default(),
             public_keys: Mutex::default(),
             probes: AtomicUsize::new(0),
+            panicking_probes: AtomicUsize::new(0),
             refuse_public_key: Mutex::default(),
             refuse_discovery: Mutex::default(),
             hidden: Mutex::default(),
@@ -204,6 +236,8 @@ impl KeyStore for ScriptedStore {
     }
 
     fn probe<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<(), KeyStoreError>> {
+        let panics = self.panicking_probes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        assert!(!panics, "scripted");
         async move {
             self.probes.fetch_add(1, Ordering::SeqCst);
             match self.found(key).state {

@@ -165,7 +165,8 @@ impl Task {
         let can_go_another_way = self.routes.get(&address).is_some_and(|route| !route.can_sign(&way) && route.has_another(&way));
         let after = if is_panic { After::Never } else { after(error.class, call.bad_signatures, is_paced, can_go_another_way) };
         if after == After::Never {
-            tracing::warn!(%address, class = ?error.class, detail = error.detail, "a Sign failed for good");
+            // Who asked for it tells.
+            tracing::debug!(%address, class = ?error.class, detail = error.detail, "a Sign failed for good");
             return self.answer(id, Err(error));
         }
         tracing::debug!(%address, class = ?error.class, detail = error.detail, "a Sign failed and is asked again");

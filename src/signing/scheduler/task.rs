@@ -104,8 +104,17 @@ impl Call {
     }
 }
 
+/// What is asked of one key.
+#[derive(Debug, Default)]
+struct OfKey {
+    calls: BTreeSet<CallId>,
+    tickets: usize,
+}
+
 pub(super) struct Task {
     pub(super) limits: HashMap<String, SignLimits>,
+    /// Tickets of one key at the same time.
+    tickets_of_key: usize,
     pub(super) metrics: Arc<Metrics>,
     pub(super) meters: SignMeters,
     pub(super) hedge_meter: HedgeMeter,
@@ -114,6 +123,7 @@ pub(super) struct Task {
     next_call: u64,
     pub(super) calls: HashMap<CallId, Call>,
     by_digest: HashMap<(Address, B256), CallId>,
+    by_address: HashMap<Address, OfKey>,
     by_ticket: HashMap<u64, CallId>,
     deadlines: BTreeSet<(Instant, u64)>,
     pub(super) resting: BTreeSet<(Instant, CallId)>,
@@ -129,17 +139,19 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>, tickets_of_key: usize) -> Self {
         Self {
             meters: SignMeters::new(Arc::clone(&metrics), limits.keys()),
             hedge_meter: HedgeMeter::new(&metrics),
             limits,
+            tickets_of_key,
             metrics,
             ceilings: Ceilings::new(),
             queues: Queues::default(),
             next_call: 0,
             calls: HashMap::new(),
             by_digest: HashMap::new(),
+            by_address: HashMap::new(),
             by_ticket: HashMap::new(),
             deadlines: BTreeSet::new(),
             resting: BTreeSet::new(),
@@ -197,12 +209,20 @@ impl Task {
             }
         };
         let address = key.address();
+        let of_key = self.by_address.entry(address).or_default();
+        if of_key.tickets >= self.tickets_of_key {
+            let detail = "too many signatures of this key are asked for at once".to_owned();
+            let _gone = reply.send(Err(KeyStoreError { class: SignClass::Throttled, detail }));
+            return;
+        }
         let known = self.by_digest.get(&(address, digest)).copied();
         let id = known.unwrap_or(CallId(self.next_call));
         if known.is_none() {
             self.next_call += 1;
             self.by_digest.insert((address, digest), id);
+            of_key.calls.insert(id);
         }
+        of_key.tickets += 1;
         let call = self.calls.entry(id).or_insert_with(|| Call {
             key,
             digest,
@@ -259,6 +279,10 @@ impl Task {
         let at = call.waiters.iter().position(|waiter| waiter.ticket == ticket)?;
         let waiter = call.waiters.swap_remove(at);
         self.deadlines.remove(&(waiter.deadline, ticket));
+        let address = call.address();
+        if let Some(of_key) = self.by_address.get_mut(&address) {
+            of_key.tickets = of_key.tickets.saturating_sub(1);
+        }
         if call.waiters.is_empty() && call.stage != Stage::InFlight {
             self.forget(id, false);
         }
@@ -271,7 +295,15 @@ impl Task {
         if call.issued.is_some() && !is_signed {
             self.metrics.signing.fruitless.inc();
         }
-        self.by_digest.remove(&(call.address(), call.digest));
+        let address = call.address();
+        self.by_digest.remove(&(address, call.digest));
+        if let Some(of_key) = self.by_address.get_mut(&address) {
+            of_key.calls.remove(&id);
+            of_key.tickets = of_key.tickets.saturating_sub(call.waiters.len());
+            if of_key.calls.is_empty() {
+                self.by_address.remove(&address);
+            }
+        }
         match call.stage {
             Stage::Queued => self.queues.remove(call.address(), (call.order, id)),
             Stage::Resting(until) => drop(self.resting.remove(&(until, id))),
@@ -345,6 +377,12 @@ impl Task {
             _ if missed => KeyStoreError { class: SignClass::Throttled, detail: "no turn to sign within the deadline".to_owned() },
             _ => KeyStoreError { class: SignClass::Deadline, detail: "no signature within the deadline".to_owned() },
         }
+    }
+
+    /// The calls of a key that have no Sign in flight, in the order in which they were asked for.
+    pub(super) fn waiting_for(&self, address: Address) -> Vec<CallId> {
+        let calls = self.by_address.get(&address).into_iter().flat_map(|of_key| &of_key.calls).copied();
+        calls.filter(|id| self.calls.get(id).is_some_and(|call| call.stage != Stage::InFlight)).collect()
     }
 
     /// Ends a call: the same answer for everybody who waits.

@@ -13,9 +13,8 @@ use super::breaker::Breaker;
 use super::flights::Flight;
 use super::hedging::Hedging;
 use super::meters::GroupMeter;
-use super::queues::CallId;
 use super::routes::{Route, Way, WayName};
-use super::task::{Stage, Task, fair};
+use super::task::{Task, fair};
 use crate::signing::key::Key;
 use crate::signing::{KeyState, KeyStoreError, SignClass};
 use crate::telemetry::chance;
@@ -100,10 +99,7 @@ impl Task {
             return;
         }
         let error = route.error();
-        let waits = |call: &super::task::Call| call.address() == address && call.stage != Stage::InFlight;
-        let mut waiting: Vec<CallId> = self.calls.iter().filter(|(_, call)| waits(call)).map(|(id, _)| *id).collect();
-        waiting.sort_unstable();
-        for id in waiting {
+        for id in self.waiting_for(address) {
             self.answer(id, Err(error.clone()));
         }
     }
@@ -169,7 +165,8 @@ impl Task {
             if way.breaker.begin_probe(now) {
                 let (store, name) = (Arc::clone(&way.holder.store), way.name());
                 self.probes.spawn(async move {
-                    let probe = tokio::time::timeout(PROBE_TIMEOUT, store.probe(&name.arn));
+                    // The call too: it can panic before there is a future.
+                    let probe = tokio::time::timeout(PROBE_TIMEOUT, async { store.probe(&name.arn).await });
                     let result = AssertUnwindSafe(probe).catch_unwind().await.unwrap_or_else(|_| Ok(Err(passing("the probe panicked"))));
                     let result = result.unwrap_or_else(|_| Err(passing("no answer to the probe")));
                     Probed { address, way: name, result }

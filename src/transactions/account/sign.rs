@@ -131,7 +131,7 @@ impl Task {
             }
             (Ok(_), Payload::Signed { .. }) => {}
             (Err(error), _) => {
-                tracing::warn!(%error, account = %self.address(), class = ?error.class, "no signature");
+                error.tell(self.address());
                 let class = error.class;
                 self.give_up(ticket, TransactionError::Sign(class));
                 if matches!(class, SignClass::KeyDown | SignClass::Credentials | SignClass::Configuration) {

@@ -37,6 +37,17 @@ async fn a_disabled_key_fails_closed_and_comes_back_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_probe_that_panics_is_asked_again() {
+    let t = set_up(|_| Act::Sign);
+    t.store.set("a", disabled());
+    assert_eq!(class(t.scheduler.sign(&t.key, digest(1), 1).await), SignClass::KeyDown);
+    t.store.panicking_probes.store(2, Atomic::SeqCst);
+    t.store.set("a", KeyState::Enabled);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!((t.store.panicking_probes.load(Atomic::SeqCst), t.key.usable(), open_breakers(&t)), (0, Ok(()), 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_that_discovery_found_down_is_probed_after_it_was_asked_and_believed_when_found_up() {
     let t = set_up(|_| Act::Sign);
     let arn = t.key.holder().unwrap().arn;
