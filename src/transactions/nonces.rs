@@ -97,7 +97,6 @@ pub struct Nonces {
     delegated: bool,
     can_fill: bool,
     sends_after: Option<Instant>,
-    resigned: u64,
 }
 
 impl Nonces {
@@ -123,7 +122,6 @@ impl Nonces {
             delegated: false,
             can_fill: true,
             sends_after: None,
-            resigned: 0,
         }
     }
 
@@ -148,11 +146,6 @@ impl Nonces {
     /// The nonce after every slot that is on record or reserved: no payload of ours has a higher one.
     pub fn ceiling(&self) -> u64 {
         self.next
-    }
-
-    /// How many payloads were signed again because a lower one failed.
-    pub fn resigned(&self) -> u64 {
-        self.resigned
     }
 
     /// Requests that wait without a nonce.
@@ -279,7 +272,6 @@ impl Nonces {
         let mut back = Vec::with_capacity(above.len());
         for (own, slot) in above {
             void.push(slot.ticket);
-            self.resigned += 1;
             let entry = Waiting { ticket: slot.ticket, deadline: slot.deadline };
             match slot.wish {
                 Wish::Given(_) => {
