@@ -4,6 +4,7 @@
 
 mod attempt;
 mod breaker;
+mod call;
 mod ceilings;
 mod flights;
 mod hedging;
@@ -26,9 +27,10 @@ use std::time::Duration;
 use alloy_primitives::{B256, Signature};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use self::call::{Command, Request};
 use self::made::Made;
 pub use self::queues::MESSAGE;
-use self::task::{Command, Request, Task};
+use self::task::Task;
 use super::key::Key;
 use super::{KeyStoreError, QuotaGroup, SignClass};
 use crate::config::{Configuration, Provider};

@@ -5,10 +5,11 @@ use tokio::task::{self, AbortHandle, JoinError};
 use tokio::time::Instant;
 
 use super::attempt::attempt;
+use super::call::Stage;
 use super::pace::Pace;
 use super::queues::{CallId, Layer, Verdict};
 use super::routes::WayName;
-use super::task::{Stage, Task};
+use super::task::Task;
 use crate::signing::backoff::full_jitter;
 use crate::signing::{KeyStoreError, QuotaGroup, SignClass};
 use crate::telemetry::chance;

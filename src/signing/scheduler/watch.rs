@@ -10,11 +10,12 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::breaker::Breaker;
+use super::call::fair;
 use super::flights::Flight;
 use super::hedging::Hedging;
 use super::meters::GroupMeter;
 use super::routes::{Route, Way, WayName};
-use super::task::{Task, fair};
+use super::task::Task;
 use crate::signing::key::Key;
 use crate::signing::{KeyState, KeyStoreError, SignClass};
 use crate::telemetry::chance;
