@@ -28,7 +28,7 @@ pub use self::stores::build_store;
 use crate::config::KeySelection;
 
 /// Longest wait for one answer of a key store: three times the longest that people report across Regions.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How a key store names a key, for life: an ARN for AWS KMS, `local:0x…` for a keystore file. Never an alias.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -19,10 +19,10 @@ mod watch;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy_primitives::{B256, Signature};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -151,16 +151,16 @@ pub struct SignTicket {
 
 /// How far a ticket has come, for who does not hold it.
 #[derive(Debug, Clone, Default)]
-pub struct Progress(Arc<AtomicBool>);
+pub struct Progress(Arc<OnceLock<Instant>>);
 
 impl Progress {
-    /// Whether it had its turn: a Sign was issued for it. Until then it waits for the quota or a window.
-    pub fn is_issued(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// When it had its turn: a Sign was issued for it. Until then it waits for the quota or a window.
+    pub fn issued(&self) -> Option<Instant> {
+        self.0.get().copied()
     }
 
-    pub(crate) fn issued(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    pub(crate) fn issue(&self, at: Instant) {
+        let _first = self.0.set(at);
     }
 }
 

@@ -55,7 +55,7 @@ impl Task {
         };
         if call.issued.is_none() {
             call.issued = Some(now);
-            call.waiters.iter().for_each(|waiter| waiter.progress.issued());
+            call.waiters.iter().for_each(|waiter| waiter.progress.issue(now.into_std()));
             way.meter.queue_seconds.observe(now.saturating_duration_since(call.asked).as_secs_f64());
         } else {
             self.metrics.signing.retries.inc();

@@ -157,8 +157,8 @@ impl Task {
             hedge: None,
             hedge_at: None,
         });
-        if call.issued.is_some() {
-            progress.issued();
+        if let Some(at) = call.issued {
+            progress.issue(at.into_std());
         }
         call.waiters.push(Waiter { ticket, deadline, reply, progress, _permit: permit });
         self.deadlines.insert((deadline, ticket));

@@ -14,7 +14,7 @@ use super::replace::first_state;
 use super::submission::{Accepted, Payload, SignedBytes, Submission, assemble, with_nonce};
 use super::{Live, Owed, Pending, Signed, Task, Written};
 use crate::journal::{Attempt, AttemptState, JournalError, Kind, Purpose, Record, TransactionId};
-use crate::signing::{Progress, SignClass};
+use crate::signing::{ATTEMPT_TIMEOUT, Progress, SignClass};
 use crate::telemetry::clock;
 use crate::telemetry::faults::SeededFault;
 use crate::transactions::broadcast::Delivery;
@@ -157,13 +157,16 @@ impl Task {
         // None has ended meanwhile: where as many as may are under way, it waited for them.
         let is_full = self.figures().signing >= self.chain.environment.account.sign_window;
         let signing = self.tickets.values().filter(|pending| is_full && pending.replacement.is_none());
-        let is_issued = signing.filter_map(|pending| pending.sign.as_ref()).map(|asked| asked.progress.is_issued());
-        match is_issued.reduce(|one, other| one || other) {
-            Some(true) => TransactionError::Sign(SignClass::Deadline),
-            // Not one of them had its turn.
-            Some(false) => TransactionError::Sign(SignClass::Throttled),
-            None => late,
+        let issued: Vec<Option<Instant>> =
+            signing.filter_map(|pending| pending.sign.as_ref()).map(|asked| asked.progress.issued()).collect();
+        if issued.is_empty() {
+            return late;
         }
+        // Where one has been under way for long, or all of them are, it is the key store; else they wait for their turn as well.
+        let (now, long) = (clock::now(), ATTEMPT_TIMEOUT.min(deadline / 2));
+        let is_long = issued.iter().flatten().any(|at| now.saturating_duration_since(*at) >= long);
+        let class = if is_long || !issued.contains(&None) { SignClass::Deadline } else { SignClass::Throttled };
+        TransactionError::Sign(class)
     }
 
     fn signed(&mut self, ticket: Ticket, bytes: SignedBytes) {

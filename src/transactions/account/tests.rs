@@ -422,8 +422,14 @@ async fn a_request_that_waited_for_the_key_store_is_told_so_at_its_deadline() {
     // There is none, and the Sign that it waits for waits for the quota itself.
     put(task, 7);
     deny(task, 7);
-    // It is the key store's to answer.
-    progress.issued();
+    // It is the key store's to answer: for long, if there are others.
+    let waiting = Some(Asked { abort: AbortHandle::new_pair().0, progress: Progress::default(), at: clock::now() });
+    put(task, 9);
+    task.tickets.get_mut(&9).unwrap().sign = waiting;
+    progress.issue(clock::now() + Duration::from_secs(1));
+    put(task, 8);
+    deny(task, 8);
+    task.tickets.get_mut(&9).unwrap().sign = None;
     deny(task, 2);
     task.sign_finished((5, Ok(Err(KeyStoreError { class: SignClass::Throttled, detail: "slow down".into() }))));
     deny(task, 3);
@@ -437,7 +443,7 @@ async fn a_request_that_waited_for_the_key_store_is_told_so_at_its_deadline() {
         other => panic!("{other:?}"),
     };
     let (deadline, throttled) = (Some(SignClass::Deadline), Some(SignClass::Throttled));
-    assert_eq!([1, 7, 2, 3, 4].map(&mut class), [None, throttled, deadline, throttled, None]);
+    assert_eq!([1, 7, 8, 2, 3, 4].map(&mut class), [None, throttled, throttled, deadline, throttled, None]);
 }
 
 /// A request that is to be signed here.
