@@ -129,7 +129,9 @@ impl Gateway {
             false
         });
         foundation.stop.cancel();
+        let turn = foundation.keys.last_turn().await;
         foundation.journal.close().await;
+        drop(turn);
         admin_closing.cancel();
         if administering.await.is_err() {
             tracing::error!("the admin listener ended by a fault");

@@ -22,6 +22,8 @@ use crate::telemetry::metrics::Metrics;
 const REST: Duration = Duration::from_secs(1);
 /// up to this.
 const LONGEST_REST: Duration = Duration::from_secs(60);
+/// Longest wait at the end for who reads keys.
+const LAST_TURN: Duration = Duration::from_secs(5);
 /// Share of an interval by which turns differ, so that several gateways do not ask at once.
 const JITTER: f64 = 0.1;
 /// Addresses that one line of the log names.
@@ -140,6 +142,16 @@ impl KeyBook {
     /// Waits until nobody else reads keys. Held until what was read is in force and on record.
     pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.turn).acquire_owned().await.ok()
+    }
+
+    /// The turn before the journal closes: what was found is on record whole by then, since the next start serves by it. None after
+    /// a while.
+    pub(super) async fn last_turn(&self) -> Option<OwnedSemaphorePermit> {
+        let turn = tokio::time::timeout(LAST_TURN, self.turn()).await;
+        turn.unwrap_or_else(|_| {
+            tracing::warn!("the keys are still being read at the end: the next start may discover first");
+            None
+        })
     }
 
     /// A service's keys as they were just found, or (`is_checked` is false) as the record has them.
@@ -336,5 +348,24 @@ mod tests {
         assert_eq!([0, 1, 9].map(|failures| rest(interval, true, failures)), [Some(300); 3]);
         assert_eq!(rest(None, true, 3), None, "it is off");
         assert_eq!(next(now, interval, true, 0, 1.0), Some(now + Duration::from_secs(270)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_waits_for_who_puts_keys_on_record_but_not_for_ever() {
+        let book = KeyBook {
+            services: ArcSwap::default(),
+            intervals: HashMap::new(),
+            turn: Arc::new(Semaphore::new(1)),
+            exchanged: Notify::new(),
+        };
+        let writing = book.turn().await.unwrap();
+        let (began, wrote) = (Instant::now(), Duration::from_secs(4));
+        tokio::spawn(async move {
+            tokio::time::sleep(wrote).await;
+            drop(writing);
+        });
+        let last = book.last_turn().await;
+        assert!(last.is_some() && began.elapsed() >= wrote);
+        assert!(book.last_turn().await.is_none(), "somebody holds it for ever");
     }
 }

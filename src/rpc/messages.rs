@@ -53,7 +53,7 @@ async fn sign(service: &Arc<Service>, address: Address, digest: B256, extensions
     match signed {
         Ok(signature) => Ok(Bytes::copy_from_slice(&signature.as_bytes())),
         Err(error) => {
-            tracing::warn!(%error, account = %address, class = ?error.class, "no signature for a message");
+            error.tell(address);
             Err(refusal(TransactionError::Sign(error.class)))
         }
     }

@@ -33,7 +33,7 @@ use self::pace::Paces;
 pub use self::replicate::{Replica, ReplicateError};
 use self::warm::Traffic;
 use super::backoff::full_jitter;
-use super::{FoundKey, KeyArn, KeyState, KeyStore, KeyStoreError, QuotaGroup, RawSignature, SignAnswer, SignClass};
+use super::{ATTEMPT_TIMEOUT, FoundKey, KeyArn, KeyState, KeyStore, KeyStoreError, QuotaGroup, RawSignature, SignAnswer, SignClass};
 use crate::config::{self, KeySelection};
 use crate::telemetry::metrics::Metrics;
 
@@ -96,7 +96,7 @@ impl AwsKms {
         F: Future<Output = Result<T, SdkError<E>>>,
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let generation = match tokio::time::timeout(access::ATTEMPT_TIMEOUT, self.credentials.generation()).await {
+        let generation = match tokio::time::timeout(ATTEMPT_TIMEOUT, self.credentials.generation()).await {
             Ok(known) => known.map_err(|error| errors::no_credentials(operation, &access::why(&error)))?,
             // As any answer that does not come.
             Err(_) => {

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use alloy_primitives::Address;
 
 use super::signature::{PinnedKey, SpkiError};
-use super::{KeyArn, KeyState, KeyStore, KeyStoreError, SignClass};
+use super::{KeyArn, KeyState, KeyStore, SignClass};
 
 /// One name of a key, and the way to it.
 #[derive(Debug, Clone)]
@@ -138,26 +138,5 @@ impl Key {
     pub fn admit(self: &Arc<Self>, holder: Holder, spki: &[u8]) -> Result<Joining, SpkiError> {
         self.pinned().compare(&holder.arn, spki)?;
         Ok(Joining { key: Arc::clone(self), holder })
-    }
-
-    /// Asks the store whether the key could sign now, and notes the answer: a key that is down is out of use until a probe
-    /// finds it up again.
-    pub async fn probe(&self) -> Result<(), KeyStoreError> {
-        let mut last = KeyStoreError { class: SignClass::KeyDown, detail: format!("{} has no holder", self.address) };
-        for holder in self.holders() {
-            match holder.store.probe(&holder.arn).await {
-                Ok(()) => {
-                    self.set_state(&holder.arn, &KeyState::Enabled);
-                    return Ok(());
-                }
-                Err(error) => {
-                    if error.class == SignClass::KeyDown {
-                        self.set_state(&holder.arn, &KeyState::Unusable(error.detail.clone()));
-                    }
-                    last = error;
-                }
-            }
-        }
-        Err(last)
     }
 }

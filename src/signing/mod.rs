@@ -10,21 +10,25 @@ pub mod scheduler;
 pub mod signature;
 mod stores;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, TryStreamExt as _};
 
 pub use self::directory::{Directory, DirectoryError, Draft, Finding, ServiceKeys};
 pub use self::key::{Holder, Key};
-pub use self::scheduler::{MESSAGE, Scheduler, SignLimits, SignTicket};
+pub use self::scheduler::{MESSAGE, Progress, Scheduler, SignLimits, SignTicket};
 pub use self::stores::build_store;
 use crate::config::KeySelection;
+
+/// Longest wait for one answer of a key store: three times the longest that people report across Regions.
+pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How a key store names a key, for life: an ARN for AWS KMS, `local:0x…` for a keystore file. Never an alias.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -157,6 +161,19 @@ pub struct KeyStoreError {
     pub detail: String,
 }
 
+impl KeyStoreError {
+    /// Tells the log that a signature by this account did not come: the one place that does. A quota that is used up refuses many at
+    /// once, and the pace tells of it.
+    pub fn tell(&self, account: Address) {
+        let class = self.class;
+        if class == SignClass::Throttled {
+            tracing::debug!(error = %self, %account, ?class, "no signature");
+        } else {
+            tracing::warn!(error = %self, %account, ?class, "no signature");
+        }
+    }
+}
+
 /// A source of keys. It signs digests and never gives a private key.
 pub trait KeyStore: Send + Sync + fmt::Debug + 'static {
     /// The keys that the selection names, as they are found, paged to the end; one that has several names may come several times.
@@ -203,6 +220,15 @@ pub trait KeyStore: Send + Sync + fmt::Debug + 'static {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quota_that_is_used_up_floods_no_log() {
+        let (log, _guard) = super::testing::Log::begin();
+        super::testing::failure(SignClass::Throttled).tell(Address::ZERO);
+        assert_eq!(log.text(), "");
+        super::testing::failure(SignClass::Deadline).tell(Address::ZERO);
+        assert_eq!(log.text().lines().count(), 1, "{}", log.text());
+    }
 
     #[test]
     fn states_are_single_words() {

@@ -83,13 +83,6 @@ impl PinnedKey {
         Ok(Self { address: address_of(&point), point: point.to_projective(), arns: BTreeSet::from([arn]) })
     }
 
-    /// Adds a name that holds the same key, such as a multi-Region replica; an error if its key is another one.
-    pub fn also(&mut self, arn: KeyArn, spki: &[u8]) -> Result<(), SpkiError> {
-        self.compare(&arn, spki)?;
-        self.pin(arn);
-        Ok(())
-    }
-
     /// An error if the public key of a name is another one.
     pub(super) fn compare(&self, arn: &KeyArn, spki: &[u8]) -> Result<(), SpkiError> {
         let found = address_of(&point_of(spki)?);

@@ -33,9 +33,38 @@ pub(super) fn failure(class: SignClass) -> KeyStoreError {
     KeyStoreError { class, detail: format!("scripted {class:?}") }
 }
 
+/// What this thread logs at `warn` and above.
+#[derive(Clone, Default)]
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// From now on, until the guard is dropped.
+    pub(super) fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(move || writer.clone()).finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// What one Sign does.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Act {
+pub(crate) enum Act {
     Sign,
     /// Signs after a permit of the store's gate is there.
     Gated,
@@ -50,12 +79,14 @@ pub(super) enum Act {
 type Script = Box<dyn Fn(usize) -> Act + Send + Sync>;
 
 /// Keys by ARN, a script of Signs by their number, and what was asked.
-pub(super) struct ScriptedStore {
+pub(crate) struct ScriptedStore {
     pub(super) keys: HashMap<KeyArn, SigningKey>,
     pub(super) states: Mutex<HashMap<KeyArn, KeyState>>,
     pub(super) signs: Mutex<Vec<(KeyArn, B256)>>,
     pub(super) public_keys: Mutex<Vec<KeyArn>>,
     pub(super) probes: AtomicUsize,
+    /// Probes that panic before they give a future.
+    pub(super) panicking_probes: AtomicUsize,
     pub(super) refuse_public_key: Mutex<Option<SignClass>>,
     pub(super) refuse_discovery: Mutex<Option<SignClass>>,
     /// Keys that a listing does not have, as if they did not carry its tags.
@@ -74,13 +105,14 @@ impl fmt::Debug for ScriptedStore {
 }
 
 impl ScriptedStore {
-    pub(super) fn new(keys: &[(&str, u8)], script: impl Fn(usize) -> Act + Send + Sync + 'static) -> Arc<Self> {
+    pub(crate) fn new(keys: &[(&str, u8)], script: impl Fn(usize) -> Act + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             keys: keys.iter().map(|(name, seed)| (arn(name), signing_key(*seed))).collect(),
             states: Mutex::default(),
             signs: Mutex::default(),
             public_keys: Mutex::default(),
             probes: AtomicUsize::new(0),
+            panicking_probes: AtomicUsize::new(0),
             refuse_public_key: Mutex::default(),
             refuse_discovery: Mutex::default(),
             hidden: Mutex::default(),
@@ -96,7 +128,7 @@ impl ScriptedStore {
         self.signs.lock().unwrap().iter().map(|(_, digest)| *digest).collect()
     }
 
-    pub(super) fn key(self: &Arc<Self>, name: &str) -> Arc<Key> {
+    pub(crate) fn key(self: &Arc<Self>, name: &str) -> Arc<Key> {
         let pinned = signature::PinnedKey::from_spki(arn(name), &spki(&self.keys[&arn(name)])).unwrap();
         Arc::new(Key::new(pinned, self.holder(name)))
     }
@@ -204,6 +236,8 @@ impl KeyStore for ScriptedStore {
     }
 
     fn probe<'a>(&'a self, key: &'a KeyArn) -> BoxFuture<'a, Result<(), KeyStoreError>> {
+        let panics = self.panicking_probes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        assert!(!panics, "scripted");
         async move {
             self.probes.fetch_add(1, Ordering::SeqCst);
             match self.found(key).state {

@@ -73,7 +73,8 @@ pub(super) struct Meters {
     fillers: IntCounter,
     /// In the order of `Replacement::ALL`.
     replacements: [IntCounter; Replacement::ALL.len()],
-    resigned: IntCounter,
+    /// Signatures that were made and are not used.
+    pub(super) unused: IntCounter,
     /// In the order of `Stage::ALL`.
     stages: [Histogram; Stage::ALL.len()],
     broadcast: Histogram,
@@ -117,7 +118,7 @@ impl Meters {
             alarms: family.alarms.clone(),
             fillers: family.fillers.with_label_values(&[environment]),
             replacements: Replacement::ALL.map(|what| family.replacements.with_label_values(&[environment, what.as_str()])),
-            resigned: family.resigned.clone(),
+            unused: family.resigned.clone(),
             stages: Stage::ALL.map(|stage| family.stage_seconds.with_label_values(&[environment, stage.as_str()])),
             broadcast: family.broadcast_seconds.with_label_values(&[environment]),
             inclusion: family.inclusion_seconds.with_label_values(&[environment]),
@@ -160,10 +161,6 @@ impl Meters {
         if let Some(counter) = self.replacements.get(what as usize) {
             counter.inc();
         }
-    }
-
-    pub(super) fn resigned(&self) {
-        self.resigned.inc();
     }
 
     pub(super) fn stage(&self, stage: Stage, time: Duration) {

@@ -198,6 +198,26 @@ async fn a_key_store_that_throttles_is_told_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_account_has_no_turn_to_sign_is_told_as_throttled() {
+    let Some(mut world) = World::start("a_request_whose_account_has_no_turn_to_sign_is_told_as_throttled").await else { return };
+    world.extra.configuration = "sign_window = 1".into();
+    world.extra.environment = "account = { queue_deadline = \"300ms\", sign_window = 1 }".into();
+    let accounts = world.accounts(2).await;
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    world.slow_signs(2_000);
+    let message = client.start("personal_sign", json!(["0x00", accounts[1]]));
+    eventually("the first Sign", || async { (world.kms_proxy.stats().calls_of("Sign") == 1).then_some(()) }).await;
+    let first = client.start("eth_sendTransaction", transfer(accounts[0], 1));
+    eventually("the wish for a signature", || async { (gateway.metric("sluice_signs_waiting").await == 1.0).then_some(()) }).await;
+    let error = send(&client, accounts[0], 2).await.unwrap_err();
+    assert_eq!(told(&error), (-32005, "key_store_throttled".into()), "what it waited for had no turn itself");
+    world.slow_signs(0);
+    soon("an answer", message).await.unwrap();
+    world.mined(parse(&soon("an answer", first).await.unwrap())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_cannot_sign_and_a_refusal_of_credentials_are_told_apart() {
     let Some(mut world) = World::start("a_key_that_cannot_sign_and_a_refusal_of_credentials_are_told_apart").await else { return };
     world.extra.configuration = "sign_deadline = \"1s\"".into();

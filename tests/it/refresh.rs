@@ -195,7 +195,7 @@ async fn a_restart_serves_what_was_found_last_and_checks_it_later() {
 async fn many_keys_are_found_once_and_recalled() {
     let Some(mut world) = World::start("many_keys_are_found_once_and_recalled").await else { return };
     world.extra.configuration = "warm_connections = 0".into();
-    let count: u64 = std::env::var("SLUICE_TEST_KEYS").ok().map_or(300, |text| text.parse().unwrap());
+    let count: u64 = std::env::var("SLUICE_TEST_KEYS").ok().map_or(1_200, |text| text.parse().unwrap());
     let settings = sim_kms::Settings::new(7, count).with_tag("app", "payments");
     let kms = SimKms::new(sim_kms::Settings { delays: Delays { p50: 20, p99: 20, max: 20 }, ..settings });
     let listener = kms.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -214,10 +214,13 @@ async fn many_keys_are_found_once_and_recalled() {
     for operation in ["DescribeKey", "ListResourceTags", "GetPublicKey"] {
         assert_eq!(calls(operation), count, "{operation}");
     }
+    // At once: what was found may not be on record yet.
     gateway.process.terminate();
     assert!(gateway.process.exit().await.success());
     let (gateway, recalled, warm) = start("warm.log").await;
     assert_eq!(recalled, count);
+    let log = std::fs::read_to_string(world.folder.path().join("warm.log")).unwrap();
+    assert!(log.contains("the keys are those that were found last"), "{log}");
     eprintln!("{count} keys at 20 ms: cold {cold:?}, warm {warm:?}");
     eventually("the keys to be checked", || async {
         let shown = gateway.status().await["services"][0]["keyRefresh"]["at"].clone();

@@ -1,4 +1,5 @@
-//! Where each Sign went: Signs − retries − hedges − re-signs = attempts + signed messages. The gateway counts what it asks, KMS what
+//! Where each Sign went: Signs − retries − hedges − those whose signature was not used, not claimed or did not come = attempts + signed
+//! messages. The gateway counts what it asks, KMS what
 //! arrives: between the two is what was given up on its way, as a hedge is whose first Sign is answered just then.
 
 use futures_util::future::join_all;
@@ -29,23 +30,28 @@ pub(super) struct Ledger {
     pub(super) unanswered: f64,
     pub(super) retries: f64,
     pub(super) hedges: f64,
-    pub(super) resigned: f64,
+    /// Signatures of requests that failed, or whose nonce did.
+    pub(super) unused: f64,
+    /// Signatures that nobody waited for any more.
+    pub(super) unclaimed: f64,
+    /// Signatures that did not come.
+    pub(super) fruitless: f64,
 }
 
 impl Ledger {
     /// Signs that were made for something new.
     fn first(&self) -> f64 {
-        self.asked - self.retries - self.hedges - self.resigned
+        self.asked - self.retries - self.hedges - self.unused - self.unclaimed - self.fruitless
     }
 
     /// What is wrong, if these transactions and messages are all that was signed.
     pub(super) fn wrong(&self, transactions: u64, messages: u64) -> Vec<String> {
-        let Self { arrived, asked, unanswered, retries, hedges, resigned } = self;
+        let Self { arrived, asked, unanswered, retries, hedges, unused, unclaimed, fruitless } = self;
         let mut wrong = Vec::new();
         if (self.first() - (transactions + messages) as f64).abs() > 0.5 {
             wrong.push(format!(
-                "{asked} Signs − {retries} retries − {hedges} hedges − {resigned} re-signs are not {transactions} transactions + {messages} \
-                 messages"
+                "{asked} Signs − {retries} retries − {hedges} hedges − {unused} unused − {unclaimed} unclaimed − {fruitless} fruitless are not \
+                 {transactions} transactions + {messages} messages"
             ));
         }
         let lost = asked - *arrived as f64;
@@ -65,7 +71,9 @@ pub(super) async fn ledger(world: &World) -> Result<Ledger, Failure> {
         unanswered: ["dropped", "transient", "deadline"].map(|outcome| labelled(&page, "sluice_signs_total", outcome)).iter().sum(),
         retries: total(&page, "sluice_sign_retries_total"),
         hedges: total(&page, "sluice_sign_hedges_total"),
-        resigned: total(&page, "sluice_resigned_total"),
+        unused: total(&page, "sluice_resigned_total"),
+        unclaimed: total(&page, "sluice_sign_unclaimed_total"),
+        fruitless: total(&page, "sluice_sign_fruitless_total"),
     })
 }
 
@@ -123,7 +131,9 @@ pub(super) async fn accounting(programs: &Programs, extent: Extent) -> Result<Re
     report.tell("Signs, by KMS", after.arrived as f64, "");
     report.tell("of these, retries", after.retries, "");
     report.tell("of these, hedges", after.hedges, "");
-    report.tell("of these, re-signs", after.resigned, "");
+    report.tell("of these, not used", after.unused, "");
+    report.tell("of these, not claimed", after.unclaimed, "");
+    report.tell("of these, for nothing", after.fruitless, "");
     report.tell("transactions", hashes as f64, "");
     report.tell("messages", (MESSAGES - unsigned) as f64, "");
     report.hold("Signs that repeated requests have cost", (after.arrived - before.arrived) as f64, "", Bound::AtMost(0.0));
@@ -136,10 +146,11 @@ mod tests {
 
     #[test]
     fn the_signs_of_a_ledger_are_what_was_asked_for_and_what_was_asked_again() {
-        let ledger = Ledger { arrived: 114, asked: 115.0, unanswered: 1.0, retries: 3.0, hedges: 5.0, resigned: 2.0 };
+        let (unused, unclaimed, fruitless) = (1.0, 2.0, 4.0);
+        let ledger = Ledger { arrived: 119, asked: 120.0, unanswered: 1.0, retries: 3.0, hedges: 5.0, unused, unclaimed, fruitless };
         assert_eq!(ledger.wrong(100, 5), Vec::<String>::new());
         assert!(ledger.wrong(101, 5).len() == 1 && ledger.wrong(99, 5).len() == 1);
-        for arrived in [113, 116] {
+        for arrived in [118, 121] {
             assert_eq!(Ledger { arrived, ..ledger }.wrong(100, 5).len(), 1, "{arrived}");
         }
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use sluice_gateway::config::Secret;
+use zeroize::Zeroizing;
 
 use crate::commands::Failure;
 
@@ -26,7 +27,7 @@ pub(super) fn read(source: &PasswordSource) -> Result<Secret, Failure> {
         PasswordSource::Variable(name) => std::env::var(name)
             .map_err(|_| Failure::Usage(format!("--password-env {name}: there is no such variable, or it is not Unicode")))?,
         PasswordSource::File(path) => {
-            let text = std::fs::read_to_string(path);
+            let text = std::fs::read_to_string(path).map(Zeroizing::new);
             let text = text.map_err(|error| Failure::Usage(format!("--password-file {}: {error}", path.display())))?;
             let line = text.strip_suffix('\n').unwrap_or(&text);
             line.strip_suffix('\r').unwrap_or(line).to_owned()
@@ -44,10 +45,11 @@ pub(super) fn read(source: &PasswordSource) -> Result<Secret, Failure> {
 fn ask() -> std::io::Result<String> {
     let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
     write!(terminal, "Password of the keystore: ")?;
-    let mut line = String::new();
+    // With room, so that it is not moved as it grows, and no buffer that keeps it.
+    let mut line = Zeroizing::new(String::with_capacity(1024));
     {
         let _quiet = Quiet::begin(&terminal)?;
-        BufReader::new(&terminal).read_line(&mut line)?;
+        BufReader::with_capacity(1, &terminal).read_line(&mut line)?;
     }
     writeln!(terminal)?;
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())

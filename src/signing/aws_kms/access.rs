@@ -18,15 +18,12 @@ use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 
 use super::credentials::StandingCredentials;
+use super::errors::LONGEST_MESSAGE;
 use crate::config::{self, AssumedRole};
-use crate::signing::{KeyStoreError, SignClass};
+use crate::signing::{ATTEMPT_TIMEOUT, KeyStoreError, SignClass};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest wait for one answer: three times the longest that people report across Regions.
-pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Longest text of AWS that an error carries, in characters.
-const LONGEST_MESSAGE: usize = 300;
 
 /// What the SDK's clients are made of.
 pub(super) struct Access {
@@ -53,10 +50,10 @@ impl Access {
         let source = match (&config.role, shared.credentials_provider()) {
             (Some(role), _) => assumed(role, &sts).await,
             (None, Some(chain)) => chain,
-            (None, None) => return Err(no_credentials(name, "no provider is configured")),
+            (None, None) => return Err(without_credentials(name, "no provider is configured")),
         };
         let standing = StandingCredentials::new(name, source);
-        let credentials = standing.get().await.map_err(|error| no_credentials(name, &why(&error)))?;
+        let credentials = standing.get().await.map_err(|error| without_credentials(name, &why(&error)))?;
         let account = match (&config.account_id, credentials.account_id()) {
             (Some(given), _) => Some(given.clone()),
             (None, Some(told)) => Some(told.as_str().to_owned()),
@@ -188,7 +185,7 @@ async fn find_certificates(name: &str) -> Result<(), KeyStoreError> {
     Err(KeyStoreError { class: SignClass::Configuration, detail })
 }
 
-fn no_credentials(name: &str, why: &str) -> KeyStoreError {
+fn without_credentials(name: &str, why: &str) -> KeyStoreError {
     let detail = format!(
         "configuration \"{name}\" has no AWS credentials ({why}): set access_key_id and secret_access_key, or provide them by \
          environment, profile, web identity, container or instance role"

@@ -10,6 +10,7 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::access::why;
 use crate::telemetry::clock;
 
 /// Credentials are renewed this long before they expire, or at half of their time if that is later; by chance up to half as long
@@ -147,7 +148,7 @@ impl StandingCredentials {
                     failures = 0;
                     continue;
                 }
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => why(&error),
                 Err(_) => format!("no answer in {} s", PATIENCE.as_secs()),
             };
             failures += 1;
@@ -170,9 +171,12 @@ mod tests {
     use std::sync::Mutex;
     use std::time::SystemTime;
 
+    use aws_sdk_sts::error::ErrorMetadata;
+    use aws_sdk_sts::operation::assume_role::AssumeRoleError;
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::signing::testing::Log;
     use crate::telemetry::clock::simulated;
 
     /// Gives credentials `1`, `2`, … that hold for a while, when it is let; or fails.
@@ -265,6 +269,28 @@ mod tests {
         *source.0.fails.lock().unwrap() = false;
         tokio::time::sleep(LONGEST_RETRY).await;
         assert!(at_once(&standing).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn why_they_cannot_be_renewed_is_logged_by_its_code() {
+        #[derive(Debug)]
+        struct Refused;
+
+        impl ProvideCredentials for Refused {
+            fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+            where
+                Self: 'a,
+            {
+                let error = ErrorMetadata::builder().code("RegionDisabledException").message("words of STS").build();
+                future::ProvideCredentials::ready(Err(CredentialsError::provider_error(AssumeRoleError::generic(error))))
+            }
+        }
+
+        let (log, _guard) = Log::begin();
+        let _renewing = StandingCredentials::new("kms", SharedCredentialsProvider::new(Refused)).renew();
+        tokio::time::sleep(REREAD).await;
+        let text = log.text();
+        assert!(text.contains("STS: RegionDisabledException") && !text.contains("words of STS"), "{text}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -179,7 +179,7 @@ impl AwsKms {
                 .await?;
             tags.extend(page.tags.unwrap_or_default().into_iter().map(|tag| (tag.tag_key, tag.tag_value)));
             let next = paging.next("ListResourceTags", page.truncated, page.next_marker);
-            marker = next.map_err(|error| Fault { class: error.class, code: None, detail: error.detail })?;
+            marker = next?;
             if marker.is_none() {
                 return Ok(tags);
             }
@@ -196,9 +196,13 @@ impl AwsKms {
     }
 
     pub(super) async fn describe(&self, id: &str) -> Result<Description, Fault> {
+        description(self.metadata(id).await?).map_err(Fault::from)
+    }
+
+    /// What DescribeKey says.
+    pub(super) async fn metadata(&self, id: &str) -> Result<KeyMetadata, Fault> {
         let answer = self.patiently("DescribeKey", |client| client.describe_key().key_id(id).send()).await?;
-        let described = answer.key_metadata.ok_or_else(|| incomplete("DescribeKey", "KeyMetadata")).and_then(description);
-        described.map_err(|error| Fault { class: error.class, code: None, detail: error.detail })
+        answer.key_metadata.ok_or_else(|| incomplete("DescribeKey", "KeyMetadata").into())
     }
 
     /// The ARNs of the listing, page by page: those of one are looked at while the next one is asked.

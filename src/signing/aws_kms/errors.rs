@@ -8,7 +8,7 @@ use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use crate::signing::{KeyStoreError, SignClass};
 
 /// Longest text of the provider that an error carries, in characters.
-const LONGEST_MESSAGE: usize = 300;
+pub(super) const LONGEST_MESSAGE: usize = 300;
 
 /// Where a call failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,13 @@ impl Fault {
     /// Whether fresh credentials could help.
     pub(super) fn has_stale_credentials(&self) -> bool {
         self.code.as_deref().is_some_and(|code| code.starts_with("ExpiredToken") || code.starts_with("UnrecognizedClient"))
+    }
+}
+
+impl From<KeyStoreError> for Fault {
+    /// A fault without a code of the provider.
+    fn from(error: KeyStoreError) -> Self {
+        Self { class: error.class, code: None, detail: error.detail }
     }
 }
 

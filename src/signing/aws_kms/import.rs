@@ -171,7 +171,8 @@ impl AwsKms {
                 Some(arn) => Ok(KeyArn(arn.into())),
                 None => Err(unknown(incomplete("CreateKey", "Arn"))),
             },
-            Err(fault) if fault.class == SignClass::Transient => Err(unknown(fault.into())),
+            // What KMS refused for its credentials, it did not do, whether or not others may be there by now.
+            Err(fault) if fault.class == SignClass::Transient && !fault.has_stale_credentials() => Err(unknown(fault.into())),
             Err(fault) => Err(ImportError::Nothing(fault.into())),
         }
     }

@@ -61,15 +61,6 @@ impl AwsKms {
         Ok(alias)
     }
 
-    /// What DescribeKey says.
-    pub(super) async fn metadata(&self, id: &str) -> Result<KeyMetadata, Fault> {
-        let answer = self.patiently("DescribeKey", |client| client.describe_key().key_id(id).send()).await?;
-        answer.key_metadata.ok_or_else(|| {
-            let KeyStoreError { class, detail } = incomplete("DescribeKey", "KeyMetadata");
-            Fault { class, code: None, detail }
-        })
-    }
-
     /// Waits until the key is in one of these states. One that is new may not be found at first.
     pub(super) async fn settled(&self, id: &str, is_new: bool, states: &[AwsState]) -> Result<KeyMetadata, KeyStoreError> {
         let until = Instant::now() + PATIENCE;

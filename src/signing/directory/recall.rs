@@ -14,6 +14,8 @@ use crate::signing::{KeyArn, KeyState, KeyStore};
 
 /// Keys of one change: a large one does not hold up the commits of transactions.
 const CHANGE: usize = 500;
+/// Keys of one change where nothing is on record: as many as a commit takes, so that the record is soon whole.
+const FIRST: usize = 4_000;
 
 /// What is on record, as far as this process has read or written it.
 pub(super) type Saved = Mutex<BTreeMap<DiscoveryName, BTreeMap<String, DiscoveredKey>>>;
@@ -146,7 +148,8 @@ fn changes(
         gone: gone.to_vec(),
         complete: saved.is_some(),
     };
-    let mut changes: Vec<DiscoveryChange> = found.chunks(CHANGE).map(|found| of(found, &[])).collect();
+    let size = if saved.is_some() { CHANGE } else { FIRST };
+    let mut changes: Vec<DiscoveryChange> = found.chunks(size).map(|found| of(found, &[])).collect();
     changes.extend(gone.chunks(CHANGE).map(|gone| of(&[], gone)));
     if saved.is_none() {
         if changes.is_empty() {

@@ -5,10 +5,11 @@ use tokio::task::{self, AbortHandle, JoinError};
 use tokio::time::Instant;
 
 use super::attempt::attempt;
+use super::call::Stage;
 use super::pace::Pace;
 use super::queues::{CallId, Layer, Verdict};
 use super::routes::WayName;
-use super::task::{Call, Stage, Task};
+use super::task::Task;
 use crate::signing::backoff::full_jitter;
 use crate::signing::{KeyStoreError, QuotaGroup, SignClass};
 use crate::telemetry::chance;
@@ -52,12 +53,14 @@ impl Task {
             self.queues.done(address, &group);
             return self.enqueue(id);
         };
-        if call.retries == 0 {
+        if call.issued.is_none() {
+            call.issued = Some(now);
+            call.waiters.iter().for_each(|waiter| waiter.progress.issue(now.into_std()));
             way.meter.queue_seconds.observe(now.saturating_duration_since(call.asked).as_secs_f64());
         } else {
             self.metrics.signing.retries.inc();
         }
-        let sign = attempt(way, route.pinned.clone(), call.digest, last_deadline(call, now), &self.metrics.signing.in_flight);
+        let sign = attempt(way, route.pinned.clone(), call.digest, call.last_deadline(now), &self.metrics.signing.in_flight);
         let (way_name, hedges) = (way.name(), way.limits.hedge);
         let abort = self.signs.spawn(sign);
         let task = abort.id();
@@ -89,7 +92,7 @@ impl Task {
         if !(has_cell(Layer::Key(&address)) && has_cell(Layer::Group(&group))) {
             return self.queues.done(address, &group);
         }
-        let sign = attempt(way, route.pinned.clone(), call.digest, last_deadline(call, now), &self.metrics.signing.in_flight);
+        let sign = attempt(way, route.pinned.clone(), call.digest, call.last_deadline(now), &self.metrics.signing.in_flight);
         let way = way.name();
         let abort = self.signs.spawn(sign);
         let task = abort.id();
@@ -163,7 +166,8 @@ impl Task {
         let can_go_another_way = self.routes.get(&address).is_some_and(|route| !route.can_sign(&way) && route.has_another(&way));
         let after = if is_panic { After::Never } else { after(error.class, call.bad_signatures, is_paced, can_go_another_way) };
         if after == After::Never {
-            tracing::warn!(%address, class = ?error.class, detail = error.detail, "a Sign failed for good");
+            // Who asked for it tells.
+            tracing::debug!(%address, class = ?error.class, detail = error.detail, "a Sign failed for good");
             return self.answer(id, Err(error));
         }
         tracing::debug!(%address, class = ?error.class, detail = error.detail, "a Sign failed and is asked again");
@@ -216,9 +220,4 @@ fn after(class: SignClass, bad_signatures: u32, is_paced: bool, can_go_another_w
 
 fn has_room_to_hedge(pace: &Pace, now: Instant) -> bool {
     !pace.is_shrunk() && pace.usage(now) <= pace.rate() * HEDGE_USAGE
-}
-
-/// Until when somebody waits.
-fn last_deadline(call: &Call, now: Instant) -> Instant {
-    call.waiters.iter().map(|waiter| waiter.deadline).max().unwrap_or(now)
 }

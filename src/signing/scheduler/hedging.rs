@@ -41,6 +41,11 @@ impl Hedging {
         self.latencies.add(latency);
     }
 
+    /// The time in which 95 % of the latest Signs were answered; none while that is unknown.
+    pub(super) fn usual(&self) -> Option<Duration> {
+        self.latencies.p95
+    }
+
     /// Whether a second Sign is left.
     pub(super) fn may(&self) -> bool {
         self.allowance >= 1.0

@@ -48,6 +48,8 @@ pub(super) enum Verdict {
 pub(super) enum Next {
     /// Issue this call now, by a holder of this group; it counts as in flight there until [`Queues::done`].
     Issue(CallId, QuotaGroup),
+    /// This call is the next one and has no time left for a Sign: take it out, and ask again.
+    Over(CallId),
     /// Nothing may go now. At this time at the latest, if any, ask again; otherwise when something arrives or ends.
     Wait(Option<Instant>),
 }
@@ -189,17 +191,23 @@ impl Queues {
         self.groups.iter().map(|(name, group)| (name, group.in_flight, group.window))
     }
 
-    /// Chooses. `ask` is called for a key's cell first and then for its group's, and never for a layer that is known to deny.
-    pub(super) fn next(&mut self, now: Instant, mut ask: impl FnMut(Layer<'_>) -> Verdict) -> Next {
+    /// Chooses. `has_time` says whether a call can still be answered in time by this group; no cell is asked for one that cannot. `ask`
+    /// is called for a key's cell first and then for its group's, and never for a layer that is known to deny.
+    pub(super) fn next(
+        &mut self,
+        now: Instant,
+        has_time: impl Fn(CallId, &QuotaGroup) -> bool,
+        mut ask: impl FnMut(Layer<'_>) -> Verdict,
+    ) -> Next {
         self.unpark(now);
         // What a group has left goes to lines of others: where these still wait, their own group has no room.
         for of_others in [false, true] {
             for _ in 0..self.group_turn.len() {
                 let Some(name) = self.group_turn.pop_front() else { break };
-                let issued = self.next_of(&name, of_others, now, &mut ask);
-                self.group_turn.push_back(name.clone());
-                if let Some(call) = issued {
-                    return Next::Issue(call, name);
+                let next = self.next_of(&name, of_others, now, &has_time, &mut ask);
+                self.group_turn.push_back(name);
+                if let Some(next) = next {
+                    return next;
                 }
             }
         }
@@ -208,7 +216,14 @@ impl Queues {
         Next::Wait(waiting.filter_map(|group| group.denied_until).chain(parked).min())
     }
 
-    fn next_of(&mut self, name: &QuotaGroup, of_others: bool, now: Instant, ask: &mut impl FnMut(Layer<'_>) -> Verdict) -> Option<CallId> {
+    fn next_of(
+        &mut self,
+        name: &QuotaGroup,
+        of_others: bool,
+        now: Instant,
+        has_time: &impl Fn(CallId, &QuotaGroup) -> bool,
+        ask: &mut impl FnMut(Layer<'_>) -> Verdict,
+    ) -> Option<Next> {
         loop {
             let group = self.groups.get_mut(name)?;
             if group.is_full() || group.denied_until.is_some_and(|until| until > now) {
@@ -220,6 +235,9 @@ impl Queues {
                 group.lines(of_others).remove(&turn);
                 continue;
             };
+            if !has_time(first.1, name) {
+                return Some(Next::Over(first.1));
+            }
             if !line.has_cell {
                 match ask(Layer::Key(&address)) {
                     Verdict::Granted => line.has_cell = true,
@@ -242,7 +260,7 @@ impl Queues {
             line.message_is_next = first.0 != MESSAGE;
             line.in_flight += 1;
             self.enter_turn(address);
-            return Some(first.1);
+            return Some(Next::Issue(first.1, name.clone()));
         }
     }
 

@@ -5,92 +5,33 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, Signature};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 
 use super::SignLimits;
+use super::call::{Call, Command, Request, Stage, Waiter, fair, has_time};
 use super::ceilings::Ceilings;
 use super::flights::Flight;
+use super::made::Made;
 use super::meters::{HedgeMeter, SignMeters};
 use super::queues::{CallId, Next, Queues};
 use super::routes::Route;
 use super::watch::{Group, Probed};
-use crate::signing::key::Key;
 use crate::signing::{KeyStoreError, QuotaGroup, SignClass};
 use crate::telemetry::metrics::Metrics;
 
-/// What handles and tickets say.
-#[derive(Debug)]
-pub(super) enum Command {
-    Sign(Request),
-    Cancel {
-        ticket: u64,
-        /// Held until the command is read.
-        _permit: Arc<OwnedSemaphorePermit>,
-    },
-}
-
-/// A ticket's wish.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) ticket: u64,
-    pub(super) key: Arc<Key>,
-    pub(super) digest: B256,
-    pub(super) order: u64,
-    pub(super) reply: oneshot::Sender<Result<Signature, KeyStoreError>>,
-    pub(super) permit: Arc<OwnedSemaphorePermit>,
-}
-
-/// A ticket that waits for its call.
-#[derive(Debug)]
-pub(super) struct Waiter {
-    ticket: u64,
-    pub(super) deadline: Instant,
-    reply: oneshot::Sender<Result<Signature, KeyStoreError>>,
-    _permit: Arc<OwnedSemaphorePermit>,
-}
-
-/// Where a call is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
-    Queued,
-    InFlight,
-    /// Until its next try.
-    Resting(Instant),
-}
-
-/// One signature to be made, for everybody who asked for it.
-#[derive(Debug)]
-pub(super) struct Call {
-    pub(super) key: Arc<Key>,
-    pub(super) digest: B256,
-    pub(super) order: u64,
-    /// When its first ticket asked.
-    pub(super) asked: Instant,
-    pub(super) stage: Stage,
-    pub(super) waiters: Vec<Waiter>,
-    /// Signs after the first, hedges left out.
-    pub(super) retries: u32,
-    /// Those of them that waited for a while of their own.
-    pub(super) rests: u32,
-    pub(super) bad_signatures: u32,
-    pub(super) last_error: Option<KeyStoreError>,
-    /// Its Sign in flight, and a second one.
-    pub(super) sign: Option<task::Id>,
-    pub(super) hedge: Option<task::Id>,
-    /// When a second one is looked at.
-    pub(super) hedge_at: Option<Instant>,
-}
-
-impl Call {
-    pub(super) fn address(&self) -> Address {
-        self.key.address()
-    }
+/// What is asked of one key.
+#[derive(Debug, Default)]
+struct OfKey {
+    calls: BTreeSet<CallId>,
+    tickets: usize,
 }
 
 pub(super) struct Task {
     pub(super) limits: HashMap<String, SignLimits>,
+    /// Tickets of one key at the same time.
+    tickets_of_key: usize,
     pub(super) metrics: Arc<Metrics>,
     pub(super) meters: SignMeters,
     pub(super) hedge_meter: HedgeMeter,
@@ -99,6 +40,7 @@ pub(super) struct Task {
     next_call: u64,
     pub(super) calls: HashMap<CallId, Call>,
     by_digest: HashMap<(Address, B256), CallId>,
+    by_address: HashMap<Address, OfKey>,
     by_ticket: HashMap<u64, CallId>,
     deadlines: BTreeSet<(Instant, u64)>,
     pub(super) resting: BTreeSet<(Instant, CallId)>,
@@ -114,17 +56,19 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(limits: HashMap<String, SignLimits>, metrics: Arc<Metrics>, tickets_of_key: usize) -> Self {
         Self {
             meters: SignMeters::new(Arc::clone(&metrics), limits.keys()),
             hedge_meter: HedgeMeter::new(&metrics),
             limits,
+            tickets_of_key,
             metrics,
             ceilings: Ceilings::new(),
             queues: Queues::default(),
             next_call: 0,
             calls: HashMap::new(),
             by_digest: HashMap::new(),
+            by_address: HashMap::new(),
             by_ticket: HashMap::new(),
             deadlines: BTreeSet::new(),
             resting: BTreeSet::new(),
@@ -173,26 +117,36 @@ impl Task {
 
     /// A request joins the call for its digest, or becomes a call. One whose key cannot sign is answered.
     fn accept(&mut self, request: Request, asked: Instant) {
-        let Request { ticket, key, digest, order, reply, permit } = request;
+        let Request { ticket, key, digest, order, spent, reply, permit, progress } = request;
         let deadline = match self.way_of(&key, asked) {
-            Ok(deadline) => asked + deadline,
+            Ok(deadline) => asked + deadline.saturating_sub(spent),
             Err(error) => {
                 let _gone = reply.send(Err(error));
                 return;
             }
         };
         let address = key.address();
+        let of_key = self.by_address.entry(address).or_default();
+        if of_key.tickets >= self.tickets_of_key {
+            let detail = "too many signatures of this key are asked for at once".to_owned();
+            let _gone = reply.send(Err(KeyStoreError { class: SignClass::Throttled, detail }));
+            return;
+        }
         let known = self.by_digest.get(&(address, digest)).copied();
         let id = known.unwrap_or(CallId(self.next_call));
         if known.is_none() {
             self.next_call += 1;
             self.by_digest.insert((address, digest), id);
+            of_key.calls.insert(id);
         }
+        of_key.tickets += 1;
         let call = self.calls.entry(id).or_insert_with(|| Call {
             key,
             digest,
             order,
             asked,
+            since: asked.checked_sub(spent).unwrap_or(asked),
+            issued: None,
             stage: Stage::Queued,
             waiters: Vec::with_capacity(1),
             retries: 0,
@@ -203,7 +157,10 @@ impl Task {
             hedge: None,
             hedge_at: None,
         });
-        call.waiters.push(Waiter { ticket, deadline, reply, _permit: permit });
+        if let Some(at) = call.issued {
+            progress.issue(at.into_std());
+        }
+        call.waiters.push(Waiter { ticket, deadline, reply, progress, _permit: permit });
         self.deadlines.insert((deadline, ticket));
         self.by_ticket.insert(ticket, id);
         let before = call.order;
@@ -222,7 +179,7 @@ impl Task {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let Some(route) = self.routes.get(&call.address()) else { return };
         if call.waiters.is_empty() {
-            self.forget(id);
+            self.forget(id, false);
         } else if route.seat.groups.is_empty() {
             let error = route.error();
             self.answer(id, Err(error));
@@ -239,16 +196,31 @@ impl Task {
         let at = call.waiters.iter().position(|waiter| waiter.ticket == ticket)?;
         let waiter = call.waiters.swap_remove(at);
         self.deadlines.remove(&(waiter.deadline, ticket));
+        let address = call.address();
+        if let Some(of_key) = self.by_address.get_mut(&address) {
+            of_key.tickets = of_key.tickets.saturating_sub(1);
+        }
         if call.waiters.is_empty() && call.stage != Stage::InFlight {
-            self.forget(id);
+            self.forget(id, false);
         }
         Some(waiter)
     }
 
-    /// Removes a call that has no Sign in flight from everywhere.
-    fn forget(&mut self, id: CallId) -> Option<Call> {
+    /// Removes a call that has no Sign in flight from everywhere. Signs that gave no signature were for nothing.
+    fn forget(&mut self, id: CallId, is_signed: bool) -> Option<Call> {
         let call = self.calls.remove(&id)?;
-        self.by_digest.remove(&(call.address(), call.digest));
+        if call.issued.is_some() && !is_signed {
+            self.metrics.signing.fruitless.inc();
+        }
+        let address = call.address();
+        self.by_digest.remove(&(address, call.digest));
+        if let Some(of_key) = self.by_address.get_mut(&address) {
+            of_key.calls.remove(&id);
+            of_key.tickets = of_key.tickets.saturating_sub(call.waiters.len());
+            if of_key.calls.is_empty() {
+                self.by_address.remove(&address);
+            }
+        }
         match call.stage {
             Stage::Queued => self.queues.remove(call.address(), (call.order, id)),
             Stage::Resting(until) => drop(self.resting.remove(&(until, id))),
@@ -273,9 +245,14 @@ impl Task {
             self.probe(address, now);
         }
         let unblocked = loop {
-            let ceilings = &mut self.ceilings;
-            match self.queues.next(now, |layer| ceilings.ask(layer, now)) {
+            let Self { queues, ceilings, calls, routes, groups, .. } = &mut *self;
+            let has_time = |id, name: &_| calls.get(&id).is_none_or(|call| has_time(call, routes, groups.get(name), now));
+            match queues.next(now, has_time, |layer| ceilings.ask(layer, now)) {
                 Next::Issue(id, group) => self.issue(id, group, now),
+                Next::Over(id) => {
+                    let error = self.too_late(id, now);
+                    self.answer(id, Err(error));
+                }
                 Next::Wait(until) => break until,
             }
         };
@@ -290,37 +267,49 @@ impl Task {
     /// Answers the tickets whose time is over.
     fn expire(&mut self, now: Instant) {
         while let Some((_, ticket)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
-            let call = self.by_ticket.get(&ticket).and_then(|id| self.calls.get(id));
-            let error = too_late(call.and_then(|call| call.last_error.as_ref()));
             self.deadlines.pop_first();
+            let Some(id) = self.by_ticket.get(&ticket).copied() else { continue };
+            let error = self.too_late(id, now);
             if let Some(waiter) = self.take_waiter(ticket) {
                 let _gone = waiter.reply.send(Err(error));
             }
         }
     }
 
+    /// Why there is no signature in time. One that had no turn, or too late a turn, while others of its quota had theirs, waited for the
+    /// quota or a window.
+    fn too_late(&self, id: CallId, now: Instant) -> KeyStoreError {
+        let call = self.calls.get(&id);
+        let missed = call.is_some_and(|call| {
+            let Some(route) = self.routes.get(&call.address()) else { return false };
+            let had_time = call.issued.is_some_and(|at| now.saturating_duration_since(at) >= fair(route.deadline));
+            let seen = |name| self.groups.get(name).and_then(|group: &Group| group.seen);
+            !had_time && route.seat.groups.iter().any(|name| seen(name).is_some_and(|at| at >= call.since))
+        });
+        match call.and_then(|call| call.last_error.as_ref()) {
+            Some(KeyStoreError { class, detail }) if !missed || *class != SignClass::Deadline => {
+                let class = if *class == SignClass::Throttled { SignClass::Throttled } else { SignClass::Deadline };
+                KeyStoreError { class, detail: format!("no signature within the deadline; the last error: {detail}") }
+            }
+            _ if missed => KeyStoreError { class: SignClass::Throttled, detail: "no turn to sign within the deadline".to_owned() },
+            _ => KeyStoreError { class: SignClass::Deadline, detail: "no signature within the deadline".to_owned() },
+        }
+    }
+
+    /// The calls of a key that have no Sign in flight, in the order in which they were asked for.
+    pub(super) fn waiting_for(&self, address: Address) -> Vec<CallId> {
+        let calls = self.by_address.get(&address).into_iter().flat_map(|of_key| &of_key.calls).copied();
+        calls.filter(|id| self.calls.get(id).is_some_and(|call| call.stage != Stage::InFlight)).collect()
+    }
+
     /// Ends a call: the same answer for everybody who waits.
     pub(super) fn answer(&mut self, id: CallId, result: Result<Signature, KeyStoreError>) {
-        let Some(call) = self.forget(id) else { return };
-        if result.is_ok() && call.waiters.is_empty() {
-            self.metrics.signing.unclaimed.inc();
-        }
+        let Some(call) = self.forget(id, result.is_ok()) else { return };
+        let result = result.map(|signature| Made::new(signature, &self.metrics.signing.unclaimed));
         for waiter in call.waiters {
             self.by_ticket.remove(&waiter.ticket);
             self.deadlines.remove(&(waiter.deadline, waiter.ticket));
             let _gone = waiter.reply.send(result.clone());
         }
     }
-}
-
-fn too_late(last: Option<&KeyStoreError>) -> KeyStoreError {
-    let class = match last.map(|error| error.class) {
-        Some(SignClass::Throttled) => SignClass::Throttled,
-        _ => SignClass::Deadline,
-    };
-    let detail = match last {
-        Some(error) => format!("no signature within the deadline; the last error: {}", error.detail),
-        None => "no signature within the deadline".to_owned(),
-    };
-    KeyStoreError { class, detail }
 }

@@ -22,7 +22,7 @@ fn windows(window: usize, window_per_key: usize) -> SignLimits {
 fn limited(limits: SignLimits, tickets: usize, script: impl Fn(usize) -> Act + Send + Sync + 'static) -> Setup {
     let metrics = Arc::new(Metrics::new().unwrap());
     let store = ScriptedStore::new(&[("a", 1), ("b", 2), ("a@west", 1)], script);
-    let scheduler = Scheduler::with_tickets(HashMap::from([("test".to_owned(), limits)]), metrics.clone(), tickets);
+    let scheduler = Scheduler::with_tickets(HashMap::from([("test".to_owned(), limits)]), metrics.clone(), tickets, TICKETS_OF_KEY);
     Setup { scheduler, key: store.key("a"), store, metrics }
 }
 
@@ -310,3 +310,30 @@ async fn another_arn_than_the_pinned_one_is_a_bad_signature() {
 
 mod failover;
 mod throttling;
+
+#[tokio::test(start_paused = true)]
+async fn one_key_does_not_take_the_room_of_the_others() {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let store = ScriptedStore::new(&[("a", 1), ("b", 2)], |_| Act::Gated);
+    let scheduler = Scheduler::with_tickets(HashMap::from([("test".to_owned(), windows(9, 1))]), metrics, 10, 3);
+    let (flooded, other) = (store.key("a"), store.key("b"));
+    // Two of them share a Sign: they are tickets all the same.
+    let mut tickets: Vec<_> = [1, 2, 2].map(|n| scheduler.sign(&flooded, digest(n), n)).into();
+    settle().await;
+    assert_eq!(class(scheduler.sign(&flooded, digest(3), 3).await), SignClass::Throttled);
+    tickets.push(scheduler.sign(&other, digest(4), 4));
+    // What is given up and what is answered makes room again.
+    drop(tickets.remove(1));
+    settle().await;
+    tickets.push(scheduler.sign(&flooded, digest(5), 5));
+    settle().await;
+    assert_eq!(class(scheduler.sign(&flooded, digest(6), 6).await), SignClass::Throttled);
+    store.gate.add_permits(10);
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    let again: Vec<_> = (7..10).map(|n| scheduler.sign(&flooded, digest(n), n)).collect();
+    for ticket in again {
+        ticket.await.unwrap();
+    }
+}

@@ -10,12 +10,12 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::breaker::Breaker;
+use super::call::fair;
 use super::flights::Flight;
 use super::hedging::Hedging;
 use super::meters::GroupMeter;
-use super::queues::CallId;
 use super::routes::{Route, Way, WayName};
-use super::task::{Stage, Task};
+use super::task::Task;
 use crate::signing::key::Key;
 use crate::signing::{KeyState, KeyStoreError, SignClass};
 use crate::telemetry::chance;
@@ -31,6 +31,8 @@ const IDLE: f64 = 0.5;
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) hedging: Hedging,
+    /// When a Sign of it last worked or was throttled: the key store was there, and what waited meanwhile waited for its turn.
+    pub(super) seen: Option<Instant>,
     meter: GroupMeter,
 }
 
@@ -81,7 +83,7 @@ impl Task {
             self.ceilings.open_group(&way.group, way.limits.rate);
             self.queues.open(&way.group, way.limits.window);
             let metrics = &self.metrics;
-            let make = || Group { hedging: Hedging::new(), meter: GroupMeter::new(metrics, &way.group) };
+            let make = || Group { hedging: Hedging::new(), seen: None, meter: GroupMeter::new(metrics, &way.group) };
             self.groups.entry(way.group.clone()).or_insert_with(make);
         }
         self.routes.insert(address, route);
@@ -98,10 +100,7 @@ impl Task {
             return;
         }
         let error = route.error();
-        let waits = |call: &super::task::Call| call.address() == address && call.stage != Stage::InFlight;
-        let mut waiting: Vec<CallId> = self.calls.iter().filter(|(_, call)| waits(call)).map(|(id, _)| *id).collect();
-        waiting.sort_unstable();
-        for id in waiting {
+        for id in self.waiting_for(address) {
             self.answer(id, Err(error.clone()));
         }
     }
@@ -109,6 +108,9 @@ impl Task {
     /// Draws from the end of a Sign what it says about its quota group and its holder.
     pub(super) fn learn(&mut self, flight: &Flight, result: &Result<Signature, KeyStoreError>, now: Instant) {
         let (Some(group), Some(route)) = (self.groups.get_mut(&flight.group), self.routes.get_mut(&flight.address())) else { return };
+        if result.as_ref().err().is_none_or(|error| error.class == SignClass::Throttled) {
+            group.seen = Some(now);
+        }
         match result {
             Ok(_) => {
                 group.hedging.answered(now.saturating_duration_since(flight.issued));
@@ -130,6 +132,10 @@ impl Task {
             Err(error) => {
                 let has_another = route.has_another(&flight.way);
                 let Some(way) = route.find(&flight.way) else { return };
+                // Its caller's time ended before the store had a fair share of it.
+                if error.class == SignClass::Deadline && now.saturating_duration_since(flight.issued) < fair(way.limits.deadline) {
+                    return;
+                }
                 // Where nothing else can sign, what passes is waited for as long as a call waits.
                 let patience = if has_another { Duration::ZERO } else { way.limits.deadline };
                 if !way.fail(error, patience, now, chance::share()) {
@@ -160,7 +166,8 @@ impl Task {
             if way.breaker.begin_probe(now) {
                 let (store, name) = (Arc::clone(&way.holder.store), way.name());
                 self.probes.spawn(async move {
-                    let probe = tokio::time::timeout(PROBE_TIMEOUT, store.probe(&name.arn));
+                    // The call too: it can panic before there is a future.
+                    let probe = tokio::time::timeout(PROBE_TIMEOUT, async { store.probe(&name.arn).await });
                     let result = AssertUnwindSafe(probe).catch_unwind().await.unwrap_or_else(|_| Ok(Err(passing("the probe panicked"))));
                     let result = result.unwrap_or_else(|_| Err(passing("no answer to the probe")));
                     Probed { address, way: name, result }

@@ -75,11 +75,12 @@ fn every_flaw_of_a_public_key_is_refused_by_its_name() {
 #[test]
 fn another_arn_joins_only_with_the_same_key() {
     let mut key = PinnedKey::from_spki(arn("one"), &SPKI_OF_ONE).unwrap();
-    key.also(arn("replica"), &SPKI_OF_ONE).unwrap();
+    key.compare(&arn("replica"), &SPKI_OF_ONE).unwrap();
+    key.pin(arn("replica"));
     assert!(key.is_pinned(&arn("one")) && key.is_pinned(&arn("replica")));
     let other = SigningKey::from_slice(&[7; 32]).unwrap();
     let spki = PublicKey::from(other.verifying_key()).to_public_key_der().unwrap();
-    assert!(matches!(key.also(arn("other"), spki.as_bytes()), Err(SpkiError::OtherKey { .. })));
+    assert!(matches!(key.compare(&arn("other"), spki.as_bytes()), Err(SpkiError::OtherKey { .. })));
     assert!(!key.is_pinned(&arn("other")));
 }
 

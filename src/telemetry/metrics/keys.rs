@@ -1,7 +1,7 @@
 //! Keys: their states, and how they are found again.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec};
 
@@ -26,6 +26,8 @@ const STATES: [&str; 9] = [
 pub struct KeyMetrics {
     /// Names of keys by `configuration` and `state`.
     keys: IntGaugeVec,
+    /// The configurations that it shows.
+    shown: Mutex<BTreeSet<Arc<str>>>,
     /// Refreshes by `service` and `outcome` (`ok` or `failed`).
     pub refreshes: IntCounterVec,
     /// Duration of one refresh by `service`.
@@ -41,6 +43,7 @@ impl KeyMetrics {
         let service: &'static [&'static str] = &["service"];
         Ok(Self {
             keys: make.int_gauges("sluice_keys", "Names of keys by state.", &["configuration", "state"])?,
+            shown: Mutex::default(),
             refreshes: make.counters("sluice_key_refreshes_total", "Refreshes of keys.", &["service", "outcome"])?,
             refresh_seconds: make.histograms(
                 "sluice_key_refresh_duration_seconds",
@@ -74,11 +77,40 @@ impl KeyMetrics {
                 *count += 1;
             }
         }
-        self.keys.reset();
-        for (configuration, counts) in counts {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for (configuration, counts) in &counts {
             for (state, count) in STATES.iter().zip(counts) {
-                self.keys.with_label_values(&[&*configuration, state]).set(count);
+                self.keys.with_label_values(&[&**configuration, state]).set(*count);
             }
         }
+        // Only then, and only these: a page that is written meanwhile lacks nothing.
+        for gone in shown.iter().filter(|configuration| !counts.contains_key(*configuration)) {
+            for state in STATES {
+                let _none = self.keys.remove_label_values(&[&**gone, state]);
+            }
+        }
+        *shown = counts.into_keys().collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    #[test]
+    fn what_keys_there_are_is_shown_at_every_moment() {
+        let metrics = Metrics::new().unwrap();
+        let shows = |text: &str| metrics.render().unwrap().contains(text);
+        let count = |keys: &[(&str, &str)]| metrics.keys.count(keys.iter().map(|(name, state)| (Arc::from(*name), (*state).to_owned())));
+        count(&[("one", "enabled"), ("one", "disabled"), ("two", "enabled")]);
+        // The same series goes on: it was never taken away.
+        let series = metrics.keys.keys.with_label_values(&["one", "enabled"]);
+        count(&[("one", "enabled"), ("one", "enabled"), ("one", "strange")]);
+        assert_eq!(series.get(), 2);
+        assert!(
+            shows(r#"sluice_keys{configuration="one",state="disabled"} 0"#) && shows(r#"sluice_keys{configuration="one",state="other"} 1"#)
+        );
+        assert!(!shows(r#"configuration="two""#), "it has none any more");
     }
 }

@@ -20,6 +20,8 @@ pub struct SigningMetrics {
     pub hedges: IntCounterVec,
     /// Signatures that nobody waited for any more.
     pub unclaimed: IntCounter,
+    /// Signatures that Signs were made for and that did not come.
+    pub fruitless: IntCounter,
     /// Signs in flight.
     pub in_flight: IntGauge,
     /// Signatures that are asked for and not in flight: at a ceiling, or before their next try.
@@ -59,6 +61,7 @@ impl SigningMetrics {
             retries: make.counter("sluice_sign_retries_total", "Signs asked again after a passing fault.")?,
             hedges: make.counters("sluice_sign_hedges_total", "Second Signs of calls that took long.", &["outcome"])?,
             unclaimed: make.counter("sluice_sign_unclaimed_total", "Signatures that nobody waited for any more.")?,
+            fruitless: make.counter("sluice_sign_fruitless_total", "Signatures that Signs were made for and that did not come.")?,
             in_flight: make.int_gauge("sluice_signs_in_flight", "Signs in flight.")?,
             waiting: make.int_gauge("sluice_signs_waiting", "Signatures that are asked for and not in flight.")?,
             throttled: make.counters("sluice_sign_throttled_total", "Signs that the quota refused.", quota)?,

@@ -43,7 +43,7 @@ impl TransactionMetrics {
                 "Payloads on record in the place of others of the same transaction.",
                 &["environment", "kind"],
             )?,
-            resigned: make.counter("sluice_resigned_total", "Signs made again because a lower nonce failed.")?,
+            resigned: make.counter("sluice_resigned_total", "Signatures of transactions that were not used.")?,
             alarms: make.counters("sluice_alarms_total", "Conditions that somebody has to look at.", &["environment", "kind"])?,
             stage_seconds: make.histograms(
                 "sluice_transaction_stage_duration_seconds",

@@ -50,8 +50,8 @@ impl Borrowed {
 /// One account's share of [`Borrowed`].
 #[derive(Debug)]
 pub struct Loan {
-    over: oneshot::Sender<B256>,
-    replaces: Vec<B256>,
+    pub(super) over: oneshot::Sender<B256>,
+    pub(super) replaces: Vec<B256>,
 }
 
 impl Loan {

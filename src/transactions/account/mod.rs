@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256};
 use futures_util::StreamExt as _;
-use futures_util::future::{AbortHandle, Aborted, BoxFuture, OptionFuture};
+use futures_util::future::{Aborted, BoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
@@ -43,7 +43,7 @@ use self::operate::{AccountState, Resumed, Resynced};
 use self::outbox::Outbox;
 use self::reconcile::Reconcile;
 use self::replace::{ReplaceRequest, Replacement};
-use self::sign::LastSigns;
+use self::sign::{Asked, LastSigns};
 use self::submission::{Accepted, Reply, SignedBytes, Submission};
 use super::balance::Balance;
 use super::broadcast::Delivery;
@@ -103,8 +103,10 @@ enum Owed {
 struct Pending {
     submission: Submission,
     signed: Option<SignedBytes>,
-    /// Ends the Sign in flight when the nonce it was for is void.
-    sign: Option<AbortHandle>,
+    /// Its Sign, asked for and not answered.
+    sign: Option<Asked>,
+    /// Time that its Signs before that took.
+    signing: Duration,
     replaces: bool,
     /// It is in the place of another attempt of the same transaction.
     replacement: Option<Replacement>,
@@ -117,7 +119,17 @@ struct Pending {
 impl Pending {
     fn new(submission: Submission) -> Self {
         let laps = Laps { arrived: submission.arrived, since: submission.queued };
-        Self { submission, signed: None, sign: None, replaces: false, replacement: None, nonce: 0, laps, short_at: None }
+        Self {
+            submission,
+            signed: None,
+            sign: None,
+            signing: Duration::ZERO,
+            replaces: false,
+            replacement: None,
+            nonce: 0,
+            laps,
+            short_at: None,
+        }
     }
 }
 
@@ -442,10 +454,8 @@ impl Task {
             return request.refuse(error);
         }
         self.balance.release(Owed::Request(ticket));
-        if let Some(pending) = self.tickets.remove(&ticket) {
-            if let Some(sign) = pending.sign {
-                sign.abort();
-            }
+        if let Some(mut pending) = self.tickets.remove(&ticket) {
+            pending.unsign(&self.chain.metrics);
             pending.submission.refuse(error);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use alloy_consensus::SignableTransaction as _;
 use alloy_primitives::{Bytes, hex};
 use futures_util::FutureExt as _;
-use futures_util::future::abortable;
+use futures_util::future::{AbortHandle, abortable};
 
 use super::durable::{Told, durable};
 use super::outbox::After;
@@ -14,12 +14,12 @@ use super::replace::first_state;
 use super::submission::{Accepted, Payload, SignedBytes, Submission, assemble, with_nonce};
 use super::{Live, Owed, Pending, Signed, Task, Written};
 use crate::journal::{Attempt, AttemptState, JournalError, Kind, Record};
-use crate::signing::SignClass;
+use crate::signing::{ATTEMPT_TIMEOUT, Progress, SignClass};
 use crate::telemetry::clock;
 use crate::telemetry::faults::SeededFault;
 use crate::transactions::broadcast::Delivery;
 use crate::transactions::errors::TransactionError;
-use crate::transactions::meters::Stage;
+use crate::transactions::meters::{Meters, Stage};
 use crate::transactions::nonces::Ticket;
 
 /// When a Sign of the account worked last, and when one failed last, and why.
@@ -38,6 +38,37 @@ impl LastSigns {
     }
 }
 
+/// A Sign that is asked for.
+pub(super) struct Asked {
+    /// Ends it when the nonce it was for is void.
+    pub(super) abort: AbortHandle,
+    pub(super) progress: Progress,
+    pub(super) at: Instant,
+}
+
+impl Pending {
+    /// Its Sign is over. All of them together have one `sign_deadline`.
+    fn sign_over(&mut self) -> Option<Asked> {
+        let asked = self.sign.take()?;
+        self.signing += clock::now().saturating_duration_since(asked.at);
+        Some(asked)
+    }
+
+    /// Nothing signed is to be used for it: the Sign under way ends (the scheduler counts it, perhaps it was not issued), and a signature
+    /// that was made is counted.
+    pub(super) fn unsign(&mut self, metrics: &Meters) {
+        if let Some(asked) = self.sign_over() {
+            asked.abort.abort();
+        }
+        if self.signed.is_some() && matches!(self.submission.payload, Payload::Unsigned { .. }) {
+            metrics.unused.inc();
+        }
+        if !SeededFault::MovedDownUnsigned.is_on() {
+            self.signed = None;
+        }
+    }
+}
+
 impl Task {
     pub(super) fn start_sign(&mut self, ticket: Ticket, nonce: u64, replaces: bool, now: Instant) {
         let Some(pending) = self.tickets.get_mut(&ticket) else {
@@ -48,8 +79,8 @@ impl Task {
             self.give_up(ticket, TransactionError::Internal);
             return;
         }
-        if let Some(void) = pending.sign.take() {
-            void.abort();
+        if let Some(void) = pending.sign_over() {
+            void.abort.abort();
         }
         pending.nonce = nonce;
         pending.replaces = replaces;
@@ -66,8 +97,10 @@ impl Task {
             }
             Payload::Unsigned { prepared, key } => {
                 let digest = with_nonce(&prepared.transaction, nonce).signature_hash();
-                let (sign, abort) = abortable(self.chain.scheduler.sign(key, digest, nonce));
-                pending.sign = Some(abort);
+                let sign = self.chain.scheduler.sign_again(key, digest, nonce, pending.signing);
+                let progress = sign.progress();
+                let (sign, abort) = abortable(sign);
+                pending.sign = Some(Asked { abort, progress, at: now });
                 self.signs.push(sign.map(move |result| (ticket, result)).boxed());
             }
         }
@@ -77,7 +110,7 @@ impl Task {
         // An aborted Sign was for a nonce that is void: its ticket waits again, or is gone.
         let Ok(result) = result else { return };
         let Some(pending) = self.tickets.get_mut(&ticket) else { return };
-        pending.sign = None;
+        pending.sign_over();
         let now = clock::now();
         pending.waited(Stage::Sign, now, &self.chain);
         // A replacement's has no part in what waits without a nonce.
@@ -91,7 +124,7 @@ impl Task {
             }
             (Ok(_), Payload::Signed { .. }) => {}
             (Err(error), _) => {
-                tracing::warn!(%error, account = %self.address(), class = ?error.class, "no signature");
+                error.tell(self.address());
                 let class = error.class;
                 self.give_up(ticket, TransactionError::Sign(class));
                 if matches!(class, SignClass::KeyDown | SignClass::Credentials | SignClass::Configuration) {
@@ -116,17 +149,26 @@ impl Task {
         }
         // None has ended meanwhile: where as many as may are under way, it waited for them.
         let is_full = self.figures().signing >= self.chain.environment.account.sign_window;
-        let is_signing = |pending: &Pending| pending.sign.is_some() && pending.replacement.is_none();
-        if is_full && self.tickets.values().any(is_signing) { TransactionError::Sign(SignClass::Deadline) } else { late }
+        let signing = self.tickets.values().filter(|pending| is_full && pending.replacement.is_none());
+        let issued: Vec<Option<Instant>> =
+            signing.filter_map(|pending| pending.sign.as_ref()).map(|asked| asked.progress.issued()).collect();
+        if issued.is_empty() {
+            return late;
+        }
+        // Where one has been under way for long, or all of them are, it is the key store; else they wait for their turn as well.
+        let (now, long) = (clock::now(), ATTEMPT_TIMEOUT.min(deadline / 2));
+        let is_long = issued.iter().flatten().any(|at| now.saturating_duration_since(*at) >= long);
+        let class = if is_long || !issued.contains(&None) { SignClass::Deadline } else { SignClass::Throttled };
+        TransactionError::Sign(class)
     }
 
     fn signed(&mut self, ticket: Ticket, bytes: SignedBytes) {
         let Some(pending) = self.tickets.get_mut(&ticket) else { return };
+        pending.signed = Some(bytes);
         if pending.submission.borrowed.is_void() {
             self.give_up(ticket, TransactionError::Internal);
             return;
         }
-        pending.signed = Some(bytes);
         self.nonces.signed(ticket);
     }
 
@@ -144,16 +186,7 @@ impl Task {
     pub(super) fn void(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             if let Some(pending) = self.tickets.get_mut(ticket) {
-                // One that is still being signed is the scheduler's to count: perhaps it was not asked for yet.
-                if pending.signed.is_some() {
-                    self.chain.metrics.resigned();
-                }
-                if !SeededFault::MovedDownUnsigned.is_on() {
-                    pending.signed = None;
-                }
-                if let Some(sign) = pending.sign.take() {
-                    sign.abort();
-                }
+                pending.unsign(&self.chain.metrics);
             }
         }
     }

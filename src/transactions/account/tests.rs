@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use alloy_consensus::{TxEip1559, TypedTransaction};
 use alloy_primitives::{Bytes, Signature, TxKind, U256};
+use futures_util::future::AbortHandle;
 use tempfile::TempDir;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::watch;
 
 use super::admit::Probe;
+use super::fill::nothing_to;
 use super::open::try_load;
 use super::replace::Replacement;
 use super::submission::{Payload, assemble};
@@ -18,12 +20,15 @@ use crate::journal::keys_only::KeysOnly;
 use crate::journal::sqlite::SqliteJournal;
 use crate::journal::{Engine as _, Journal, Kind, Purpose, StoredAccount, TransactionId};
 use crate::node::{Head, NodeError};
-use crate::signing::SignClass;
+use crate::signing::testing::{Act, ScriptedStore};
+use crate::signing::{Progress, SignClass};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::waited::Waited;
-use crate::transactions::account::loans::Borrowed;
+use crate::transactions::account::loans::{Borrowed, Loan};
 use crate::transactions::chain::tests::{ADDRESS, chain_of};
+use crate::transactions::fees::Price;
 use crate::transactions::nonces::SlotState;
+use crate::transactions::prepare::Prepared;
 use crate::transactions::reconcile::Counts;
 use crate::transactions::request::Fees;
 
@@ -612,13 +617,25 @@ async fn a_request_that_waited_for_the_key_store_is_told_so_at_its_deadline() {
     (1..=5).for_each(|ticket| put(task, ticket));
     let deny = |task: &mut Task, ticket| task.deny(ticket, Denial::Deadline);
     // A Sign is under way, and there is room for more.
-    task.tickets.get_mut(&5).unwrap().sign = Some(AbortHandle::new_pair().0);
+    let progress = Progress::default();
+    task.tickets.get_mut(&5).unwrap().sign = Some(Asked { abort: AbortHandle::new_pair().0, progress: progress.clone(), at: clock::now() });
     deny(task, 1);
     let now = clock::now();
     for ticket in 101..=task.chain.environment.account.sign_window as u64 + 100 {
         task.nonces.enqueue(ticket, Wish::Any, 1, now + Duration::from_secs(30)).unwrap();
     }
     while task.nonces.poll(now).is_some() {}
+    // There is none, and the Sign that it waits for waits for the quota itself.
+    put(task, 7);
+    deny(task, 7);
+    // It is the key store's to answer: for long, if there are others.
+    let waiting = Some(Asked { abort: AbortHandle::new_pair().0, progress: Progress::default(), at: clock::now() });
+    put(task, 9);
+    task.tickets.get_mut(&9).unwrap().sign = waiting;
+    progress.issue(clock::now() + Duration::from_secs(1));
+    put(task, 8);
+    deny(task, 8);
+    task.tickets.get_mut(&9).unwrap().sign = None;
     deny(task, 2);
     task.sign_finished((5, Ok(Err(KeyStoreError { class: SignClass::Throttled, detail: "slow down".into() }))));
     deny(task, 3);
@@ -631,7 +648,65 @@ async fn a_request_that_waited_for_the_key_store_is_told_so_at_its_deadline() {
         TransactionError::QueueDeadline(_) => None,
         other => panic!("{other:?}"),
     };
-    assert_eq!([1, 2, 3, 4].map(&mut class), [None, Some(SignClass::Deadline), Some(SignClass::Throttled), None]);
+    let (deadline, throttled) = (Some(SignClass::Deadline), Some(SignClass::Throttled));
+    assert_eq!([1, 7, 8, 2, 3, 4].map(&mut class), [None, throttled, throttled, deadline, throttled, None]);
+}
+
+/// A request that is to be signed here.
+fn unsigned() -> Submission {
+    let transaction = nothing_to(ADDRESS, 31337, Price::Dynamic { cap: 1, tip: 1 });
+    let prepared = Box::new(Prepared { from: ADDRESS, transaction, nonce: None, cost: U256::ZERO, span: 1 });
+    let key = ScriptedStore::new(&[("a", 1)], |_| Act::Hang).key("a");
+    Submission { payload: Payload::Unsigned { prepared, key }, reply: None, ..raw(&attempt(3, 1)).0 }
+}
+
+#[tokio::test]
+async fn a_signature_that_is_not_used_is_counted_whatever_became_of_its_request() {
+    let mut fixture = Fixture::new(Vec::new()).await;
+    let task = &mut fixture.task;
+    let unused = |task: &Task| task.chain.metrics.unused.get();
+    (1..=3).for_each(|ticket| drop(task.tickets.insert(ticket, Pending::new(unsigned()))));
+    task.tickets.insert(4, Pending::new(raw(&attempt(6, 6)).0));
+    let signed = |task: &mut Task, ticket| task.sign_finished((ticket, Ok(Ok(Signature::test_signature()))));
+    signed(task, 1);
+    task.void(&[1]);
+    assert_eq!(unused(task), 1, "a lower nonce failed");
+    signed(task, 1);
+    task.fail(1, TransactionError::Internal);
+    assert_eq!(unused(task), 2, "it failed itself");
+    task.tickets.get_mut(&2).unwrap().submission.borrowed.loans.push(Loan { over: oneshot::channel().0, replaces: Vec::new() });
+    signed(task, 2);
+    assert_eq!((unused(task), task.tickets.contains_key(&2)), (3, false), "what it borrowed was taken back");
+    // Neither of these was signed: one not yet, one by its client.
+    task.tickets.get_mut(&4).unwrap().signed = Some(SignedBytes { raw: Bytes::new(), hash: B256::ZERO });
+    task.void(&[3, 4]);
+    assert_eq!(unused(task), 3);
+}
+
+#[tokio::test]
+async fn the_signs_of_a_request_have_one_deadline_together() {
+    let mut fixture = Fixture::new(Vec::new()).await;
+    let task = &mut fixture.task;
+    task.tickets.insert(1, Pending::new(unsigned()));
+    let second = Duration::from_secs(1);
+    for nonce in 3..6 {
+        let now = clock::now();
+        task.start_sign(1, nonce, false, now);
+        task.tickets.get_mut(&1).unwrap().sign.as_mut().unwrap().at -= 3 * second;
+        task.void(&[1]);
+    }
+    assert!(task.tickets[&1].signing >= 9 * second);
+    // The scheduler's deadline is 10 s.
+    task.start_sign(1, 6, false, clock::now());
+    let late = async {
+        loop {
+            let signed = task.signs.next().await.unwrap();
+            if let Ok(result) = signed.1 {
+                break result.unwrap_err();
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(8 * second, late).await.unwrap().class, SignClass::Deadline);
 }
 
 #[tokio::test]

@@ -106,6 +106,12 @@ async fn a_failure_says_what_is_there() {
     let (error, server) = failed(Place { fails: Some(("CreateKey", denied())), ..EMPTY }, &new()).await;
     assert!(matches!(error, ImportError::Nothing(_)), "{error}");
     assert_eq!(server.count("CreateKey"), 1);
+    // The same of credentials for which there may be others by now.
+    let expired = fails("ExpiredTokenException", "expired");
+    let (mut server, _) = place(Place { fails: Some(("CreateKey", expired)), ..EMPTY }).await;
+    server.kms.renewing = Some(server.kms.credentials.renew());
+    let error = server.kms.import(&material(), &new(), Some("one")).await.unwrap_err();
+    assert!(matches!(&error, ImportError::Nothing(error) if error.class == SignClass::Transient), "{error}");
     // An answer that says nothing about whether there is a key.
     let lost = (500, json!({ "__type": "KMSInternalException" }));
     let (error, server) = failed(Place { fails: Some(("CreateKey", lost)), ..EMPTY }, &new()).await;

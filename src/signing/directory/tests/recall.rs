@@ -101,14 +101,14 @@ async fn only_what_differs_is_written() {
 #[tokio::test]
 async fn a_discovery_of_many_keys_counts_once_it_is_whole() {
     let journal = Arc::new(KeysOnly::default());
-    let many: Vec<String> = (0..1_200).map(|number| format!("key-{number:04}")).collect();
+    let many: Vec<String> = (0..9_000).map(|number| format!("key-{number:04}")).collect();
     // One public key under many names.
     let keys: Vec<(&str, u8)> = many.iter().map(|name| (name.as_str(), 1)).collect();
     let store = ScriptedStore::new(&keys, |_| Act::Sign);
     remembered(&journal, &store, &KeySelection::All).await;
     let changes = std::mem::take(&mut *journal.changes.lock().unwrap());
     let shape: Vec<_> = changes.iter().map(|change| (change.anew, change.found.len(), change.complete)).collect();
-    assert_eq!(shape, [(true, 500, false), (false, 500, false), (false, 200, true)]);
+    assert_eq!(shape, [(true, 4_000, false), (false, 4_000, false), (false, 1_000, true)]);
     let directory = open(&journal, &[("kms", &store)]).await.unwrap();
     let keys = directory.draft().recall(&names(&["kms"]), &KeySelection::All).await.unwrap().unwrap();
     assert_eq!(keys.len(), 1);

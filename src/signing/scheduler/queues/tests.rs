@@ -32,10 +32,14 @@ fn granted(_: Layer<'_>) -> Verdict {
     Verdict::Granted
 }
 
+fn in_time(_: CallId, _: &QuotaGroup) -> bool {
+    true
+}
+
 /// Issues until nothing may go any more; every call ends at once.
 fn drain(queues: &mut Queues, owner: impl Fn(CallId) -> Address) -> Vec<u64> {
     let mut issued = Vec::new();
-    while let Next::Issue(id, group) = queues.next(Instant::now(), granted) {
+    while let Next::Issue(id, group) = queues.next(Instant::now(), in_time, granted) {
         issued.push(id.0);
         queues.done(owner(id), &group);
     }
@@ -66,6 +70,21 @@ fn a_line_goes_by_nonce_then_by_arrival() {
 }
 
 #[test]
+fn what_has_no_time_left_costs_no_cell() {
+    let mut queues = queues(9);
+    for (order, id) in [(1, 0), (2, 1), (3, 2)] {
+        queues.push(key(1), &seat(&[1], 9), (order, CallId(id)));
+    }
+    let now = Instant::now();
+    let in_time = |id: CallId, _: &QuotaGroup| id.0 > 1;
+    for id in [0, 1] {
+        assert_eq!(queues.next(now, in_time, |_| panic!("asked")), Next::Over(CallId(id)));
+        queues.remove(key(1), (id + 1, CallId(id)));
+    }
+    assert_eq!(queues.next(now, in_time, granted), issue(2, 1));
+}
+
+#[test]
 fn both_bounds_hold_and_the_end_of_a_sign_makes_room() {
     let mut queues = queues(3);
     for id in 0..6 {
@@ -73,17 +92,17 @@ fn both_bounds_hold_and_the_end_of_a_sign_makes_room() {
         queues.push(key(2), &seat(&[1], 2), (id, CallId(10 + id)));
     }
     let now = Instant::now();
-    let first: Vec<_> = (0..3).map(|_| queues.next(now, granted)).collect();
+    let first: Vec<_> = (0..3).map(|_| queues.next(now, in_time, granted)).collect();
     assert_eq!(first, [issue(0, 1), issue(10, 1), issue(1, 1)]);
-    assert_eq!(queues.next(now, granted), Next::Wait(None));
+    assert_eq!(queues.next(now, in_time, granted), Next::Wait(None));
     queues.done(key(2), &group(1));
     // Key 1 has two in flight: its bound. Key 2 goes, although it went last.
-    assert_eq!(queues.next(now, granted), issue(11, 1));
+    assert_eq!(queues.next(now, in_time, granted), issue(11, 1));
     // Back from its bound, key 1 waits behind key 2, which was in turn already.
     queues.done(key(1), &group(1));
-    assert_eq!(queues.next(now, granted), issue(12, 1));
+    assert_eq!(queues.next(now, in_time, granted), issue(12, 1));
     queues.done(key(1), &group(1));
-    assert_eq!(queues.next(now, granted), issue(2, 1));
+    assert_eq!(queues.next(now, in_time, granted), issue(2, 1));
 }
 
 #[test]
@@ -94,7 +113,7 @@ fn a_cell_of_the_key_is_kept_while_the_group_denies() {
     let now = Instant::now();
     let later = now + Duration::from_millis(10);
     let mut asked = Vec::new();
-    let next = queues.next(now, |layer| {
+    let next = queues.next(now, in_time, |layer| {
         asked.push(format!("{layer:?}"));
         match layer {
             Layer::Key(_) => Verdict::Granted,
@@ -103,9 +122,9 @@ fn a_cell_of_the_key_is_kept_while_the_group_denies() {
     });
     assert_eq!((next, asked.len()), (Next::Wait(Some(later)), 2));
     // Known to deny: nobody is asked.
-    assert_eq!(queues.next(now, |_| panic!("asked")), Next::Wait(Some(later)));
+    assert_eq!(queues.next(now, in_time, |_| panic!("asked")), Next::Wait(Some(later)));
     // Then the key is not asked again, and it still has its turn.
-    let next = queues.next(later, |layer| match layer {
+    let next = queues.next(later, in_time, |layer| match layer {
         Layer::Key(_) => panic!("asked for a second cell"),
         Layer::Group(_) => Verdict::Granted,
     });
@@ -128,10 +147,10 @@ fn a_key_at_its_ceiling_delays_nobody_and_costs_no_cell_of_the_group() {
             Verdict::Granted
         }
     };
-    assert_eq!(queues.next(now, &mut ask), issue(1, 1));
-    assert_eq!(queues.next(now, &mut ask), Next::Wait(Some(later)));
+    assert_eq!(queues.next(now, in_time, &mut ask), issue(1, 1));
+    assert_eq!(queues.next(now, in_time, &mut ask), Next::Wait(Some(later)));
     assert_eq!(cells, 1);
-    assert_eq!(queues.next(later, granted), issue(0, 1));
+    assert_eq!(queues.next(later, in_time, granted), issue(0, 1));
 }
 
 #[test]
@@ -141,7 +160,7 @@ fn a_group_that_denies_delays_no_other_group() {
     queues.push(key(2), &seat(&[2], 9), (0, CallId(1)));
     let now = Instant::now();
     let later = now + Duration::from_secs(1);
-    let next = queues.next(now, |layer| match layer {
+    let next = queues.next(now, in_time, |layer| match layer {
         Layer::Group(name) if *name == group(1) => Verdict::DeniedUntil(later),
         _ => Verdict::Granted,
     });
@@ -153,7 +172,7 @@ fn what_is_removed_is_not_issued_and_leaves_nothing_behind() {
     let mut queues = queues(9);
     queues.push(key(1), &seat(&[1], 9), (0, CallId(0)));
     queues.remove(key(1), (0, CallId(0)));
-    assert_eq!(queues.next(Instant::now(), granted), Next::Wait(None));
+    assert_eq!(queues.next(Instant::now(), in_time, granted), Next::Wait(None));
     assert!(queues.lines.is_empty());
     // Back while its old place in the turn was still there: one place, not two.
     queues.push(key(1), &seat(&[1], 9), (0, CallId(1)));
@@ -172,10 +191,10 @@ fn a_full_window_of_a_group_delays_no_other_group() {
         queues.push(key(2), &seat(&[2], 9), (id, CallId(10 + id)));
     }
     let now = Instant::now();
-    let issued: Vec<_> = (0..5).map(|_| queues.next(now, granted)).collect();
+    let issued: Vec<_> = (0..5).map(|_| queues.next(now, in_time, granted)).collect();
     assert_eq!(issued, [issue(0, 1), issue(10, 2), issue(11, 2), issue(12, 2), Next::Wait(None)]);
     queues.done(key(1), &group(1));
-    assert_eq!(queues.next(now, granted), issue(1, 1));
+    assert_eq!(queues.next(now, in_time, granted), issue(1, 1));
 }
 
 #[test]
@@ -188,7 +207,7 @@ fn a_replica_is_used_when_the_first_group_has_no_room_and_after_its_own_keys() {
     queues.push(key(2), &seat(&[2], 9), (0, CallId(10)));
     let now = Instant::now();
     let later = now + Duration::from_millis(10);
-    let issued: Vec<_> = (0..4).map(|_| queues.next(now, granted)).collect();
+    let issued: Vec<_> = (0..4).map(|_| queues.next(now, in_time, granted)).collect();
     assert_eq!(issued, [issue(0, 1), issue(10, 2), issue(1, 1), issue(2, 2)]);
     // The window is not full any more, but the rate is used up.
     queues.done(key(1), &group(1));
@@ -196,15 +215,15 @@ fn a_replica_is_used_when_the_first_group_has_no_room_and_after_its_own_keys() {
         Layer::Group(name) if *name == group(1) => Verdict::DeniedUntil(later),
         _ => Verdict::Granted,
     };
-    assert_eq!(queues.next(now, no_first), issue(3, 2));
+    assert_eq!(queues.next(now, in_time, no_first), issue(3, 2));
     // Neither has room: whichever has it first.
     let soon = now + Duration::from_millis(5);
     let neither = |layer: Layer<'_>| match layer {
         Layer::Key(_) => Verdict::Granted,
         Layer::Group(name) => Verdict::DeniedUntil(if *name == group(1) { later } else { soon }),
     };
-    assert_eq!(queues.next(now, neither), Next::Wait(Some(soon)));
-    assert_eq!(queues.next(later, granted), issue(4, 1));
+    assert_eq!(queues.next(now, in_time, neither), Next::Wait(Some(soon)));
+    assert_eq!(queues.next(later, in_time, granted), issue(4, 1));
 }
 
 #[test]
@@ -214,20 +233,20 @@ fn a_line_goes_where_its_key_can_sign_now() {
         queues.push(key(1), &seat(&[1, 2], 9), (id, CallId(id)));
     }
     let now = Instant::now();
-    assert_eq!(queues.next(now, granted), issue(0, 1));
+    assert_eq!(queues.next(now, in_time, granted), issue(0, 1));
     queues.reseat(key(1), &seat(&[2], 9));
-    assert_eq!(queues.next(now, granted), issue(1, 2));
+    assert_eq!(queues.next(now, in_time, granted), issue(1, 2));
     queues.reseat(key(1), &seat(&[], 9));
-    assert_eq!(queues.next(now, granted), Next::Wait(None));
+    assert_eq!(queues.next(now, in_time, granted), Next::Wait(None));
     queues.reseat(key(1), &seat(&[2, 1], 9));
-    assert_eq!([queues.next(now, granted), queues.next(now, granted)], [issue(2, 2), issue(3, 2)]);
+    assert_eq!([queues.next(now, in_time, granted), queues.next(now, in_time, granted)], [issue(2, 2), issue(3, 2)]);
 }
 
 #[test]
 fn a_second_sign_counts_in_both_windows() {
     let mut queues = queues(2);
     queues.push(key(1), &seat(&[1, 2], 3), (0, CallId(0)));
-    assert_eq!(queues.next(Instant::now(), granted), issue(0, 1));
+    assert_eq!(queues.next(Instant::now(), in_time, granted), issue(0, 1));
     assert!(queues.hedge(key(1), &group(2)) && queues.hedge(key(1), &group(2)));
     assert!(!queues.hedge(key(1), &group(1)), "the key's window is full");
     queues.done(key(1), &group(1));
@@ -322,7 +341,7 @@ proptest! {
                 Step::Pass => now += Duration::from_millis(10),
                 Step::Next(verdicts) => {
                     let mut verdicts = verdicts.into_iter();
-                    let next = queues.next(now, |layer| {
+                    let next = queues.next(now, in_time, |layer| {
                         let grant = verdicts.next().unwrap_or(true);
                         match layer {
                             Layer::Key(address) => {
@@ -382,7 +401,7 @@ proptest! {
             }
         }
         let mut counts = vec![0usize; lengths.len()];
-        while let Next::Issue(id, group) = queues.next(Instant::now(), granted) {
+        while let Next::Issue(id, group) = queues.next(Instant::now(), in_time, granted) {
             let k = owners[&id];
             counts[k] += 1;
             left[k] -= 1;
@@ -405,7 +424,7 @@ proptest! {
             queues.push(key(1), &seat(&[1], 1), (MESSAGE, CallId(1000 + n)));
         }
         for _ in 0..gone {
-            if let Next::Issue(_, group) = queues.next(Instant::now(), granted) {
+            if let Next::Issue(_, group) = queues.next(Instant::now(), in_time, granted) {
                 queues.done(key(1), &group);
             }
         }

@@ -37,6 +37,17 @@ async fn a_disabled_key_fails_closed_and_comes_back_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_probe_that_panics_is_asked_again() {
+    let t = set_up(|_| Act::Sign);
+    t.store.set("a", disabled());
+    assert_eq!(class(t.scheduler.sign(&t.key, digest(1), 1).await), SignClass::KeyDown);
+    t.store.panicking_probes.store(2, Atomic::SeqCst);
+    t.store.set("a", KeyState::Enabled);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!((t.store.panicking_probes.load(Atomic::SeqCst), t.key.usable(), open_breakers(&t)), (0, Ok(()), 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_that_discovery_found_down_is_probed_after_it_was_asked_and_believed_when_found_up() {
     let t = set_up(|_| Act::Sign);
     let arn = t.key.holder().unwrap().arn;
@@ -152,4 +163,16 @@ async fn a_replica_that_joins_later_is_used() {
     t.key.admit(holder, &spki).unwrap().join();
     t.scheduler.sign(&t.key, digest(1), 1).await.unwrap();
     assert_eq!(t.store.signs_by(["a", "a@west"]), [1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_that_its_callers_deadline_cut_short_is_no_fault_of_the_holder() {
+    // The second half is asked a tenth of a second before its deadline.
+    let t = limited(windows(512, 6), TICKETS, |n| if n < 6 { Act::Take(DEADLINE - Duration::from_millis(100)) } else { Act::Hang });
+    let key = t.store.key_with("a", "a@west");
+    let tickets: Vec<_> = (0..12).map(|n| t.scheduler.sign(&key, digest(n), n)).collect();
+    let answers = futures_util::future::join_all(tickets).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 6);
+    settle().await;
+    assert_eq!((t.store.digests().len(), open_breakers(&t)), (12, 0));
 }

@@ -195,5 +195,96 @@ async fn a_signature_that_nobody_waits_for_is_counted() {
     t.store.gate.add_permits(1);
     settle().await;
     assert_eq!((outcome(&t, "ok"), t.metrics.signing.unclaimed.get()), (1, 1));
+    // Its client is gone, and the scheduler does not know yet.
+    let ticket = t.scheduler.sign(&t.key, digest(2), 2);
+    settle().await;
+    t.store.gate.add_permits(1);
+    drop(ticket);
+    settle().await;
+    assert_eq!((outcome(&t, "ok"), t.metrics.signing.unclaimed.get()), (2, 2));
+    // It is answered, and nobody looks at the answer; of two who share it, one does.
+    t.store.gate.add_permits(2);
+    let unread = t.scheduler.sign(&t.key, digest(3), 3);
+    let shared = [t.scheduler.sign(&t.key, digest(4), 4), t.scheduler.sign(&t.key, digest(4), 4)];
+    settle().await;
+    drop(unread);
+    let [one, other] = shared;
+    one.await.unwrap();
+    drop(other);
+    assert_eq!((outcome(&t, "ok"), t.metrics.signing.unclaimed.get()), (4, 3));
     assert_eq!(t.store.holder("a").store.quota_group(&t.store.holder("a").arn), QuotaGroup("1/test".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_had_no_turn_while_others_had_is_told_as_throttled() {
+    let limits =
+        [SignLimits { deadline: Duration::from_secs(1), ..rate(10) }, SignLimits { deadline: Duration::from_secs(1), ..windows(1, 1) }];
+    for limits in limits {
+        let t = limited(limits, TICKETS, |_| Act::Take(Duration::from_millis(10)));
+        let tickets: Vec<_> = (0..300).map(|n| t.scheduler.sign(&t.key, digest(n), n)).collect();
+        let answers = futures_util::future::join_all(tickets).await;
+        let late: Vec<SignClass> = answers.into_iter().filter_map(|answer| answer.err().map(|error| error.class)).collect();
+        assert!(!late.is_empty() && late.iter().all(|class| *class == SignClass::Throttled), "{late:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_hardly_be_answered_in_time_costs_no_sign() {
+    let limits = SignLimits { deadline: Duration::from_secs(1), ..rate(100) };
+    let t = limited(limits, TICKETS, |_| Act::Take(Duration::from_millis(200)));
+    for n in 0..10 {
+        let tickets: Vec<_> = (0..12).map(|m| t.scheduler.sign(&t.key, digest(1000 + 12 * n + m), m)).collect();
+        for ticket in tickets {
+            ticket.await.unwrap();
+        }
+    }
+    let tickets: Vec<_> = (0..300).map(|n| t.scheduler.sign(&t.key, digest(n), n)).collect();
+    let answers = futures_util::future::join_all(tickets).await;
+    let worked = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!(worked > 60 && answers.into_iter().filter_map(Result::err).all(|error| error.class == SignClass::Throttled));
+    assert_eq!((outcome(&t, "deadline"), t.store.digests().len()), (0, 120 + worked));
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_take_longer_than_the_deadline_of_others_keep_nothing_from_being_asked() {
+    let limits = SignLimits { deadline: Duration::from_secs(1), ..rate(1000) };
+    let t = limited(limits, TICKETS, |n| Act::Take(Duration::from_millis(if n < 200 { 990 } else { 10 })));
+    let tickets: Vec<_> = (0..200).map(|n| t.scheduler.sign(&t.key, digest(n), n)).collect();
+    // Half of them are asked too late for that.
+    futures_util::future::join_all(tickets).await;
+    for n in 200..300 {
+        t.scheduler.sign(&t.key, digest(n), n).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_signs_of_a_signature_that_did_not_come_are_accounted_for() {
+    let t = limited(SignLimits { deadline: Duration::from_secs(1), ..rate(100) }, TICKETS, |n| match n % 4 {
+        0 => Act::Sign,
+        1 => Act::Fail(SignClass::Throttled),
+        2 => Act::Take(Duration::from_secs(3)),
+        _ => Act::Fail(SignClass::Configuration),
+    });
+    let mut tickets: Vec<_> = (0..40).map(|n| t.scheduler.sign(&t.store.key("a"), digest(n), n)).collect();
+    settle().await;
+    // Some have their Sign in flight, others wait.
+    tickets.drain(..10);
+    let worked = futures_util::future::join_all(tickets).await.iter().filter(|answer| answer.is_ok()).count() as u64;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let Metrics { signing, .. } = &*t.metrics;
+    let signs = t.store.digests().len() as u64;
+    let (unclaimed, fruitless) = (signing.unclaimed.get(), signing.fruitless.get());
+    assert!(fruitless > 0, "{fruitless}");
+    assert_eq!(signs - signing.retries.get() - hedges(&t).iter().sum::<u64>() - unclaimed - fruitless, worked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_that_has_spent_of_its_deadline_has_the_rest() {
+    let t = set_up(|_| Act::Hang);
+    let began = tokio::time::Instant::now();
+    let spent = DEADLINE - Duration::from_secs(3);
+    assert_eq!(class(t.scheduler.sign_again(&t.key, digest(1), 1, spent).await), SignClass::Deadline);
+    assert_eq!(began.elapsed().as_secs(), 3);
+    assert_eq!(class(t.scheduler.sign_again(&t.key, digest(2), 2, 2 * DEADLINE).await), SignClass::Deadline);
+    assert_eq!(began.elapsed().as_secs(), 3, "at once");
 }
