@@ -184,7 +184,7 @@ async fn a_passing_fault_of_the_key_store_is_not_seen_by_clients() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_store_that_throttles_is_told_as_such() {
     let Some(mut world) = World::start("a_key_store_that_throttles_is_told_as_such").await else { return };
-    world.extra.configuration = "sign_deadline = \"1s\"".into();
+    world.extra.configuration = "sign_deadline = \"4s\"".into();
     let accounts = world.accounts(1).await;
     let gateway = world.gateway().await;
     let client = gateway.connect().await;

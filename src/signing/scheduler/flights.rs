@@ -5,7 +5,7 @@ use tokio::task::{self, AbortHandle, JoinError};
 use tokio::time::Instant;
 
 use super::attempt::attempt;
-use super::call::Stage;
+use super::call::{Stage, fair};
 use super::pace::Pace;
 use super::queues::{CallId, Layer, Verdict};
 use super::routes::WayName;
@@ -150,7 +150,7 @@ impl Task {
 
     /// A Sign of a call gave no signature. While another one is in flight, that one decides.
     fn failed(&mut self, flight: Flight, error: Option<KeyStoreError>, is_one_left: bool, now: Instant) {
-        let Flight { call: id, address, group, way, .. } = flight;
+        let Flight { call: id, address, ref group, ref way, .. } = flight;
         let Some(call) = self.calls.get_mut(&id) else { return };
         let is_panic = error.is_none();
         let error =
@@ -158,12 +158,17 @@ impl Task {
         if error.class == SignClass::BadSignature {
             call.bad_signatures += 1;
         }
-        call.last_error = Some(error.clone());
+        // One that its caller's deadline cut short says nothing beside what the store said before.
+        let is_cut_short = error.class == SignClass::Deadline
+            && self.routes.get(&address).is_some_and(|route| now.saturating_duration_since(flight.issued) < fair(route.deadline));
+        if call.last_error.is_none() || !is_cut_short {
+            call.last_error = Some(error.clone());
+        }
         if is_one_left {
             return;
         }
-        let is_paced = self.ceilings.pace(&group).is_some();
-        let can_go_another_way = self.routes.get(&address).is_some_and(|route| !route.can_sign(&way) && route.has_another(&way));
+        let is_paced = self.ceilings.pace(group).is_some();
+        let can_go_another_way = self.routes.get(&address).is_some_and(|route| !route.can_sign(way) && route.has_another(way));
         let after = if is_panic { After::Never } else { after(error.class, call.bad_signatures, is_paced, can_go_another_way) };
         if after == After::Never {
             // Who asked for it tells.

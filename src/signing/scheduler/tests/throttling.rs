@@ -229,6 +229,21 @@ async fn what_had_no_turn_while_others_had_is_told_as_throttled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_throttled_until_its_time_was_over_is_told_as_throttled() {
+    let start = tokio::time::Instant::now();
+    let limits = SignLimits { deadline: Duration::from_secs(2), ..rate(20) };
+    let answers = |throttled: Duration| {
+        limited(limits, TICKETS, move |_| if start.elapsed() < throttled { Act::Fail(SignClass::Throttled) } else { Act::Hang })
+    };
+    let t = answers(Duration::from_millis(1_500));
+    let error = t.scheduler.sign(&t.key, digest(1), 1).await.unwrap_err();
+    assert_eq!((error.class, outcome(&t, "throttled") > 0), (SignClass::Throttled, true), "{error}");
+    let t = answers(Duration::from_millis(2_100));
+    let error = t.scheduler.sign(&t.key, digest(1), 1).await.unwrap_err();
+    assert_eq!((error.class, outcome(&t, "throttled") > 0), (SignClass::Deadline, true), "the store had time: {error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_can_hardly_be_answered_in_time_costs_no_sign() {
     let limits = SignLimits { deadline: Duration::from_secs(1), ..rate(100) };
     let t = limited(limits, TICKETS, |_| Act::Take(Duration::from_millis(200)));
