@@ -162,7 +162,7 @@ impl Run {
 pub(super) async fn one_address(programs: &Programs, extent: Extent) -> Result<Report, Failure> {
     let fixed = Plan::new(extent.seed, 1, extent.quota, Delays::fixed(50));
     let plan = Plan { signs_in_flight: extent.signs_in_flight.unwrap_or(fixed.signs_in_flight), ..fixed.clone() };
-    let shape = Shape::Closed(usize::try_from(extent.quota * 2 / 5)?.max(1));
+    let shape = Shape::Closed(usize::try_from(extent.quota * 3 / 2)?.max(1));
     let run = measure(programs, &plan, shape, extent.warm_up, extent.measured).await?;
     let mut report = Report::new("one-address", plan.lines());
     report.hold("Signs that KMS let in, of the quota", 100.0 * run.signs_per_second() / extent.quota as f64, "%", Bound::AtLeast(99.0));
