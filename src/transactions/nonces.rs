@@ -76,6 +76,8 @@ struct Given {
 #[derive(Debug)]
 pub struct Nonces {
     bounds: AccountBounds,
+    /// Nonces that may wait for their signatures.
+    sign_window: usize,
     window: usize,
     next: u64,
     committed: u64,
@@ -104,6 +106,7 @@ impl Nonces {
     pub fn new(bounds: AccountBounds, next: u64, slots: impl IntoIterator<Item = (u64, SlotState)>) -> Self {
         Self {
             bounds,
+            sign_window: bounds.sign_window,
             window: bounds.broadcast_window,
             next,
             committed: next,
@@ -146,6 +149,16 @@ impl Nonces {
     /// The nonce after every slot that is on record or reserved: no payload of ours has a higher one.
     pub fn ceiling(&self) -> u64 {
         self.next
+    }
+
+    /// So many nonces may be handed out that are not on record, `account.sign_window` at most: what is above waits without one.
+    pub fn set_sign_window(&mut self, size: usize) {
+        self.sign_window = size.clamp(1, self.bounds.sign_window.max(1));
+    }
+
+    /// Whether as many as may are handed out and not on record.
+    pub fn is_sign_window_full(&self) -> bool {
+        self.reserved.len() >= self.sign_window
     }
 
     /// Requests that wait without a nonce.

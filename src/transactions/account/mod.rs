@@ -54,6 +54,7 @@ use super::nonces::figures::Figures;
 use super::nonces::{Action, Denial, Nonces, Ticket, Wish};
 use super::outboxes::Outboxes;
 use super::reconcile::Settling;
+use super::sign_window::SignWindow;
 use super::tracking::{Owner, Sighting};
 use crate::journal::{Account, Attempt, AttemptState, BlockRef, Epoch, JournalError, PauseBy, Pauses, Record};
 use crate::node::CallError;
@@ -189,6 +190,7 @@ pub(super) struct Task {
     /// The payload on record of each slot that is not final.
     current: BTreeMap<u64, B256>,
     signs: FuturesUnordered<BoxFuture<'static, Signed>>,
+    sign_window: SignWindow,
     last_signs: LastSigns,
     commit: Option<BoxFuture<'static, Written>>,
     sends: FuturesUnordered<BoxFuture<'static, Answered>>,

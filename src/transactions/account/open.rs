@@ -26,6 +26,7 @@ use crate::transactions::chain::Chain;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::nonces::{Nonces, SlotState};
 use crate::transactions::outboxes::Outboxes;
+use crate::transactions::sign_window::SignWindow;
 
 /// Time before a start that did not work is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -220,6 +221,8 @@ impl Task {
         }
         // Until its code is read: what was sent before a restart is not sent again faster than nodes keep it.
         nonces.set_delegated(true);
+        let sign_window = SignWindow::new(chain.environment.account.sign_window);
+        nonces.set_sign_window(sign_window.size());
         let mut task = Self {
             account,
             nonces,
@@ -232,6 +235,7 @@ impl Task {
             last_order: 0,
             current,
             signs: FuturesUnordered::new(),
+            sign_window,
             last_signs: LastSigns::default(),
             commit: None,
             sends: FuturesUnordered::new(),

@@ -1,10 +1,10 @@
 //! From a nonce to a durable attempt: Sign, assemble, commit.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alloy_consensus::SignableTransaction as _;
-use alloy_primitives::{Bytes, hex};
+use alloy_primitives::{Bytes, Signature, hex};
 use futures_util::FutureExt as _;
 use futures_util::future::{AbortHandle, abortable};
 
@@ -14,7 +14,7 @@ use super::replace::first_state;
 use super::submission::{Accepted, Payload, SignedBytes, Submission, assemble, with_nonce};
 use super::{Live, Owed, Pending, Signed, Task, Written};
 use crate::journal::{Attempt, AttemptState, JournalError, Kind, Record};
-use crate::signing::{ATTEMPT_TIMEOUT, Progress, SignClass};
+use crate::signing::{ATTEMPT_TIMEOUT, KeyStoreError, Progress, SignClass};
 use crate::telemetry::clock;
 use crate::telemetry::faults::SeededFault;
 use crate::transactions::broadcast::Delivery;
@@ -44,6 +44,15 @@ pub(super) struct Asked {
     pub(super) abort: AbortHandle,
     pub(super) progress: Progress,
     pub(super) at: Instant,
+}
+
+impl Asked {
+    /// How long it waited for its turn at the key store, up to now if it had none in time. Not known where the key could not sign.
+    fn waited_for_its_turn(&self, result: &Result<Signature, KeyStoreError>, now: Instant) -> Option<Duration> {
+        let had_none = matches!(result, Err(error) if matches!(error.class, SignClass::Throttled | SignClass::Deadline));
+        let turn = self.progress.issued().or(had_none.then_some(now))?;
+        Some(turn.saturating_duration_since(self.at))
+    }
 }
 
 impl Pending {
@@ -110,12 +119,16 @@ impl Task {
         // An aborted Sign was for a nonce that is void: its ticket waits again, or is gone.
         let Ok(result) = result else { return };
         let Some(pending) = self.tickets.get_mut(&ticket) else { return };
-        pending.sign_over();
+        let asked = pending.sign_over();
         let now = clock::now();
         pending.waited(Stage::Sign, now, &self.chain);
         // A replacement's has no part in what waits without a nonce.
         if pending.replacement.is_none() {
             self.last_signs.ended(result.as_ref().err().map(|error| error.class), now);
+            if let Some(turned) = asked.and_then(|asked| asked.waited_for_its_turn(&result, now)) {
+                self.sign_window.turned(turned, self.nonces.is_sign_window_full());
+                self.nonces.set_sign_window(self.sign_window.size());
+            }
         }
         match (result, &pending.submission.payload) {
             (Ok(signature), Payload::Unsigned { prepared, .. }) => {
@@ -148,7 +161,7 @@ impl Task {
             return TransactionError::Sign(class);
         }
         // None has ended meanwhile: where as many as may are under way, it waited for them.
-        let is_full = self.figures().signing >= self.chain.environment.account.sign_window;
+        let is_full = self.nonces.is_sign_window_full();
         let signing = self.tickets.values().filter(|pending| is_full && pending.replacement.is_none());
         let issued: Vec<Option<Instant>> =
             signing.filter_map(|pending| pending.sign.as_ref()).map(|asked| asked.progress.issued()).collect();

@@ -97,7 +97,7 @@ impl Nonces {
     fn assign(&mut self) -> Option<Action> {
         // Whether a loan becomes a payload is not known here: what is above would be signed in vain if it does not.
         let is_halted = self.on_hold || self.halt >= Halt::Nonces;
-        if is_halted || self.reserved.len() >= self.bounds.sign_window || self.reserved.has_loan() {
+        if is_halted || self.is_sign_window_full() || self.reserved.has_loan() {
             return None;
         }
         if let Some(action) = self.lend().or_else(|| self.assign_open()) {
