@@ -161,6 +161,12 @@ impl Fixture {
         self.task.probe_finished(Ok(probe));
     }
 
+    /// Alarms of refused bytes that were about to be sent.
+    fn refused_payloads(&self) -> u64 {
+        let environment = &self.chain.environment.name;
+        self.chain.metrics.alarms.with_label_values(&[environment.as_str(), "refused_payload"]).get()
+    }
+
     fn state(&self, attempt: &Attempt) -> Option<AttemptState> {
         self.task.attempts.get(&attempt.hash).map(|live| live.state)
     }
@@ -816,6 +822,7 @@ async fn after_a_reorg_the_payload_that_was_mined_is_sent_and_not_the_one_that_w
         assert_eq!((fixture.task.current.get(&3), fixture.task.nonces.slot(3)), (Some(&old.hash), Some(SlotState::Sent)));
         assert!(fixture.task.attempts.get(&old.hash).unwrap().sent_at.is_some());
         assert_eq!(fixture.task.attempts.get(&new.hash).unwrap().sent_at, sent_at, "it was told that it is refused");
+        assert_eq!(fixture.refused_payloads(), 0, "nor was it about to be sent");
     }
 }
 
@@ -833,6 +840,7 @@ async fn a_nonce_that_is_free_again_after_foreign_use_is_the_older_payloads_if_t
     fixture.task.act();
     assert_eq!((fixture.task.current.get(&3), fixture.task.nonces.slot(3)), (Some(&old.hash), Some(SlotState::Sent)));
     assert_eq!(fixture.task.balance.owed(Owed::Slot(3)), old.cost);
+    assert_eq!(fixture.refused_payloads(), 0);
 }
 
 #[tokio::test]
