@@ -12,6 +12,8 @@ pub(super) const CHAIN_ID: u64 = 31_337;
 pub(super) const GAS_LIMIT: u64 = 1_000_000_000;
 /// Every window of an account and of the key store.
 pub(super) const WINDOW: u64 = 2_000;
+/// `sign_deadline`; a busy machine alone must not use it up.
+const SIGN_DEADLINE: Duration = Duration::from_secs(30);
 /// Calls that one connection may have in flight.
 const CALLS_IN_FLIGHT: u64 = 100_000;
 
@@ -34,8 +36,6 @@ pub(super) struct Plan {
     pub(super) signs_in_flight: u64,
     /// `account.queue_deadline`.
     pub(super) queue_deadline: Duration,
-    /// `sign_deadline`; a busy machine alone must not use it up.
-    pub(super) sign_deadline: Duration,
 }
 
 impl Plan {
@@ -51,14 +51,13 @@ impl Plan {
             delays,
             signs_in_flight: WINDOW,
             queue_deadline: Duration::from_secs(30),
-            sign_deadline: Duration::from_secs(30),
         }
     }
 
     /// The configuration of the gateway.
     pub(super) fn toml(&self, node: &str, kms: &str) -> String {
         let Self { sign_rate, signs_in_flight, .. } = self;
-        let (queue_deadline, sign_deadline) = (self.queue_deadline.as_millis(), self.sign_deadline.as_millis());
+        let (queue_deadline, sign_deadline) = (self.queue_deadline.as_millis(), SIGN_DEADLINE.as_millis());
         format!(
             r#"[server]
 listen = "127.0.0.1:0"
@@ -107,8 +106,7 @@ keys = {{ tag = {{ app = "{SERVICE}" }} }}
         vec![
             format!("KMS: {keys} keys; {quota} Signs a second, {bucket} tokens{others}; answers in p50 {p50}, p99 {p99}, at most {max} ms"),
             format!(
-                "key store: sign_rate and sign_rate_per_key {sign_rate}; sign_window and sign_window_per_key {WINDOW}; sign_deadline {:?}",
-                self.sign_deadline
+                "key store: sign_rate and sign_rate_per_key {sign_rate}; sign_window and sign_window_per_key {WINDOW}; sign_deadline {SIGN_DEADLINE:?}"
             ),
             format!(
                 "windows of each account: sign_window {signs_in_flight}; queue, sign_ahead and broadcast_window {WINDOW}; queue_deadline {:?}",

@@ -182,7 +182,7 @@ pub(super) async fn one_address(programs: &Programs, extent: Extent) -> Result<R
 
 /// Five times the quota over many keys.
 pub(super) async fn storm(programs: &Programs, extent: Extent) -> Result<Report, Failure> {
-    let plan = Plan { queue_deadline: Duration::from_secs(5), sign_deadline: Duration::from_secs(120), ..many_keys(extent) };
+    let plan = Plan { queue_deadline: Duration::from_secs(5), ..many_keys(extent) };
     let shape = Shape::Open(5.0 * extent.quota as f64);
     let run = measure(programs, &plan, shape, extent.warm_up, extent.measured).await?;
     let mut report = Report::new("storm", plan.lines());

@@ -47,11 +47,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// How long it waited for its turn at the key store, up to now if it had none in time. Not known where the key could not sign.
-    fn waited_for_its_turn(&self, result: &Result<Signature, KeyStoreError>, now: Instant) -> Option<Duration> {
+    /// How long it waited for its turn at the key store; for ever if it had none, however soon that was told. Not known where the key could not sign.
+    fn waited_for_its_turn(&self, result: &Result<Signature, KeyStoreError>) -> Option<Duration> {
         let had_none = matches!(result, Err(error) if matches!(error.class, SignClass::Throttled | SignClass::Deadline));
-        let turn = self.progress.issued().or(had_none.then_some(now))?;
-        Some(turn.saturating_duration_since(self.at))
+        let waited = self.progress.issued().map(|at| at.saturating_duration_since(self.at));
+        waited.or(had_none.then_some(Duration::MAX))
     }
 }
 
@@ -125,7 +125,7 @@ impl Task {
         // A replacement's has no part in what waits without a nonce.
         if pending.replacement.is_none() {
             self.last_signs.ended(result.as_ref().err().map(|error| error.class), now);
-            if let Some(turned) = asked.and_then(|asked| asked.waited_for_its_turn(&result, now)) {
+            if let Some(turned) = asked.and_then(|asked| asked.waited_for_its_turn(&result)) {
                 self.sign_window.turned(turned, self.nonces.is_sign_window_full());
                 self.nonces.set_sign_window(self.sign_window.size());
             }

@@ -716,6 +716,29 @@ async fn the_signs_of_a_request_have_one_deadline_together() {
 }
 
 #[tokio::test]
+async fn a_sign_that_had_no_turn_makes_the_window_smaller_however_soon_that_was_told() {
+    let mut fixture = Fixture::new(Vec::new()).await;
+    let task = &mut fixture.task;
+    let size = task.sign_window.size();
+    let ends = |task: &mut Task, ticket: u64, issued: bool, result| {
+        let (submission, _) = raw(&attempt(2 + ticket, ticket as u8));
+        let progress = Progress::default();
+        if issued {
+            progress.issue(clock::now());
+        }
+        let sign = Some(Asked { abort: AbortHandle::new_pair().0, progress, at: clock::now() });
+        task.tickets.insert(ticket, Pending { sign, ..Pending::new(submission) });
+        task.sign_finished((ticket, Ok(result)));
+    };
+    let failed = |class| Err(KeyStoreError { class, detail: "no".into() });
+    ends(task, 1, true, Ok(Signature::test_signature()));
+    ends(task, 2, false, failed(SignClass::KeyDown));
+    assert_eq!(task.sign_window.size(), size, "it was not full, and a key that is down says nothing of the quota");
+    (3..=6).for_each(|ticket| ends(task, ticket, false, failed(SignClass::Throttled)));
+    assert_eq!(task.sign_window.size(), size - 1);
+}
+
+#[tokio::test]
 async fn what_shared_a_commit_with_a_request_that_ended_keeps_its_order_and_its_signature_if_it_is_below() {
     let mut fixture = Fixture::new(Vec::new()).await;
     let task = &mut fixture.task;
