@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::lock::ProcessLock;
 use crate::journal::JournalError;
 
 /// "Slui": marks the file as a journal of Sluice.
@@ -116,11 +117,12 @@ fn lost(path: &Path) -> JournalError {
     ))
 }
 
-/// The writer's connection to a file that is there, checked, restricted to its owner and migrated.
-pub(super) fn open_writer(path: &Path, begun: bool) -> Result<Connection, JournalError> {
+/// The writer's connection to a file that is there, checked, restricted to its owner and migrated. From then on `lock` holds the file too.
+pub(super) fn open_writer(path: &Path, begun: bool, lock: &mut ProcessLock) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let cannot = |error: rusqlite::Error| unusable(path, &error);
     has_one_name(path)?;
+    lock.hold(path)?;
     let mut connection = Connection::open_with_flags(path, flags).map_err(cannot)?;
     setup(&connection).map_err(cannot)?;
     // SQLite falls back to reading when it may not write.

@@ -1,6 +1,7 @@
-//! One process at a time: an advisory lock on a file beside the journal. SQLite's own exclusive mode would shut readers out.
+//! One process at a time: an advisory lock on a file beside the journal, and one on the journal itself, which meets those that know it by
+//! another name. SQLite's own exclusive mode would shut readers out.
 //!
-//! The file also remembers that a journal was begun here, so that one that is gone is not taken for one that never was.
+//! The file beside it also remembers that a journal was begun here, so that one that is gone is not taken for one that never was.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -20,6 +21,9 @@ pub(super) struct ProcessLock {
     file: File,
     path: PathBuf,
     begun: bool,
+    /// The journal itself, for its lock alone. It is closed behind SQLite's connections: whoever closes a descriptor of a file drops the locks
+    /// that they have on it.
+    journal: Option<File>,
 }
 
 impl ProcessLock {
@@ -49,7 +53,23 @@ impl ProcessLock {
         let begun = lines.next() == Some(BEGUN);
         file.seek(SeekFrom::Start(0)).map_err(cannot)?;
         writeln!(file, "{:<PID_WIDTH$}", std::process::id()).map_err(cannot)?;
-        Ok(Self { file, path: lock, begun })
+        Ok(Self { file, path: lock, begun, journal: None })
+    }
+
+    /// Takes the lock of the journal itself, a file that is there now and not open yet. Another process has it where the file was moved here while it is used.
+    pub(super) fn hold(&mut self, journal: &Path) -> Result<(), JournalError> {
+        let file = File::open(journal).map_err(|error| cannot(journal, &error))?;
+        match file.try_lock() {
+            Ok(()) => {
+                self.journal = Some(file);
+                Ok(())
+            }
+            Err(TryLockError::WouldBlock) => {
+                let path = journal.display();
+                Err(JournalError::Unusable(format!("{path} is used by another process, which knows it by another name: it was moved here")))
+            }
+            Err(TryLockError::Error(error)) => Err(cannot(journal, &error)),
+        }
     }
 
     /// Whether a process has it. It is tried for a moment, and only where a process has had it before.

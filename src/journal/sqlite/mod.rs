@@ -79,9 +79,10 @@ impl SqliteJournal {
     /// [`JournalError::Unusable`] says why not: another process uses it, it is damaged, of a newer version, or not a journal.
     pub fn open(path: &Path, metrics: Arc<Metrics>) -> Result<Arc<Self>, JournalError> {
         let path = file::resolve(path)?;
-        let lock = ProcessLock::take(&path)?;
+        let mut lock = ProcessLock::take(&path)?;
         file::prepare(&path, lock.has_begun())?;
-        let connection = file::open_writer(&path, lock.has_begun())?;
+        let begun = lock.has_begun();
+        let connection = file::open_writer(&path, begun, &mut lock)?;
         Self::start(path, connection, lock, metrics)
     }
 
@@ -115,10 +116,11 @@ impl SqliteJournal {
     /// is kept under another name; answers those names. An error if a journal is there.
     pub fn init(path: &Path, metrics: Arc<Metrics>) -> Result<(Arc<Self>, Vec<PathBuf>), JournalError> {
         let path = file::resolve(path)?;
-        let lock = ProcessLock::take(&path)?;
+        let mut lock = ProcessLock::take(&path)?;
         let aside = copy::give_up(&path)?;
         file::prepare(&path, false)?;
-        Ok((Self::start(path.clone(), file::open_writer(&path, false)?, lock, metrics)?, aside))
+        let connection = file::open_writer(&path, false, &mut lock)?;
+        Ok((Self::start(path, connection, lock, metrics)?, aside))
     }
 
     /// Opens an existing journal for reads, beside a gateway that uses it or without one. Writes are answered with

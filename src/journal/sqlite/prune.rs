@@ -53,11 +53,12 @@ const FINAL: &str = "t.queued = 0
 /// in between leaves whole transactions. What an account hands out next stays on record as its floor, in the same commit.
 pub fn prune(path: &Path, what: Pruning) -> Result<Pruned, JournalError> {
     let path = file::resolve(path)?;
-    let lock = ProcessLock::take(&path)?;
+    let mut lock = ProcessLock::take(&path)?;
     if file::is_empty(&path) {
         return Err(JournalError::Unusable(format!("there is no journal at {}", path.display())));
     }
-    let mut connection = file::open_writer(&path, lock.has_begun())?;
+    let begun = lock.has_begun();
+    let mut connection = file::open_writer(&path, begun, &mut lock)?;
     (|| {
         let mut pruned = Pruned::default();
         for account in accounts(&connection)? {

@@ -98,6 +98,21 @@ async fn one_process_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_journal_that_is_moved_while_it_is_used_is_refused_under_its_new_name() {
+    let fixture = Fixture::new();
+    fixture.commit(vec![committed(&attempt(account(1), 0, 1))]).await;
+    let moved = fixture.path.with_file_name("moved.db");
+    fs::rename(&fixture.path, &moved).unwrap();
+    let text = unusable(&moved);
+    assert!(text.contains("is used by another process, which knows it by another name"), "{text}");
+    fs::rename(&moved, &fixture.path).unwrap();
+    let (path, _directory) = fixture.closed();
+    fs::rename(path, &moved).unwrap();
+    let journal = SqliteJournal::open(&moved, metrics()).unwrap();
+    assert_eq!(journal.account(account(1)).await.unwrap().unwrap().next_nonce, 1, "nobody uses it any more");
+}
+
+#[tokio::test]
 async fn i2_what_was_answered_survives_a_kill() {
     let fixture = Fixture::new();
     let mut copies = Vec::new();
