@@ -220,10 +220,11 @@ pub trait KeyStore: Send + Sync + fmt::Debug + 'static {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::captured::Captured;
 
     #[test]
     fn a_quota_that_is_used_up_floods_no_log() {
-        let (log, _guard) = super::testing::Log::begin();
+        let log = Captured::begin(tracing::Level::WARN);
         super::testing::failure(SignClass::Throttled).tell(Address::ZERO);
         assert_eq!(log.text(), "");
         super::testing::failure(SignClass::Deadline).tell(Address::ZERO);

@@ -1,6 +1,7 @@
 //! Single calls on both transports.
 
 use super::*;
+use crate::telemetry::captured::Captured;
 
 /// The answer to one call over HTTP and over a WebSocket, which must be the same.
 async fn both(server: &Running, body: &str) -> String {
@@ -185,28 +186,10 @@ async fn calls_are_counted_by_service_and_method() {
     server.finish().await;
 }
 
-/// What a thread logs at `warn` and above, whatever the target.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// I8, I10: what a client sends is in no log.
 #[tokio::test]
 async fn what_is_no_subscription_id_is_answered_false_and_not_logged() {
-    let log = Log::default();
-    let (writer, level) = (log.clone(), tracing::Level::WARN);
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(move || writer.clone()).finish();
-    let _logged = tracing::subscriber::set_default(subscriber);
+    let log = Captured::begin(tracing::Level::WARN);
     let server = Running::start(config()).await;
     let mut socket = server.ws().await;
     let large = format!(r#"[{{"secret":"{}"}}]"#, "x".repeat(100_000));
@@ -221,7 +204,7 @@ async fn what_is_no_subscription_id_is_answered_false_and_not_logged() {
     let answer = ask(&mut socket, &call("eth_unsubscribe", &format!("[ {}\t]", opened["result"]))).await;
     assert_eq!(answer, r#"{"jsonrpc":"2.0","id":7,"result":true}"#);
     tracing::warn!("the log is read");
-    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let logged = log.text();
     assert!(logged.contains("the log is read"));
     assert!(!logged.contains("secret") && !logged.contains("Unsubscribe"), "{logged:.400}");
     server.finish().await;

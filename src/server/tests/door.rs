@@ -8,6 +8,7 @@ use rustls_pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::telemetry::captured::Captured;
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"test_echo","params":["x"]}"#;
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -200,24 +201,7 @@ async fn a_wrong_certificate_or_key_is_named() {
 /// I10: whatever the level, the token is in no log line.
 #[tokio::test]
 async fn no_log_line_holds_the_token() {
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-    impl std::io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    // While there is one subscriber alone, an event that another test's thread meets first is off for all: tracing asks that thread's.
-    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-
+    let log = Captured::begin(tracing::Level::TRACE);
     let folder = tempfile::tempdir().unwrap();
     let token_file = folder.path().join("token");
     std::fs::write(&token_file, "s3cret-t0ken").unwrap();
@@ -228,7 +212,7 @@ async fn no_log_line_holds_the_token() {
     ask(&mut socket, CALL).await;
     drop(socket);
     server.finish().await;
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     let ours: Vec<&str> = text.lines().filter(|line| !line.contains("tungstenite")).collect();
     assert!(ours.iter().any(|line| line.contains("jsonrpsee")), "the subscriber sees the server's lines");
     assert!(!ours.iter().any(|line| line.contains("s3cret")), "{ours:#?}");

@@ -176,7 +176,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::signing::testing::Log;
+    use crate::telemetry::captured::Captured;
     use crate::telemetry::clock::simulated;
 
     /// Gives credentials `1`, `2`, … that hold for a while, when it is let; or fails.
@@ -286,7 +286,7 @@ mod tests {
             }
         }
 
-        let (log, _guard) = Log::begin();
+        let log = Captured::begin(tracing::Level::WARN);
         let _renewing = StandingCredentials::new("kms", SharedCredentialsProvider::new(Refused)).renew();
         tokio::time::sleep(REREAD).await;
         let text = log.text();
