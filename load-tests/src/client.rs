@@ -20,6 +20,8 @@ use crate::lock;
 /// Frames that wait to be written, and notifications of one subscription that wait to be read. Who lags further behind loses the
 /// connection: a test that does not read is a broken test.
 const QUEUE: usize = 65_536;
+/// Frames that are written as one.
+const TOGETHER: usize = 64;
 
 /// Why a call has no result.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -207,13 +209,23 @@ fn closed() -> ClientError {
     ClientError::Connection("closed".into())
 }
 
+/// Writes frames that are there at the same time as one: a client must not be what a benchmark measures.
+async fn write_all(write: &mut (impl SinkExt<Message> + Unpin), texts: &mut Vec<String>) -> bool {
+    for text in texts.drain(..) {
+        if write.feed(Message::Text(text.into())).await.is_err() {
+            return false;
+        }
+    }
+    write.flush().await.is_ok()
+}
+
 async fn run(socket: WebSocketStream<MaybeTlsStream<TcpStream>>, mut queue: mpsc::Receiver<String>, routes: Arc<Mutex<Routes>>) {
     let (mut write, mut read) = socket.split();
+    let mut texts = Vec::new();
     loop {
         tokio::select! {
-            text = queue.recv() => {
-                let Some(text) = text else { break };
-                if write.send(Message::Text(text.into())).await.is_err() {
+            count = queue.recv_many(&mut texts, TOGETHER) => {
+                if count == 0 || !write_all(&mut write, &mut texts).await {
                     break;
                 }
             }

@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod client;
+mod curve;
 pub mod faults;
 pub mod http;
 pub mod kms_proxy;

@@ -8,6 +8,10 @@ use std::time::Duration;
 use sluice_load_tests::bench::{Extent, Programs, Scenario, run};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// As in the gateway: the simulators must not be what a benchmark measures.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "usage: sluice-bench SCENARIO... [--quick] [--warm-up SECONDS] [--seconds SECONDS] [--quota N] [--keys N]
                     [--discovered N] [--signs-in-flight N] [--seed N] [--gateway PATH] [--simulators PATH]
 

@@ -10,6 +10,10 @@ use sluice_load_tests::sim_kms::{self, AccessKey, Place, Quotas, SimKms};
 use sluice_load_tests::sim_node::{BaseFee, Client, Limits, Settings, SimNode};
 use sluice_load_tests::wallet::Wallet;
 
+/// As in the gateway: the simulators must not be what a benchmark measures.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "usage: sluice-sim node [--listen ADDRESS] [--client NAME] [--chain-id N] [--seed N] [--block-time TIME]
                        [--fees eip1559|free|legacy] [--fund ADDRESS]... [--keys N] [--delays P50,P99,MAX]
                        [--gas-limit GAS] [--pool client|open]

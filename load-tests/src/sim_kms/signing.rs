@@ -1,11 +1,11 @@
 //! Signatures as KMS makes them, and as it never would.
 
 use alloy_primitives::{B256, keccak256};
-use k256::ecdsa::{Signature, hazmat::SignPrimitive};
-use k256::sha2::Sha256;
+use k256::ecdsa::Signature;
 
 use super::core::Kms;
 use super::faults::{Fault, OutOfRange, Scalar};
+use crate::curve;
 use crate::wallet::Wallet;
 
 /// The order n of the curve, big-endian.
@@ -24,8 +24,8 @@ impl Kms {
             _ => coin,
         };
         let nobody = (fault == Some(&Fault::OtherSigner)).then(|| Wallet::new(self.settings.seed, NOBODY));
-        let secret = nobody.as_ref().unwrap_or(wallet).key().as_nonzero_scalar();
-        let (low, _) = secret.try_sign_prehashed_rfc6979::<Sha256>(&(*digest).into(), entropy.as_slice()).ok()?;
+        let secret = nobody.as_ref().unwrap_or(wallet).key().to_bytes().into();
+        let low = Signature::from_slice(&curve::sign(secret, digest, entropy)?).ok()?;
         let signature = if is_high { Signature::from_scalars(low.r(), -low.s()).ok()? } else { low };
         let (r, s) = (signature.r().to_bytes(), signature.s().to_bytes());
         Some(match fault {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use alloy_consensus::transaction::SignerRecoverable;
 use alloy_consensus::{Transaction as _, TxEnvelope, TxLegacy, TypedTransaction};
 use alloy_eips::eip2718::{Decodable2718, Encodable2718};
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
 
 use super::gas;
 use super::words::Refusal;
+use crate::curve;
 
 /// Largest transaction, in bytes.
 const LARGEST: usize = 128 * 1024;
@@ -52,7 +52,7 @@ impl Transaction {
             return Err(Refusal::Type);
         }
         let envelope = TxEnvelope::decode_2718(&mut rest).map_err(|_| Refusal::Undecodable)?;
-        let from = envelope.recover_signer().map_err(|_| Refusal::Undecodable)?;
+        let from = curve::signer(envelope.signature_hash(), envelope.signature()).ok_or(Refusal::Undecodable)?;
         if !rest.is_empty() {
             return Err(Refusal::Undecodable);
         }

@@ -30,6 +30,9 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Room for the statements of a connection, so that each is parsed once.
 const STATEMENTS: usize = 64;
 
+/// KiB of pages that the writer keeps: hashes lie all over their index, and SQLite's 2 MiB hold that of a few thousand transactions.
+const WRITER_CACHE: i64 = 32 << 10;
+
 /// The real path: two names of one file must meet in the same lock.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, JournalError> {
     if let Ok(real) = path.canonicalize() {
@@ -144,6 +147,8 @@ pub(super) fn open_writer(path: &Path, begun: bool, lock: &mut ProcessLock) -> R
         }
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        // Negative: KiB, not pages.
+        connection.pragma_update(None, "cache_size", -WRITER_CACHE)?;
         // The writer moves the log into the file itself, after it has answered; see `Writer::checkpoint`.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
