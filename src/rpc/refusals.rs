@@ -28,7 +28,9 @@ pub fn refusal(error: TransactionError) -> ErrorObjectOwned {
         TransactionError::Invalid(_) => told(SERVER_ERROR, Reason::InvalidTransaction),
         TransactionError::Unsupported(_) => told(SERVER_ERROR, Reason::Unsupported),
         TransactionError::InsufficientFunds { .. } => told(SERVER_ERROR, Reason::InsufficientFunds),
-        TransactionError::QueueFull | TransactionError::AcknowledgedFull(_) => told(LIMIT_EXCEEDED, Reason::QueueFull).retry_after(SOON),
+        TransactionError::QueueFull | TransactionError::Crowded(_) | TransactionError::AcknowledgedFull(_) => {
+            told(LIMIT_EXCEEDED, Reason::QueueFull).retry_after(SOON)
+        }
         TransactionError::QueueDeadline(_) => told(LIMIT_EXCEEDED, Reason::QueueDeadline).retry_after(SOON),
         TransactionError::NonceGap { .. } => told(LIMIT_EXCEEDED, Reason::NonceGap).retry_after(SOON),
         TransactionError::NonceHeld { .. } => told(SERVER_ERROR, Reason::NonceHeld),

@@ -46,6 +46,9 @@ pub enum TransactionError {
     /// The account's queue is full.
     #[error("the queue of this account is full")]
     QueueFull,
+    /// As many requests of the account wait as begin within their queue deadline.
+    #[error("as many requests of this account wait as can be started within {0:?}")]
+    Crowded(Duration),
     /// As many transactions of the account are acknowledged, and have no attempt yet, as may.
     #[error("{0} acknowledged transactions of this account wait, and no more of them may")]
     AcknowledgedFull(u64),
@@ -153,6 +156,7 @@ impl TransactionError {
         match self {
             Self::Authorisation { error, .. } => error.class(),
             Self::QueueFull
+            | Self::Crowded(_)
             | Self::AcknowledgedFull(_)
             | Self::QueueDeadline(_)
             | Self::NonceGap { .. }

@@ -21,6 +21,7 @@ pub mod prepare;
 pub mod reconcile;
 pub mod replacement;
 pub mod request;
+mod room;
 mod sign_window;
 #[cfg(test)]
 mod simulation;

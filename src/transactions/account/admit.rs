@@ -97,13 +97,7 @@ impl Task {
         if let Payload::Unsigned { key, .. } = &submission.payload {
             self.key = Some(Arc::clone(key));
         }
-        let refusal = if let Some(stopped) = self.stopped() {
-            Some(stopped)
-        } else if self.queued() >= self.chain.environment.account.queue {
-            Some(TransactionError::QueueFull)
-        } else {
-            None
-        };
+        let refusal = self.stopped().or_else(|| self.no_room(&submission, clock::now()));
         let standing = self.standing(&submission);
         let pending = Pending::new(submission);
         match (refusal, standing) {
@@ -115,6 +109,17 @@ impl Task {
             }
             (Some(error), _) | (None, Standing::Known(error)) => pending.submission.refuse(error),
         }
+    }
+
+    /// Why no more may wait, if so. What has its own nonce does not wait for its turn, and what is acknowledged has no deadline.
+    fn no_room(&mut self, submission: &Submission, now: Instant) -> Option<TransactionError> {
+        let (queued, bounds) = (self.queued(), self.chain.environment.account);
+        if queued >= bounds.queue {
+            return Some(TransactionError::QueueFull);
+        }
+        let takes_turns = submission.nonce().is_none() && !submission.acknowledged;
+        let is_crowded = takes_turns && self.room.size(now).is_some_and(|room| queued >= room);
+        is_crowded.then_some(TransactionError::Crowded(bounds.queue_deadline))
     }
 
     /// Requests that wait without a nonce, wherever they do.

@@ -54,6 +54,7 @@ use super::nonces::figures::Figures;
 use super::nonces::{Action, Denial, Nonces, Ticket, Wish};
 use super::outboxes::Outboxes;
 use super::reconcile::Settling;
+use super::room::Room;
 use super::sign_window::SignWindow;
 use super::tracking::{Owner, Sighting};
 use crate::journal::{Account, Attempt, AttemptState, BlockRef, Epoch, JournalError, PauseBy, Pauses, Record};
@@ -184,6 +185,7 @@ pub(super) struct Task {
     last_ticket: Ticket,
     /// Requests that wait for a balance, in order of arrival.
     intake: VecDeque<Ticket>,
+    room: Room,
     handed_in: HandedIn,
     attempts: Attempts,
     last_order: u64,
@@ -445,6 +447,7 @@ impl Task {
             let Some(step) = self.outboxes.poll(now) else { break };
             self.step(step, now);
         }
+        self.room.note(self.queued() > 0, now);
         let tenure = self.tenure();
         self.outbox.write(&self.chain.journal, tenure, now);
         self.start_probe(now);

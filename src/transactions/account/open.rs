@@ -26,6 +26,7 @@ use crate::transactions::chain::Chain;
 use crate::transactions::errors::TransactionError;
 use crate::transactions::nonces::{Nonces, SlotState};
 use crate::transactions::outboxes::Outboxes;
+use crate::transactions::room::Room;
 use crate::transactions::sign_window::SignWindow;
 
 /// Time before a start that did not work is tried again.
@@ -230,6 +231,7 @@ impl Task {
             tickets: BTreeMap::new(),
             last_ticket: 0,
             intake: VecDeque::new(),
+            room: Room::new(chain.environment.account.queue_deadline),
             handed_in: HandedIn::default(),
             attempts: Attempts::default(),
             last_order: 0,

@@ -94,6 +94,9 @@ impl Task {
         pending.nonce = nonce;
         pending.replaces = replaces;
         pending.laps.end(Stage::Queue, now, &self.chain.metrics);
+        if pending.replacement.is_none() {
+            self.room.turned(now);
+        }
         if SeededFault::MovedDownUnsigned.is_on()
             && let Some(bytes) = pending.signed.clone()
         {

@@ -149,6 +149,7 @@ mod tests {
     fn what_passes_is_waited_out() {
         for error in [
             TransactionError::QueueFull,
+            TransactionError::Crowded(Duration::from_secs(5)),
             TransactionError::Paused("why".into()),
             TransactionError::Sign(SignClass::Transient),
             TransactionError::Sign(SignClass::Credentials),

@@ -161,6 +161,30 @@ async fn a_sign_that_had_no_turn_makes_the_window_smaller_however_soon_that_was_
 }
 
 #[tokio::test]
+async fn no_more_wait_for_a_nonce_than_begin_within_their_deadline() {
+    let mut fixture = Fixture::new(Vec::new()).await;
+    let task = &mut fixture.task;
+    let (hour, now) = (Duration::from_secs(3_600), clock::now());
+    task.room = Room::new(hour);
+    task.room.note(true, now);
+    (0..2).for_each(|_| task.room.turned(now + hour / 2));
+    assert_eq!(task.room.size(now + hour), Some(2));
+    let mut submit = |submission: Submission| {
+        let (sender, mut told) = oneshot::channel();
+        let reply = raw(&attempt(3, 1)).0.reply.map(|reply| Reply { sender, ..reply });
+        task.submit(Submission { reply, ..submission });
+        told.try_recv().ok().and_then(Result::err)
+    };
+    assert!(submit(unsigned()).is_none() && submit(unsigned()).is_none());
+    assert!(matches!(submit(unsigned()), Some(TransactionError::Crowded(_))));
+    assert!(submit(raw(&attempt(9, 9)).0).is_none(), "its turn is that of its nonce");
+    assert!(submit(Submission { acknowledged: true, ..unsigned() }).is_none(), "it has no deadline");
+    assert!(matches!(submit(unsigned()), Some(TransactionError::Crowded(_))));
+    task.room.note(false, now + hour);
+    assert_eq!(task.room.size(now + hour), None);
+}
+
+#[tokio::test]
 async fn what_shared_a_commit_with_a_request_that_ended_keeps_its_order_and_its_signature_if_it_is_below() {
     let mut fixture = Fixture::new(Vec::new()).await;
     let task = &mut fixture.task;
