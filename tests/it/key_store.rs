@@ -1,12 +1,17 @@
 //! What a key store does to those who send: keys that are disabled and come back, quotas that are used up.
 
-use alloy_primitives::B256;
+use alloy_primitives::{B256, U256};
 use serde_json::json;
+use sluice_load_tests::faults::Faults;
 use sluice_load_tests::kms_proxy::{KmsAnswer, KmsFault};
+use sluice_load_tests::sim_kms::{self, SimKms};
+use sluice_load_tests::sim_node::{self, SimNode};
 
 use crate::support::anvil::parse;
+use crate::support::configuration::{Configuration, Extra, Keys};
+use crate::support::gateway::{Gateway, sluice};
 use crate::support::world::{World, transfer};
-use crate::support::{eventually, soon};
+use crate::support::{ANYWHERE, eventually, soon};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disabled_key_comes_back_by_itself_when_it_is_enabled() {
@@ -62,4 +67,46 @@ async fn a_quota_that_is_used_up_costs_clients_time_alone() {
     assert_eq!((ok, throttled), (SENDS, THROTTLED));
     // Signs less retries and hedges are the signatures that were asked for.
     assert_eq!(world.kms_proxy.stats().calls_of("Sign") - gateway.more_signs().await, SENDS);
+}
+
+/// A key store that answers one Sign of many late.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_that_takes_long_is_asked_a_second_time_and_its_transaction_is_there_once() {
+    // From as many answers on it is known what is long.
+    const MESSAGES: u64 = 100;
+    let kms = SimKms::new(sim_kms::Settings::new(7, 1).with_tag("app", "payments"));
+    let account = kms.with(|kms, _| kms.keys()[0].address());
+    let node =
+        SimNode::new(sim_node::Settings::new(sim_node::Client::Geth, 31337, 7).with_balance(U256::from(10).pow(U256::from(18)), [account]));
+    let (keys, endpoint) = (kms.listen(ANYWHERE).await.unwrap(), node.listen(ANYWHERE).await.unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let (keys_url, url, extra) = (keys.url(), endpoint.url(), Extra::default());
+    Configuration { chain_id: 31337, node: &url, keys: Keys::Kms(&keys_url), service: "payments", extra: &extra }.write(folder.path());
+    let file = folder.path().join("sluice.toml");
+    let log = folder.path().join("gateway.log");
+    let gateway = Gateway::start(sluice(&["serve", file.to_str().unwrap()]), "payments", &log).await.ready().await;
+    let client = gateway.connect().await;
+    let messages: Vec<_> = (0..MESSAGES).map(|n| client.start("personal_sign", json!([format!("{n:#06x}"), account]))).collect();
+    for message in messages {
+        soon("a signature", message).await.unwrap();
+    }
+    assert_eq!(gateway.more_signs().await, 0);
+
+    // Longer than the Sign has in all.
+    kms.with(|kms, _| kms.set_faults(Faults::default().then("Sign", 1, sim_kms::Fault::Late { milliseconds: 60_000 })));
+    let hash: B256 = parse(&soon("the hash", client.request("eth_sendTransaction", transfer(account, 1))).await.unwrap());
+    let hedges = async |outcome: &str| gateway.metric(&format!("sluice_sign_hedges_total{{outcome=\"{outcome}\"}}")).await;
+    assert_eq!((hedges("won").await, hedges("lost").await, hedges("failed").await), (1.0, 0.0, 0.0));
+    assert_eq!(gateway.metric("sluice_sign_retries_total").await, 0.0);
+    assert_eq!(kms.with(|kms, _| kms.calls_of("Sign")), MESSAGES + 2);
+    let ended = async |outcome: &str| gateway.metric(&format!("sluice_signs_total{{configuration=\"kms\",outcome=\"{outcome}\"}}")).await;
+    assert_eq!((ended("ok").await, ended("dropped").await), (MESSAGES as f64 + 1.0, 1.0));
+    eventually("it to be mined", || {
+        node.mine();
+        let mined = node.with(|node, _| node.mined().into_values().map(|one| one.hash).collect::<Vec<_>>());
+        async move { (!mined.is_empty()).then_some(mined) }
+    })
+    .await
+    .iter()
+    .for_each(|mined| assert_eq!(*mined, hash));
 }

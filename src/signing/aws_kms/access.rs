@@ -212,3 +212,6 @@ pub(super) fn why(error: &CredentialsError) -> String {
     }
     error.to_string()
 }
+
+#[cfg(test)]
+mod tests;

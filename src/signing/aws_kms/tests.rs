@@ -65,7 +65,7 @@ pub(super) async fn serve(script: impl Fn(&str, &Value, usize) -> Answer + Send 
     Server { kms, metrics, calls, connections, ending, _accepting: AbortOnDropHandle::new(accepting) }
 }
 
-fn configuration(url: &str) -> config::AwsKms {
+pub(super) fn configuration(url: &str) -> config::AwsKms {
     config::AwsKms {
         region: "us-east-1".to_owned(),
         endpoint: Some(url.parse().unwrap()),
