@@ -216,6 +216,6 @@ async fn open_chain(environment: &config::Environment, parts: ChainParts<'_>, li
         metrics: Arc::clone(metrics),
         stop: stop.child_token(),
     });
-    let hub = Hub::new(pool, environment.node_deadline, stop.child_token());
+    let hub = Hub::new(pool, environment, metrics, stop.child_token());
     Ok(Streams { chain, hub, receipts: Receipts::start(seen), lifecycle: Arc::clone(lifecycle) })
 }

@@ -2,10 +2,13 @@
 //! What a node says about a transaction has no part in it (I6).
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use alloy_primitives::B256;
 use prometheus::{Gauge, IntGauge};
-use tokio::sync::watch;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, watch};
 
 use super::endpoint::{Endpoint, Status};
 use super::followed::Followed;
@@ -13,6 +16,10 @@ use super::{CallError, Head};
 
 /// An endpoint further behind the highest head than this many blocks loses to those that are not.
 const LAG: u64 = 3;
+/// Headers that are kept as they were announced.
+const ANNOUNCED: usize = 128;
+/// Heads that wait for a listener; what does not fit it finds by the parents of the next.
+const HEADS: usize = 256;
 
 /// One endpoint at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +64,10 @@ pub(super) struct Board {
     heads: Followed<Option<Arc<Head>>>,
     news: Followed<()>,
     memory: Mutex<Memory>,
+    /// Who wants each head that is published, and not the newest alone.
+    listeners: Mutex<Vec<mpsc::Sender<Arc<Head>>>>,
+    /// Headers as endpoints announced them, oldest first, each once.
+    announced: Mutex<VecDeque<(B256, Arc<RawValue>)>>,
     head_number: IntGauge,
     head_timestamp: Gauge,
 }
@@ -72,7 +83,9 @@ struct Memory {
 impl Board {
     pub(super) fn new(endpoints: Vec<Arc<Endpoint>>, head_number: IntGauge, head_timestamp: Gauge) -> Self {
         let memory = Mutex::new(Memory { source: None, lagging: vec![false; endpoints.len()] });
-        Self { endpoints, heads: Followed::new(None), news: Followed::new(()), memory, head_number, head_timestamp }
+        let (heads, news) = (Followed::new(None), Followed::new(()));
+        let (listeners, announced) = (Mutex::default(), Mutex::default());
+        Self { endpoints, heads, news, memory, listeners, announced, head_number, head_timestamp }
     }
 
     fn views(&self) -> Vec<View> {
@@ -115,6 +128,37 @@ impl Board {
         self.heads.follow()
     }
 
+    /// Each head that is published from now on, in order.
+    pub(super) fn each_head(&self) -> mpsc::Receiver<Arc<Head>> {
+        let (listener, heads) = mpsc::channel(HEADS);
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+        heads
+    }
+
+    /// An endpoint announced this header.
+    pub(super) fn announced(&self, hash: B256, header: &Arc<RawValue>) {
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        if announced.iter().any(|(known, _)| *known == hash) {
+            return;
+        }
+        if announced.len() == ANNOUNCED {
+            announced.pop_front();
+        }
+        announced.push_back((hash, Arc::clone(header)));
+    }
+
+    /// The header of this block, if it was announced lately.
+    pub(super) fn header(&self, hash: B256) -> Option<Arc<RawValue>> {
+        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        announced.iter().rev().find(|(known, _)| *known == hash).map(|(_, header)| Arc::clone(header))
+    }
+
+    /// The newest header that was announced.
+    pub(super) fn newest_header(&self) -> Option<Arc<RawValue>> {
+        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        announced.back().map(|(_, header)| Arc::clone(header))
+    }
+
     /// Looks again after an endpoint's status or head has changed.
     pub(super) fn refresh(&self) {
         {
@@ -137,6 +181,9 @@ impl Board {
             memory.source = Some(index);
             self.head_number.set(i64::try_from(new.number).unwrap_or(i64::MAX));
             self.head_timestamp.set(new.timestamp as f64);
+            let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            listeners.retain(|listener| !matches!(listener.try_send(Arc::clone(&new)), Err(mpsc::error::TrySendError::Closed(_))));
+            drop(listeners);
             self.heads.tell(Some(new));
         }
     }
@@ -157,8 +204,6 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use alloy_primitives::B256;
-
     use super::*;
 
     fn up(head: u64) -> View {

@@ -169,8 +169,7 @@ impl Follower {
                 biased;
                 item = next => match item {
                     Some(StreamItem::Item(raw)) => {
-                        if let Some(head) = self.read(&raw) {
-                            silence.announced(Instant::now());
+                        if let Some(head) = self.announced(&raw, &mut silence) {
                             self.observe(head);
                         }
                     }
@@ -195,17 +194,12 @@ impl Follower {
         let answer = self.endpoint.call(Request::new(self.ids.next(), "eth_getBlockByNumber", Some(&params))).await;
         let asked = answer.ok().and_then(|raw| self.read(&raw));
         // What was announced before the answer is in the queue already.
-        let mut announced = None;
         while let Some(item) = stream.as_mut().and_then(EndpointStream::queued) {
             if let StreamItem::Item(raw) = item
-                && let Some(head) = self.read(&raw)
+                && let Some(head) = self.announced(&raw, silence)
             {
-                silence.announced(Instant::now());
-                announced = Some(head);
+                self.observe(head);
             }
-        }
-        if let Some(head) = announced {
-            self.observe(head);
         }
         let known = self.endpoint.head.borrow().clone();
         let fresh = asked.filter(|asked| known.as_ref().is_none_or(|known| asked.hash != known.hash && asked.number >= known.number));
@@ -213,6 +207,14 @@ impl Follower {
         if let Some(head) = fresh {
             self.observe(head);
         }
+    }
+
+    /// A head that the endpoint told by itself.
+    fn announced(&self, raw: &Arc<RawValue>, silence: &mut Silence) -> Option<Head> {
+        let head = self.read(raw)?;
+        silence.announced(Instant::now());
+        self.board.announced(head.hash, raw);
+        Some(head)
     }
 
     fn read(&self, raw: &RawValue) -> Option<Head> {

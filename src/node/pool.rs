@@ -12,7 +12,7 @@ use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -191,6 +191,22 @@ impl Pool {
     /// The newest head announced by the best endpoint. A reorg to a lower or equal number is a change too.
     pub fn heads(&self) -> watch::Receiver<Option<Arc<Head>>> {
         self.inner.board.heads()
+    }
+
+    /// Each head that the best endpoint announces from now on, in order, also those that a next one follows at once. More than 256 that
+    /// are not read leave some out.
+    pub fn each_head(&self) -> mpsc::Receiver<Arc<Head>> {
+        self.inner.board.each_head()
+    }
+
+    /// The header of a block as `newHeads` of an endpoint told it, if that was lately.
+    pub fn announced(&self, hash: B256) -> Option<Arc<RawValue>> {
+        self.inner.board.header(hash)
+    }
+
+    /// The newest header that `newHeads` of an endpoint told.
+    pub fn newest_announced(&self) -> Option<Arc<RawValue>> {
+        self.inner.board.newest_header()
     }
 
     fn request(&self, method: &str, params: Option<&RawValue>) -> Request {

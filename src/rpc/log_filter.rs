@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::subscriptions::chain::LogFilter;
+
 /// Positions of topics (geth's bound: a log has no more).
 const MAX_TOPICS: usize = 4;
 /// Topics in one position (geth's bound).
@@ -43,10 +45,14 @@ struct Filter {
     topics: Vec<Position>,
 }
 
-/// The filter in its one spelling: lower case, sorted, without what changes nothing.
-pub(super) fn normalised(filter: &RawValue) -> Result<String, FilterError> {
+/// The filter in its one spelling (lower case, sorted, without what changes nothing), and as it is looked for in the blocks of the
+/// chain; `None` where it names blocks, of which a node knows what it means.
+pub(super) fn normalised(filter: &RawValue) -> Result<(String, Option<LogFilter>), FilterError> {
     let filter = read(filter)?;
-    serde_json::to_string(&filter).map_err(|error| FilterError::Invalid(error.to_string()))
+    let text = serde_json::to_string(&filter).map_err(|error| FilterError::Invalid(error.to_string()))?;
+    let Filter { block_hash, from_block, to_block, address, topics } = filter;
+    let names_blocks = block_hash.is_some() || from_block.is_some() || to_block.is_some();
+    Ok((text, (!names_blocks).then_some(LogFilter { addresses: address, topics })))
 }
 
 fn read(filter: &RawValue) -> Result<Filter, FilterError> {

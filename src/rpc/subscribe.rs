@@ -17,6 +17,7 @@ use super::log_filter::{FilterError, go_kind, normalised};
 use super::pass_through::call_error;
 use super::refusals::{invalid_argument, missing_argument};
 use super::service::{Service, current, principal};
+use crate::subscriptions::chain::LogFilter;
 use crate::subscriptions::connection::ConnectionHandle;
 use crate::subscriptions::hub::{JoinError, Subject};
 use crate::subscriptions::receipts::{MAX_HASHES, Wanted};
@@ -30,6 +31,13 @@ enum Kind {
         name: &'static str,
         /// Parameters for the node, one spelling for all that mean the same.
         params: Cow<'static, str>,
+    },
+    /// The headers of the chain.
+    Heads,
+    /// The logs of the chain that a filter is about, and the filter's one spelling.
+    Logs {
+        params: String,
+        filter: LogFilter,
     },
     Receipts(Option<Vec<B256>>),
 }
@@ -63,9 +71,9 @@ fn read(params: &Params<'_>) -> Result<Kind, ErrorObjectOwned> {
     let name = name.ok_or_else(|| RpcError::invalid_params("expected subscription name as first argument"))?;
     let relayed = |name, params| Ok(Kind::Relayed { name, params });
     match name.as_str() {
-        "newHeads" => arguments.at_most(1).and_then(|()| relayed("newHeads", r#"["newHeads"]"#.into())),
+        "newHeads" => arguments.at_most(1).map(|()| Kind::Heads),
         "syncing" => arguments.at_most(1).and_then(|()| relayed("syncing", r#"["syncing"]"#.into())),
-        "logs" => relayed("logs", logs(&arguments)?.into()),
+        "logs" => logs(&arguments),
         "newPendingTransactions" => relayed("newPendingTransactions", pending_transactions(&arguments)?.into()),
         "transactionReceipts" => receipts(&arguments),
         other => {
@@ -75,14 +83,18 @@ fn read(params: &Params<'_>) -> Result<Kind, ErrorObjectOwned> {
     }
 }
 
-fn logs(arguments: &Arguments<'_>) -> Result<String, ErrorObjectOwned> {
+fn logs(arguments: &Arguments<'_>) -> Result<Kind, ErrorObjectOwned> {
     let filter = arguments.raw(1).ok_or_else(|| missing_argument(1))?;
-    let filter = normalised(filter).map_err(|error| match error {
+    let (text, filter) = normalised(filter).map_err(|error| match error {
         FilterError::Invalid(words) => invalid_argument(1, words),
         FilterError::TooLong(words) => RpcError::new(SERVER_ERROR, Reason::LimitExceeded, words).into(),
     })?;
     arguments.at_most(2)?;
-    Ok(format!(r#"["logs",{filter}]"#))
+    let params = format!(r#"["logs",{text}]"#);
+    Ok(match filter {
+        Some(filter) => Kind::Logs { params, filter },
+        None => Kind::Relayed { name: "logs", params: params.into() },
+    })
 }
 
 /// Without `true` the hashes are meant, and a node that knows no second parameter is not given one.
@@ -162,24 +174,12 @@ async fn serve(
     };
     // The server puts one there; without it there is nobody to answer.
     let Some(connection) = extensions.get::<ConnectionHandle>().cloned() else { return Ok(()) };
-    match kind {
-        Kind::Relayed { name, params } => {
-            // What is not spelled here is of the client's own choice.
-            let subject = match params {
-                Cow::Borrowed(params) => Subject::shared(params),
-                Cow::Owned(params) => Subject::filter(&service.name, &params),
-            };
-            let seat = match service.hub.join(subject, &connection).await {
-                Ok(seat) => seat,
-                Err(error) => {
-                    pending.reject(no_seat(error)).await;
-                    return Ok(());
-                }
-            };
-            let Some(sink) = connection.accept(pending).await else { return Ok(()) };
-            let open = Open::of(&service, name);
-            open.over(seat.serve(sink, Some(connection)).await)
-        }
+    let (name, subject) = match kind {
+        Kind::Heads => ("newHeads", Subject::heads()),
+        Kind::Logs { params, filter } => ("logs", Subject::logs(&service.name, &params, filter)),
+        // What is not spelled here is of the client's own choice.
+        Kind::Relayed { name, params: Cow::Borrowed(params) } => (name, Subject::shared(params)),
+        Kind::Relayed { name, params: Cow::Owned(params) } => (name, Subject::filter(&service.name, &params)),
         Kind::Receipts(hashes) => {
             let wanted = match hashes {
                 Some(hashes) => Wanted::Hashes(hashes),
@@ -187,9 +187,19 @@ async fn serve(
             };
             let Some(sink) = connection.accept(pending).await else { return Ok(()) };
             let open = Open::of(&service, "transactionReceipts");
-            open.over(service.receipts.serve(&service.chain, wanted, sink, Some(connection)).await)
+            return open.over(service.receipts.serve(&service.chain, wanted, sink, Some(connection)).await);
         }
-    }
+    };
+    let seat = match service.hub.join(subject, &connection).await {
+        Ok(seat) => seat,
+        Err(error) => {
+            pending.reject(no_seat(error)).await;
+            return Ok(());
+        }
+    };
+    let Some(sink) = connection.accept(pending).await else { return Ok(()) };
+    let open = Open::of(&service, name);
+    open.over(seat.serve(sink, Some(connection)).await)
 }
 
 #[cfg(test)]

@@ -11,9 +11,12 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use super::chain::{Feed, LogFilter, StepMeter};
 use super::connection::ConnectionHandle;
 use super::relay::{Lease, Relay, Seat, Times};
+use crate::config::Environment;
 use crate::node::{CallError, Pool};
+use crate::telemetry::metrics::Metrics;
 
 /// Time for which a relay that nobody watches keeps its upstream subscription: a client that comes back finds it.
 const LINGER: Duration = Duration::from_secs(5);
@@ -29,6 +32,18 @@ pub struct Subject {
     pub(super) params: Arc<str>,
     /// Who wants it, if it is a filter: its places are taken if there is no relay yet.
     service: Option<Arc<str>>,
+    pub(super) source: Source,
+}
+
+/// Where what is told comes from.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// A subscription at a node, passed on.
+    Node,
+    /// The chain's headers.
+    Heads,
+    /// The chain's logs.
+    Logs(LogFilter),
 }
 
 impl PartialEq for Subject {
@@ -46,14 +61,24 @@ impl Hash for Subject {
 }
 
 impl Subject {
-    /// One of the few that all services share. They need no place: nobody can make more of them.
+    /// What a node tells by itself, of the few that all services share. They need no place: nobody can make more of them.
     pub fn shared(params: &'static str) -> Self {
-        Self { params: Arc::from(params), service: None }
+        Self { params: Arc::from(params), service: None, source: Source::Node }
     }
 
-    /// A filter of this service's clients.
+    /// `newHeads`, from the chain as it is followed here.
+    pub fn heads() -> Self {
+        Self { source: Source::Heads, ..Self::shared(r#"["newHeads"]"#) }
+    }
+
+    /// A filter of this service's clients, which a node answers.
     pub fn filter(service: &Arc<str>, params: &str) -> Self {
-        Self { params: Arc::from(params), service: Some(Arc::clone(service)) }
+        Self { params: Arc::from(params), service: Some(Arc::clone(service)), source: Source::Node }
+    }
+
+    /// The logs of this filter, from the chain as it is followed here. `params` is its one spelling.
+    pub fn logs(service: &Arc<str>, params: &str, filter: LogFilter) -> Self {
+        Self { source: Source::Logs(filter), ..Self::filter(service, params) }
     }
 }
 
@@ -72,6 +97,7 @@ pub struct Hub(Arc<Inner>);
 
 struct Inner {
     pool: Pool,
+    feed: Feed,
     relays: DashMap<Subject, Registered>,
     /// Places that are not taken, by service.
     free: DashMap<Arc<str>, Arc<Semaphore>>,
@@ -100,14 +126,16 @@ impl fmt::Debug for Hub {
 }
 
 impl Hub {
-    /// Without a relay yet. A client waits `deadline` at most for an upstream subscription, and to be told that it was lost.
+    /// Without a relay yet. A client waits `node_deadline` at most for an upstream subscription, and to be told that it was lost.
     /// Everything ends with `stop`.
-    pub fn new(pool: Pool, deadline: Duration, stop: CancellationToken) -> Self {
-        Self::with(pool, Times { deadline, linger: LINGER }, stop, PLACES)
+    pub fn new(pool: Pool, environment: &Environment, metrics: &Metrics, stop: CancellationToken) -> Self {
+        let times = Times { deadline: environment.node_deadline, linger: LINGER };
+        Self::with(pool, times, StepMeter::new(metrics, &environment.name), stop, PLACES)
     }
 
-    pub(super) fn with(pool: Pool, times: Times, stop: CancellationToken, places: usize) -> Self {
-        Self(Arc::new(Inner { pool, relays: DashMap::new(), free: DashMap::new(), places, times, stop }))
+    pub(super) fn with(pool: Pool, times: Times, meter: StepMeter, stop: CancellationToken, places: usize) -> Self {
+        let feed = Feed::start(pool.clone(), meter, stop.clone());
+        Self(Arc::new(Inner { pool, feed, relays: DashMap::new(), free: DashMap::new(), places, times, stop }))
     }
 
     /// A seat at the upstream subscription to the subject, which is made for this connection if there is none.
@@ -169,9 +197,9 @@ struct Running {
 
 impl Running {
     async fn run(self) {
-        let Inner { pool, relays, times, .. } = &*self.hub.0;
+        let Inner { pool, feed, relays, times, .. } = &*self.hub.0;
         let may_end = || relays.remove_if(&self.relay.subject, |_, registered| !registered.relay.is_wanted()).is_some();
-        self.relay.run(pool, *times, may_end).await;
+        self.relay.run(pool, feed, *times, may_end).await;
     }
 }
 

@@ -1,5 +1,6 @@
 //! Streams to clients: what the node announces relayed, receipts and the life of transactions answered here.
 
+pub mod chain;
 pub mod connection;
 pub mod hub;
 pub mod lifecycle;

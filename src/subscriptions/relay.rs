@@ -14,10 +14,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::chain::{Feed, Heads, Logs};
 use super::connection::ConnectionHandle;
-use super::hub::Subject;
+use super::hub::{Source, Subject};
 use super::member::{Early, Member, early};
-use crate::node::{CallError, Pool, StreamItem};
+use crate::node::{CallError, Pool, StreamItem, Subscription};
 
 /// The last words of a subscription whose events may not be complete.
 pub(super) const GAP: &str = "the connection to the node was lost: events may be missing";
@@ -40,6 +41,39 @@ pub(super) struct Times {
     pub(super) deadline: Duration,
     /// For clients, when nobody watches.
     pub(super) linger: Duration,
+}
+
+/// What a relay passes on.
+enum Upstream {
+    Node(Subscription),
+    Heads(Heads),
+    Logs(Box<Logs>),
+}
+
+impl Upstream {
+    async fn open(subject: &Subject, pool: &Pool, feed: &Feed, deadline: Duration) -> Result<Self, CallError> {
+        let opened = async {
+            match &subject.source {
+                Source::Node => {
+                    let params = RawValue::from_string(subject.params.as_ref().to_owned());
+                    let params = params.map_err(|error| CallError::Malformed(error.to_string()))?;
+                    pool.subscribe(&params).await.map(Self::Node)
+                }
+                Source::Heads => Heads::open(feed).await.map(Self::Heads),
+                Source::Logs(filter) => Logs::open(feed, pool, filter.clone()).await.map(Box::new).map(Self::Logs),
+            }
+        };
+        timeout(deadline, opened).await.unwrap_or_else(|_| Err(pool.fault().unwrap_or(CallError::Deadline(deadline))))
+    }
+
+    /// The next item; cancel safe.
+    async fn next(&mut self) -> Option<StreamItem> {
+        match self {
+            Self::Node(subscription) => subscription.next().await,
+            Self::Heads(heads) => heads.next().await,
+            Self::Logs(logs) => logs.next().await,
+        }
+    }
 }
 
 /// See the module.
@@ -86,12 +120,8 @@ impl Relay {
 
     /// Relays until the node refuses, the subscription cannot be made again, or nobody wants it for as long as `linger` and
     /// `may_end` agrees. When its connection is lost, the members are ended once it is live again, after `deadline` at the latest.
-    pub(super) async fn run(&self, pool: &Pool, Times { deadline, linger }: Times, may_end: impl Fn() -> bool) {
-        let opened = match RawValue::from_string(self.subject.params.as_ref().to_owned()) {
-            Ok(params) => pool.subscribe(&params).await,
-            Err(error) => Err(CallError::Malformed(error.to_string())),
-        };
-        let mut upstream = match opened {
+    pub(super) async fn run(&self, pool: &Pool, feed: &Feed, Times { deadline, linger }: Times, may_end: impl Fn() -> bool) {
+        let mut upstream = match Upstream::open(&self.subject, pool, feed, deadline).await {
             Ok(upstream) => upstream,
             Err(error) => return self.over(error),
         };

@@ -1,4 +1,4 @@
-//! What the node announces, relayed: logs, pending transactions, and what becomes of a subscription whose events may be missing.
+//! Streams of the chain, which have no gap, and what the node announces, relayed: what becomes of a subscription whose events may be missing.
 
 use alloy_primitives::{Address, B256, keccak256};
 use serde_json::{Value, json};
@@ -131,38 +131,111 @@ async fn an_id_can_be_given_back_at_once() {
     }
 }
 
+/// What the node tells of its own: it cannot say what it told nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_told_and_then_the_connection_ends() {
     let Some(world) = World::start("a_gap_is_told_and_then_the_connection_ends").await else { return };
-    world.accounts(1).await;
+    let from = world.accounts(1).await[0];
     let gateway = world.gateway().await;
-    let kinds = [json!(["newHeads"]), json!(["logs", {}]), json!(["newPendingTransactions"])];
-    let mut sockets = Vec::new();
-    for kind in &kinds {
-        let mut socket = gateway.raw_socket().await;
-        let answer = socket.ask("eth_subscribe", &kind.to_string()).await;
-        sockets.push((socket, answer.result.expect("an id")));
-    }
-    world.anvil.call("evm_mine", json!([])).await.unwrap();
-    assert!(sockets[0].0.notification().await.result.is_some());
+    let mut socket = gateway.raw_socket().await;
+    let id = socket.ask("eth_subscribe", r#"["newPendingTransactions"]"#).await.result.expect("an id");
+    let client = gateway.connect().await;
+    mined(&world, &client, transfer(from, 1)).await;
+    assert!(socket.notification().await.result.is_some());
 
     world.node.cut();
-    for (socket, id) in &mut sockets {
-        let last = socket.notification().await;
-        assert_eq!((last.subscription.get(), last.result.is_none()), (id.get(), true));
-        assert_eq!(last.error.unwrap().get(), r#""the connection to the node was lost: events may be missing""#);
-        assert!(socket.ended().await, "and no more");
+    let last = socket.notification().await;
+    assert_eq!((last.subscription.get(), last.result.is_none()), (id.get(), true));
+    assert_eq!(last.error.unwrap().get(), r#""the connection to the node was lost: events may be missing""#);
+    assert!(socket.ended().await, "and no more");
+    let (_, metrics) = gateway.admin("metrics").await;
+    assert!(metrics.contains("sluice_subscriptions_ended_total{kind=\"newPendingTransactions\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("sluice_subscriptions{kind=\"newPendingTransactions\"} 0\n"), "{metrics}");
+    // A client that comes back is served, by a new subscription at the node.
+    let mut pending = client.subscribe(json!(["newPendingTransactions"])).await.unwrap();
+    let receipt = mined(&world, &client, transfer(from, 2)).await;
+    assert_eq!(next(&mut pending).await, receipt["transactionHash"]);
+}
+
+/// The log of a call that somebody else made, with this number in it, and its block.
+async fn emitted(world: &World, contract: Address, number: u64) -> Value {
+    let stranger = world.anvil.call("eth_accounts", json!([])).await.unwrap()[0].clone();
+    let call = json!([{ "from": stranger, "to": contract, "data": emitter::call(keccak256("red"), number), "gas": "0x30000" }]);
+    let hash: B256 = parse(&world.anvil.call("eth_sendTransaction", call).await.unwrap());
+    world.mined(hash).await["logs"][0].clone()
+}
+
+/// The next log: its number, its block, and whether it is removed.
+async fn logged(stream: &mut Subscription) -> (u64, Value, bool) {
+    let log = next(stream).await;
+    (emitter::number(&log), log["blockHash"].clone(), log["removed"] == true)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_and_logs_are_told_without_a_gap_however_long_the_node_was_away() {
+    let Some(world) = World::start("heads_and_logs_are_told_without_a_gap_however_long_the_node_was_away").await else { return };
+    let from = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let contract = deployed(&world, &client, from).await;
+    let mut heads = client.subscribe(json!(["newHeads"])).await.unwrap();
+    let mut logs = client.subscribe(json!(["logs", { "address": contract }])).await.unwrap();
+    emitted(&world, contract, 0).await;
+    let first = next(&mut heads).await;
+    assert_eq!(logged(&mut logs).await.0, 0);
+    let mut newest = parse::<B256>(&first["hash"]);
+    let mut next_number = 1;
+    for _ in 0..3 {
+        world.node.refuse(true);
+        world.node.cut();
+        for number in next_number..next_number + 4 {
+            emitted(&world, contract, number).await;
+        }
+        world.node.refuse(false);
+        for number in next_number..next_number + 4 {
+            let head = next(&mut heads).await;
+            assert_eq!(parse::<B256>(&head["parentHash"]), newest, "{head}");
+            newest = parse(&head["hash"]);
+            let keys = |head: &Value| head.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+            assert_eq!(keys(&head), keys(&first), "as the node announces them");
+            assert_eq!(logged(&mut logs).await, (number, head["hash"].clone(), false));
+        }
+        next_number += 4;
     }
     let (_, metrics) = gateway.admin("metrics").await;
-    for kind in ["newHeads", "logs", "newPendingTransactions"] {
-        assert!(metrics.contains(&format!("sluice_subscriptions_ended_total{{kind=\"{kind}\"}} 1\n")), "{kind}: {metrics}");
-        assert!(metrics.contains(&format!("sluice_subscriptions{{kind=\"{kind}\"}} 0\n")), "{kind}: {metrics}");
-    }
-    // A client that comes back is served, by a new subscription at the node.
+    assert!(metrics.contains("sluice_subscriptions_ended_total{kind=\"newHeads\"} 0\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reorg_while_the_node_was_away_is_told_as_if_it_had_been_there() {
+    let Some(world) = World::start("a_reorg_while_the_node_was_away_is_told_as_if_it_had_been_there").await else { return };
+    let from = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
     let client = gateway.connect().await;
+    let contract = deployed(&world, &client, from).await;
     let mut heads = client.subscribe(json!(["newHeads"])).await.unwrap();
-    world.anvil.call("evm_mine", json!([])).await.unwrap();
-    assert_eq!(next(&mut heads).await["number"], "0x2");
+    let mut logs = client.subscribe(json!(["logs", {}])).await.unwrap();
+    let mut blocks = Vec::new();
+    for number in 0..3 {
+        emitted(&world, contract, number).await;
+        blocks.push(next(&mut heads).await["hash"].clone());
+        assert_eq!(logged(&mut logs).await, (number, blocks[number as usize].clone(), false));
+    }
+    world.node.refuse(true);
+    world.node.cut();
+    world.anvil.call("anvil_reorg", json!([2, []])).await.unwrap();
+    emitted(&world, contract, 3).await;
+    world.node.refuse(false);
+    // Two blocks in the place of two, and one more.
+    let mut parent = blocks[0].clone();
+    for _ in 0..3 {
+        let head = next(&mut heads).await;
+        assert_eq!(head["parentHash"], parent);
+        parent = head["hash"].clone();
+    }
+    assert_eq!(logged(&mut logs).await, (2, blocks[2].clone(), true));
+    assert_eq!(logged(&mut logs).await, (1, blocks[1].clone(), true));
+    assert_eq!(logged(&mut logs).await, (3, parent, false));
 }
 
 /// While the node is away nobody is answered an id for nothing, and everybody who waits is served when it is back.

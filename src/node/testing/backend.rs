@@ -158,6 +158,11 @@ impl Backend {
         state.peers.iter().for_each(|peer| peer.notify("0xheads", header(head)));
     }
 
+    /// A notification to every connection.
+    pub(crate) fn notify(&self, subscription: &str, item: &Value) {
+        self.state.lock().unwrap().peers.iter().for_each(|peer| peer.notify(subscription, item.clone()));
+    }
+
     /// The next request that is not answered by itself.
     pub(crate) async fn asked(&mut self) -> Asked {
         super::soon(self.asked.recv()).await.unwrap()

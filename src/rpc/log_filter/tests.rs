@@ -4,7 +4,7 @@ use serde_json::json;
 use super::*;
 
 fn spelling(filter: &str) -> Result<String, FilterError> {
-    normalised(&RawValue::from_string(filter.to_owned()).unwrap())
+    normalised(&RawValue::from_string(filter.to_owned()).unwrap()).map(|(text, _)| text)
 }
 
 fn address(byte: u8) -> String {

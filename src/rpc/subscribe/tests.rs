@@ -8,6 +8,7 @@ fn kind(params: &str) -> Result<Kind, String> {
 fn relayed(params: &str) -> String {
     match kind(params) {
         Ok(Kind::Relayed { params, .. }) => params.into_owned(),
+        Ok(Kind::Logs { params, .. }) => params,
         other => panic!("{params}: {other:?}"),
     }
 }
@@ -15,7 +16,12 @@ fn relayed(params: &str) -> String {
 #[test]
 fn kinds_are_read() {
     let hash = format!("\"0x{}\"", "1".repeat(64));
-    assert_eq!(kind(r#"["newHeads"]"#), Ok(Kind::Relayed { name: "newHeads", params: r#"["newHeads"]"#.into() }));
+    assert_eq!(kind(r#"["newHeads"]"#), Ok(Kind::Heads));
+    let logs = kind(&format!(r#"["logs",{{"topics":[{hash}]}}]"#));
+    let filter = LogFilter { topics: vec![Some([B256::repeat_byte(0x11)].into())], ..LogFilter::default() };
+    assert_eq!(logs, Ok(Kind::Logs { params: format!(r#"["logs",{{"topics":[[{hash}]]}}]"#), filter }));
+    let of_a_block = format!(r#"["logs",{{"blockHash":{hash}}}]"#);
+    assert_eq!(kind(&of_a_block), Ok(Kind::Relayed { name: "logs", params: of_a_block.clone().into() }), "it is a node's to say");
     assert_eq!(kind(r#"["syncing"]"#), Ok(Kind::Relayed { name: "syncing", params: r#"["syncing"]"#.into() }));
     assert_eq!(kind(r#"["transactionReceipts"]"#), Ok(Kind::Receipts(None)));
     assert_eq!(kind(r#"["transactionReceipts", {}]"#), Ok(Kind::Receipts(None)));

@@ -63,7 +63,7 @@ impl World {
     async fn with_times(places: usize, times: Times) -> Self {
         let node = Backend::start().await;
         let pool = ready(&[&node]).await;
-        let hub = Hub::with(pool.pool.clone(), times, pool.stop.child_token(), places);
+        let hub = Hub::with(pool.pool.clone(), times, StepMeter::new(&pool.metrics, "dev"), pool.stop.child_token(), places);
         let connection = ConnectionHandle::new(CancellationToken::new());
         let go = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let seated = Arc::new(Semaphore::new(0));

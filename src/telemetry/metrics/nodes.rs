@@ -22,6 +22,8 @@ pub struct NodeMetrics {
     pub head_number: IntGaugeVec,
     /// Time stamp of the newest head in seconds since the epoch, by `environment`.
     pub head_timestamp: GaugeVec,
+    /// What streams of the chain were told, by `environment` and `kind`.
+    pub stream_steps: IntCounterVec,
 }
 
 impl NodeMetrics {
@@ -41,6 +43,7 @@ impl NodeMetrics {
             endpoint_head: make.int_gauges("sluice_upstream_head_number", "Number of the endpoint's newest head.", endpoint)?,
             head_number: make.int_gauges("sluice_head_number", "Number of the newest head.", environment)?,
             head_timestamp: make.gauges("sluice_head_timestamp_seconds", "Time stamp of the newest head.", environment)?,
+            stream_steps: make.counters("sluice_stream_steps_total", "What streams of the chain were told.", &["environment", "kind"])?,
         })
     }
 }

@@ -1,0 +1,254 @@
+//! One task per environment follows the head and tells everybody who streams from the chain what changed, in order. It works only while
+//! somebody does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::block::{Block, BlockLogs};
+use super::meter::StepMeter;
+use super::ring::{Linked as _, Ring, Standing};
+use crate::node::{CallError, Head, Pool};
+
+/// Blocks that are known. A reorg, or an absence of the nodes, that is deeper is a gap.
+const DEPTH: usize = 256;
+/// Steps that wait for a stream; it ends when there are more.
+const WAITING: usize = 4 * DEPTH;
+/// Time before a step that the nodes could not answer is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+/// How often the nodes may say that they do not have a block below their head before that is a gap: they may be pruned, or begin there.
+const MISSING: u32 = 40;
+/// How long a node may take to say which head it has when somebody begins.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What changed.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    /// The next block of the chain, and the place for its logs.
+    Added(Arc<Block>, Arc<BlockLogs>),
+    /// The newest block is not canonical any more.
+    Removed(Arc<Block>),
+    /// The chain moved further than can be followed: what comes next does not join what came before.
+    Gap,
+}
+
+/// The way to the task; clones are the same.
+#[derive(Debug, Clone)]
+pub(in crate::subscriptions) struct Feed(mpsc::UnboundedSender<Follower>);
+
+#[derive(Debug)]
+struct Follower {
+    steps: mpsc::Sender<Step>,
+    /// Told once the head is known that its steps begin after.
+    begun: Option<oneshot::Sender<()>>,
+}
+
+/// What changes from now on. `None` is a gap as well: more waited than may.
+#[derive(Debug)]
+pub(super) struct Steps(mpsc::Receiver<Step>);
+
+impl Steps {
+    /// The next one; cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Step> {
+        self.0.recv().await
+    }
+}
+
+impl Feed {
+    /// Starts the task; it ends with `stop`.
+    pub(in crate::subscriptions) fn start(pool: Pool, meter: StepMeter, stop: CancellationToken) -> Self {
+        Self::with(pool, meter, stop, DEPTH)
+    }
+
+    pub(super) fn with(pool: Pool, meter: StepMeter, stop: CancellationToken, depth: usize) -> Self {
+        let (way, followers) = mpsc::unbounded_channel();
+        let task = Task { pool, meter, ring: Ring::new(depth), followers: Vec::new(), missing: (B256::ZERO, 0) };
+        tokio::spawn(stop.run_until_cancelled_owned(task.run(followers)));
+        Self(way)
+    }
+
+    /// Everything after the head of now; waits until a node has told one.
+    pub(super) async fn follow(&self) -> Result<Steps, CallError> {
+        let (steps, receiver) = mpsc::channel(WAITING);
+        let (begun, told) = oneshot::channel();
+        self.0.send(Follower { steps, begun: Some(begun) }).map_err(|_| CallError::Unavailable)?;
+        told.await.map_err(|_| CallError::Unavailable)?;
+        Ok(Steps(receiver))
+    }
+}
+
+struct Task {
+    pool: Pool,
+    meter: StepMeter,
+    ring: Ring<Arc<Block>>,
+    followers: Vec<Follower>,
+    /// The block that the nodes do not have, and how often they said so.
+    missing: (B256, u32),
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Follower>) {
+        let mut heads = self.pool.each_head();
+        // The head that is to be followed next.
+        let mut next: Option<Arc<Head>> = None;
+        let mut again_at: Option<Instant> = None;
+        loop {
+            self.followers.retain(|follower| !follower.steps.is_closed());
+            if self.followers.is_empty() {
+                // What happens while nobody looks is nobody's gap.
+                self.ring.clear();
+                match inbox.recv().await {
+                    Some(follower) => self.followers.push(follower),
+                    None => return,
+                }
+                while heads.try_recv().is_ok() {}
+                (next, again_at) = (None, None);
+            }
+            while let Ok(follower) = inbox.try_recv() {
+                self.followers.push(follower);
+            }
+            if self.followers.iter().any(|follower| follower.begun.is_some()) {
+                self.catch_up().await;
+                if self.ring.is_empty() {
+                    next = self.pool.heads().borrow().clone();
+                }
+            }
+            while again_at.is_none()
+                && let Some(head) = next.take().or_else(|| heads.try_recv().ok())
+            {
+                if let Err(error) = self.advance(&head).await {
+                    tracing::debug!(%error, number = head.number, "the chain cannot be followed yet");
+                    // A newer head leads there too.
+                    next = heads.try_recv().ok();
+                    if next.is_none() {
+                        (next, again_at) = (Some(head), Some(Instant::now() + RETRY));
+                    }
+                }
+            }
+            self.begin();
+            tokio::select! {
+                biased;
+                follower = inbox.recv() => match follower {
+                    Some(follower) => self.followers.push(follower),
+                    None => return,
+                },
+                head = heads.recv() => match head {
+                    Some(head) => (next, again_at) = (Some(head), None),
+                    None => return,
+                },
+                () = sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => again_at = None,
+            }
+        }
+    }
+
+    /// Those who came since have what follows.
+    fn begin(&mut self) {
+        if self.ring.is_empty() {
+            return;
+        }
+        for begun in self.followers.iter_mut().filter_map(|follower| follower.begun.take()) {
+            let _gone = begun.send(());
+        }
+    }
+
+    /// Whoever begins has what follows the newest head of a node, not of what was heard of it. While no node can be asked, what was heard counts.
+    async fn catch_up(&mut self) {
+        if self.pool.fault().is_some() {
+            return;
+        }
+        let Ok(Ok(latest)) = timeout(PATIENCE, Block::latest(&self.pool)).await else { return };
+        // An older view of the chain says nothing.
+        if self.ring.tip().is_none_or(|tip| tip.number() < latest.number())
+            && let Err(error) = self.follow_to(latest).await
+        {
+            tracing::debug!(%error, "the chain cannot be followed to its newest block yet");
+        }
+    }
+
+    /// Follows the chain to this head.
+    async fn advance(&mut self, head: &Head) -> Result<(), CallError> {
+        if self.ring.has(head.number, head.hash) {
+            return Ok(());
+        }
+        let head = self.block(head.hash).await?.ok_or_else(|| missing(head.hash))?;
+        self.follow_to(head).await
+    }
+
+    async fn follow_to(&mut self, head: Arc<Block>) -> Result<(), CallError> {
+        if self.ring.is_empty() {
+            self.ring.restart(head);
+            return Ok(());
+        }
+        let mut path = vec![head];
+        loop {
+            match self.ring.standing(&path) {
+                Standing::Known => return Ok(()),
+                Standing::Wants(parent) => match self.block(parent).await? {
+                    Some(block) => path.push(block),
+                    None => return self.gap(path),
+                },
+                Standing::WantsOlder(parent) => {
+                    let Some(block) = self.block(parent).await? else { return self.gap(path) };
+                    if !self.ring.extend(block) {
+                        return Err(broken());
+                    }
+                }
+                Standing::Deep => return self.gap(path),
+                Standing::Broken => return Err(broken()),
+                Standing::Joins => break,
+            }
+        }
+        let change = self.ring.join(path);
+        for block in change.removed {
+            block.orphan();
+            self.tell(&Step::Removed(block));
+        }
+        for block in change.added {
+            self.tell(&Step::Added(block, Arc::default()));
+        }
+        Ok(())
+    }
+
+    /// A block; `None` once the nodes have said often enough that they do not have it.
+    async fn block(&mut self, hash: B256) -> Result<Option<Arc<Block>>, CallError> {
+        if let Some(block) = Block::find(&self.pool, hash).await? {
+            return Ok(Some(block));
+        }
+        let (known, times) = self.missing;
+        self.missing = (hash, if known == hash { times + 1 } else { 1 });
+        if self.missing.1 < MISSING { Err(missing(hash)) } else { Ok(None) }
+    }
+
+    fn gap(&mut self, mut path: Vec<Arc<Block>>) -> Result<(), CallError> {
+        path.truncate(1);
+        let Some(head) = path.pop() else { return Ok(()) };
+        tracing::warn!(block = ?head, "the chain moved further than the blocks on record: streams of it have a gap");
+        self.ring.restart(head);
+        self.tell(&Step::Gap);
+        Ok(())
+    }
+
+    /// Who does not read is dropped, and finds out when what waits is read.
+    fn tell(&mut self, step: &Step) {
+        let counter = match step {
+            Step::Added(block, _) if block.is_announced => &self.meter.announced,
+            Step::Added(..) => &self.meter.fetched,
+            Step::Removed(_) => &self.meter.orphaned,
+            Step::Gap => &self.meter.gap,
+        };
+        counter.inc();
+        self.followers.retain(|follower| follower.begun.is_some() || follower.steps.try_send(step.clone()).is_ok());
+    }
+}
+
+fn broken() -> CallError {
+    CallError::Malformed("the blocks below the head are no chain".to_owned())
+}
+
+fn missing(hash: B256) -> CallError {
+    CallError::Malformed(format!("the nodes do not have block {hash}"))
+}
