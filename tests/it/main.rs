@@ -41,6 +41,7 @@ mod services;
 mod simulators;
 mod sluice_namespace;
 mod sources;
+mod stream_faults;
 mod streams;
 mod support;
 mod thousand;

@@ -113,7 +113,8 @@ impl Block {
 }
 
 impl BlockLogs {
-    /// Those of this block that the filter is about. All of the block are asked for by whoever wants them first.
+    /// Those of this block that the filter is about. All of the block are asked for by whoever wants them first; an error if they are fewer than its bloom
+    /// says: there are nodes that answer before they have them.
     pub(super) async fn matching(&self, block: &Block, filter: &LogFilter, pool: &Pool) -> Result<Vec<Arc<RawValue>>, CallError> {
         if filter.is_the_nodes_to_judge() {
             let LogFilter { addresses, topics } = filter;
@@ -124,7 +125,13 @@ impl BlockLogs {
         let ask = async {
             let filter = serde_json::json!([{ "blockHash": block.hash }]);
             let logs: Vec<Box<RawValue>> = pool.call("eth_getLogs", filter).await?;
-            logs.into_iter().map(BlockLog::read).collect::<Result<Vec<_>, _>>()
+            let logs = logs.into_iter().map(BlockLog::read).collect::<Result<Vec<_>, _>>()?;
+            let mut bloom = Bloom::default();
+            logs.iter().for_each(|log| bloom.accrue_raw_log(log.address, &log.topics));
+            match &block.bloom {
+                Some(whole) if !bloom.contains(whole) => Err(malformed("the logs of the block are fewer than its bloom says")),
+                _ => Ok(logs),
+            }
         };
         let logs = self.0.get_or_try_init(|| ask).await?;
         let ours = logs.iter().filter(|log| filter.matches(log.address, &log.topics));

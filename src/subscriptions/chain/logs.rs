@@ -14,7 +14,7 @@ use crate::node::{CallError, Pool, StreamItem};
 
 /// Time before the logs of a block that could not be read are asked for again: first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// How often a node may refuse to tell the logs of a canonical block before that is a gap.
+/// How often the nodes may refuse to tell the logs of a canonical block, or tell too few, before that is a gap.
 const REFUSALS: u32 = 30;
 /// Blocks whose logs are kept in case a reorg takes them back; one that takes back more is a gap.
 const KEPT: usize = 128;
@@ -60,14 +60,14 @@ impl Logs {
                     }
                     // Nobody saw them, so nobody misses that they are gone.
                     Err(_) if block.is_orphaned() => self.read(),
-                    Err(CallError::Node(error)) if self.refusals + 1 == REFUSALS => {
-                        tracing::warn!(code = error.code, block = block.number(), "the nodes do not tell the logs of a block: a gap");
-                        self.read();
-                        return Some(StreamItem::Gap);
-                    }
                     Err(error) => {
+                        self.refusals += u32::from(matches!(error, CallError::Node(_) | CallError::Malformed(_)));
+                        if self.refusals == REFUSALS {
+                            tracing::warn!(%error, block = block.number(), "the nodes do not tell the logs of a block: a gap");
+                            self.read();
+                            return Some(StreamItem::Gap);
+                        }
                         tracing::debug!(%error, block = block.number(), "the logs of a block cannot be read yet");
-                        self.refusals += u32::from(matches!(error, CallError::Node(_)));
                         let pause = self.retry;
                         self.retry = (pause * 2).min(RETRY.1);
                         tokio::time::sleep(pause).await;

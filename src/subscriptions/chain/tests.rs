@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use alloy_primitives::Bloom;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -263,6 +264,35 @@ async fn logs_that_cannot_be_read_are_asked_for_again_unless_their_block_is_gone
         }
     };
     assert_eq!(tokio::join!(told(&mut logs), gone).0.0, hash(42), "nothing of what nobody saw");
+}
+
+#[tokio::test]
+async fn logs_that_are_fewer_than_the_bloom_of_their_block_says_are_asked_for_again() {
+    let mut world = World::start().await;
+    let mut logs = world.logs(1).await;
+    let mut bloom = Bloom::default();
+    for address in [1, 2] {
+        bloom.accrue_raw_log([address; 20].into(), &[[7; 32].into()]);
+    }
+    let mut head = announced(11, 11, 10);
+    head["logsBloom"] = json!(bloom);
+    world.announce(&head);
+    let whole = async {
+        world.asked_for_logs(11).await.answer(json!([]));
+        world.asked_for_logs(11).await.answer(json!([log(11, 0, 1)]));
+        // More than it says is no fault: there are chains with logs outside of the bloom.
+        world.asked_for_logs(11).await.answer(json!([log(11, 0, 1), log(11, 1, 2), log(11, 2, 3)]));
+    };
+    assert_eq!(tokio::join!(told(&mut logs), whole).0.1, "0x0");
+    // Another block's bloom does not pass the filter: its logs are nobody's.
+    let mut other = Bloom::default();
+    other.accrue_raw_log([2; 20].into(), &[]);
+    let mut head = announced(12, 12, 11);
+    head["logsBloom"] = json!(other);
+    world.announce(&head);
+    world.announce(&announced(13, 13, 12));
+    let next = async { world.asked_for_logs(13).await.answer(json!([log(13, 0, 1)])) };
+    assert_eq!(tokio::join!(told(&mut logs), next).0.0, hash(13));
 }
 
 #[tokio::test]
