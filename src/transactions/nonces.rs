@@ -166,6 +166,11 @@ impl Nonces {
         self.waiting.len() + self.given.len()
     }
 
+    /// Those of them that wait for whichever nonce is next.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether nothing waits, is signed or is committed at the moment.
     pub fn is_idle(&self) -> bool {
         self.queued() == 0 && self.reserved.is_empty() && self.replacing.is_empty() && !self.committing

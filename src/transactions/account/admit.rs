@@ -113,13 +113,18 @@ impl Task {
 
     /// Why no more may wait, if so. What has its own nonce does not wait for its turn, and what is acknowledged has no deadline.
     fn no_room(&mut self, submission: &Submission, now: Instant) -> Option<TransactionError> {
-        let (queued, bounds) = (self.queued(), self.chain.environment.account);
-        if queued >= bounds.queue {
+        let bounds = self.chain.environment.account;
+        if self.queued() >= bounds.queue {
             return Some(TransactionError::QueueFull);
         }
         let takes_turns = submission.nonce().is_none() && !submission.acknowledged;
-        let is_crowded = takes_turns && self.room.size(now).is_some_and(|room| queued >= room);
+        let is_crowded = takes_turns && self.room.size(now).is_some_and(|room| self.waiting() >= room);
         is_crowded.then_some(TransactionError::Crowded(bounds.queue_deadline))
+    }
+
+    /// Requests that wait for their turn: those that bring a nonce wait for that.
+    pub(super) fn waiting(&self) -> usize {
+        self.intake.len() + self.nonces.waiting()
     }
 
     /// Requests that wait without a nonce, wherever they do.

@@ -447,7 +447,7 @@ impl Task {
             let Some(step) = self.outboxes.poll(now) else { break };
             self.step(step, now);
         }
-        self.room.note(self.queued() > 0, now);
+        self.room.note(self.waiting() > 0, now);
         let tenure = self.tenure();
         self.outbox.write(&self.chain.journal, tenure, now);
         self.start_probe(now);

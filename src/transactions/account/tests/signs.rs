@@ -180,8 +180,20 @@ async fn no_more_wait_for_a_nonce_than_begin_within_their_deadline() {
     assert!(submit(raw(&attempt(9, 9)).0).is_none(), "its turn is that of its nonce");
     assert!(submit(Submission { acknowledged: true, ..unsigned() }).is_none(), "it has no deadline");
     assert!(matches!(submit(unsigned()), Some(TransactionError::Crowded(_))));
-    task.room.note(false, now + hour);
-    assert_eq!(task.room.size(now + hour), None);
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_its_own_nonce_makes_no_crowd() {
+    let mut fixture = Fixture::new(Vec::new()).await;
+    let task = &mut fixture.task;
+    let (hour, now) = (Duration::from_secs(3_600), clock::now());
+    task.nonces.enqueue(77, Wish::Given(9), 1, now + hour).unwrap();
+    task.room = Room::new(hour);
+    task.room.note(true, now);
+    task.room.turned(now + hour / 2);
+    assert_eq!(task.room.size(now + hour), Some(1));
+    task.act();
+    assert_eq!((task.nonces.queued(), task.room.size(now + hour)), (1, None), "nobody waits for a turn");
 }
 
 #[tokio::test]
