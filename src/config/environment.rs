@@ -7,7 +7,7 @@ use url::Url;
 
 use super::errors::Fault;
 use super::kinds::{Choice, Count, CountOr, Parsed, Time};
-use super::model::{AccountBounds, Broadcast, Bump, Confirmations, Environment, FeeMode, Node, Superseded};
+use super::model::{AccountBounds, Broadcast, Bump, Confirmations, Environment, FeeMode, LogSource, Node, Superseded};
 use super::reader::Table;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -37,6 +37,7 @@ const NODE_URL: Parsed<Url> = Parsed {
 const BROADCAST: Choice<Broadcast> =
     Choice(&[("pipelined", Broadcast::Pipelined), ("batched", Broadcast::Batched), ("sequential", Broadcast::Sequential)]);
 const FEES: Choice<FeeMode> = Choice(&[("eip1559", FeeMode::Eip1559), ("legacy", FeeMode::Legacy), ("free", FeeMode::Free)]);
+const LOGS: Choice<LogSource> = Choice(&[("chain", LogSource::Chain), ("node", LogSource::Node)]);
 const SUPERSEDED: Choice<Superseded> = Choice(&[("mined", Superseded::Mined), ("own", Superseded::Own)]);
 
 /// Reads one; `chains` holds the chain ids before it and their environments.
@@ -71,6 +72,7 @@ pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut 
     let fees = table.or("fees", FEES, "eip1559");
     let bump = table.section("bump", bump);
     let superseded = table.or("superseded", SUPERSEDED, "mined");
+    let logs = table.or("logs", LOGS, "chain");
     if let Some(chain_id) = chain_id {
         if let Some(other) = chains.get(&chain_id) {
             let message = format!("is the chain id of environment `{other}` already: one chain is one environment, with all its nodes");
@@ -98,6 +100,7 @@ pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut 
         fees: fees?,
         bump: bump?,
         superseded: superseded?,
+        logs: logs?,
     })
 }
 

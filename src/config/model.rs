@@ -154,6 +154,17 @@ pub struct Environment {
     pub bump: Bump,
     /// What is answered for a hash that was superseded.
     pub superseded: Superseded,
+    /// Where streams of logs come from.
+    pub logs: LogSource,
+}
+
+/// Where streams of logs come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogSource {
+    /// The blocks of the chain, without a gap.
+    Chain,
+    /// A subscription at a node, as it is.
+    Node,
 }
 
 /// How the transactions of an environment pay for gas.

@@ -105,6 +105,7 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
         fees,
         bump,
         superseded,
+        logs,
     } = old;
     let Bump { after, blocks, times } = bump;
     let AccountBounds { queue, queue_deadline, sign_window, sign_ahead, broadcast_window, acknowledged } = account;
@@ -133,6 +134,7 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
         ("bump.blocks", *blocks != new.bump.blocks),
         ("bump.times", *times != new.bump.times),
         ("superseded", *superseded != new.superseded),
+        ("logs", *logs != new.logs),
     ]
 }
 

@@ -13,7 +13,7 @@ use url::Url;
 use super::Pool;
 use super::clocks::Timing;
 use super::socket::Dial;
-use crate::config::{AccountBounds, Broadcast, Bump, Confirmations, Environment, FeeMode, Node, Superseded};
+use crate::config::{AccountBounds, Broadcast, Bump, Confirmations, Environment, FeeMode, LogSource, Node, Superseded};
 use crate::telemetry::metrics::Metrics;
 use backend::Backend;
 
@@ -65,6 +65,7 @@ pub(crate) fn environment(urls: Vec<Url>, deadline: Duration) -> Environment {
         fees: FeeMode::Eip1559,
         bump: Bump::default(),
         superseded: Superseded::Mined,
+        logs: LogSource::Chain,
     }
 }
 

@@ -157,6 +157,24 @@ async fn a_gap_is_told_and_then_the_connection_ends() {
     assert_eq!(next(&mut pending).await, receipt["transactionHash"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_of_a_nodes_own_end_with_its_connection() {
+    let Some(mut world) = World::start("logs_of_a_nodes_own_end_with_its_connection").await else { return };
+    world.extra.environment = "logs = \"node\"".into();
+    let from = world.accounts(1).await[0];
+    let gateway = world.gateway().await;
+    let client = gateway.connect().await;
+    let contract = deployed(&world, &client, from).await;
+    let mut socket = gateway.raw_socket().await;
+    socket.ask("eth_subscribe", r#"["logs",{}]"#).await.result.expect("an id");
+    emitted(&world, contract, 5).await;
+    let told: Value = serde_json::from_str(socket.notification().await.result.unwrap().get()).unwrap();
+    assert_eq!(emitter::number(&told), 5);
+    world.node.cut();
+    assert!(socket.notification().await.error.is_some());
+    assert!(socket.ended().await);
+}
+
 /// The log of a call that somebody else made, with this number in it, and its block.
 async fn emitted(world: &World, contract: Address, number: u64) -> Value {
     let stranger = world.anvil.call("eth_accounts", json!([])).await.unwrap()[0].clone();

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use alloy_primitives::{B256, Bytes, U256};
 
 use super::*;
-use crate::config::{AccountBounds, Broadcast, Bump, Confirmations, FeeMode, Node, Superseded};
+use crate::config::{AccountBounds, Broadcast, Bump, Confirmations, FeeMode, LogSource, Node, Superseded};
 use crate::journal::sqlite::SqliteJournal;
 use crate::journal::{Account, Record};
 
@@ -39,6 +39,7 @@ pub(in crate::transactions) async fn chain_of(folder: &std::path::Path, key_of: 
         fees,
         bump: Bump::default(),
         superseded: Superseded::Mined,
+        logs: LogSource::Chain,
     };
     let stop = CancellationToken::new();
     Chain::start(Parts {
