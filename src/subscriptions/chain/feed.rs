@@ -226,7 +226,7 @@ impl Task {
     fn gap(&mut self, mut path: Vec<Arc<Block>>) -> Result<(), CallError> {
         path.truncate(1);
         let Some(head) = path.pop() else { return Ok(()) };
-        tracing::warn!(block = ?head, "the chain moved further than the blocks on record: streams of it have a gap");
+        tracing::warn!(number = head.number(), hash = %head.hash(), "the chain moved further than the blocks on record: streams of it have a gap");
         self.ring.restart(head);
         self.tell(&Step::Gap);
         Ok(())
