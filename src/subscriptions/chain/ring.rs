@@ -244,7 +244,7 @@ mod tests {
             let mut blocks: HashMap<B256, Block> = HashMap::new();
             let mut canonical = vec![main(0)];
             blocks.insert(main(0).hash, main(0));
-            let mut ring = Ring::new(32);
+            let mut ring = Ring::new(1024);
             ring.restart(main(0));
             let mut seen = vec![main(0)];
             for (step, (back, forward, lost)) in heads.into_iter().enumerate() {
