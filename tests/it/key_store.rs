@@ -66,7 +66,8 @@ async fn a_quota_that_is_used_up_costs_clients_time_alone() {
     let (ok, throttled) = (ended("ok").await, ended("throttled").await);
     assert_eq!((ok, throttled), (SENDS, THROTTLED));
     // Signs less retries and hedges are the signatures that were asked for.
-    assert_eq!(world.kms_proxy.stats().calls_of("Sign") - gateway.more_signs().await, SENDS);
+    let (signs, asked) = (world.kms_proxy.stats().calls_of("Sign"), SENDS + gateway.more_signs().await);
+    assert!(signs <= asked && signs + gateway.unanswered_signs().await >= asked, "{signs} of {asked}");
 }
 
 /// A key store that answers one Sign of many late.
