@@ -46,7 +46,9 @@ async fn a_disabled_key_comes_back_by_itself_when_it_is_enabled() {
 async fn a_quota_that_is_used_up_costs_clients_time_alone() {
     const SENDS: u64 = 40;
     const THROTTLED: u64 = 30;
-    let Some(world) = World::start("a_quota_that_is_used_up_costs_clients_time_alone").await else { return };
+    let Some(mut world) = World::start("a_quota_that_is_used_up_costs_clients_time_alone").await else { return };
+    // A second Sign that is let go may end before it comes to KMS: with none, both count the same.
+    world.extra.configuration = "sign_hedge = false".into();
     let accounts = world.accounts(2).await;
     let gateway = world.gateway().await;
     let client = gateway.connect().await;
@@ -66,8 +68,7 @@ async fn a_quota_that_is_used_up_costs_clients_time_alone() {
     let (ok, throttled) = (ended("ok").await, ended("throttled").await);
     assert_eq!((ok, throttled), (SENDS, THROTTLED));
     // Signs less retries and hedges are the signatures that were asked for.
-    let (signs, asked) = (world.kms_proxy.stats().calls_of("Sign"), SENDS + gateway.more_signs().await);
-    assert!(signs <= asked && signs + gateway.unanswered_signs().await >= asked, "{signs} of {asked}");
+    assert_eq!(world.kms_proxy.stats().calls_of("Sign") - gateway.more_signs().await, SENDS);
 }
 
 /// A key store that answers one Sign of many late.

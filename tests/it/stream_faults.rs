@@ -1,8 +1,6 @@
 //! Streams of heads while the connections to two endpoints of one chain fail, with a reorg meanwhile or without: what each client was told is
 //! compared with the chain.
 
-use std::time::Duration;
-
 use alloy_primitives::B256;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -94,16 +92,24 @@ impl Stage {
             let depth = 1 + number % 4;
             self.node.reorg(Reorg { depth, blocks: depth + 1, transactions: Returned::Lost });
         }
-        if matches!(kind, Kind::Away) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        // A failover ends while the gateway streams by the other endpoint, a longer absence before it does.
+        self.away(away.len()).await;
+        // A failover ends while the gateway streams by the other endpoint, or before that has told its head.
         let is_by_the_other = matches!(kind, Kind::Failover) && number % 4 < 2;
         if is_by_the_other {
             self.caught_up().await;
         }
         away.iter().for_each(|way| way.refuse(false));
         self.caught_up().await;
+    }
+
+    /// Waits until the gateway knows that so many endpoints are away.
+    async fn away(&self, endpoints: usize) {
+        eventually("the endpoints to be missed", || async {
+            let (_, page) = self.gateway.admin("metrics").await;
+            let down = page.lines().filter(|line| line.starts_with("sluice_upstream_up{") && line.ends_with("} 0")).count();
+            (down >= endpoints).then_some(())
+        })
+        .await;
     }
 
     /// Waits until the gateway knows the node's head.

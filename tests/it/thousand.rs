@@ -31,7 +31,9 @@ async fn patient(test: &str) -> Option<World> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thousand_transactions_from_ten_kms_addresses() {
-    let Some(world) = patient("thousand_transactions_from_ten_kms_addresses").await else { return };
+    let Some(mut world) = patient("thousand_transactions_from_ten_kms_addresses").await else { return };
+    // A second Sign that is let go may end before it comes to KMS: with none, both count the same.
+    world.extra.configuration.push_str("\nsign_hedge = false");
     let accounts = world.accounts(ACCOUNTS).await;
     world.slow_signs(20);
     let gateway = world.gateway().await;
@@ -78,10 +80,8 @@ async fn thousand_transactions_from_ten_kms_addresses() {
 
     let kms = world.kms_proxy.stats();
     assert_eq!(kms.digests.len(), TRANSACTIONS);
-    // The emulator now and then drops a connection, or is slow; a Sign that is asked again for that is counted apart (I4). One that had no answer
-    // may not have come to it.
-    let (signs, asked) = (kms.calls_of("Sign"), TRANSACTIONS as u64 + gateway.more_signs().await);
-    assert!(signs <= asked && signs + gateway.unanswered_signs().await >= asked, "{signs} of {asked}");
+    // The emulator now and then drops a connection; a Sign that is asked again for that is counted apart (I4).
+    assert_eq!(kms.calls_of("Sign"), TRANSACTIONS as u64 + gateway.more_signs().await);
     assert_eq!(kms.calls_of("GetPublicKey"), ACCOUNTS as u64);
     assert_eq!(kms.keys.len(), ACCOUNTS);
     assert!(kms.max_in_flight() >= 8, "at least 8 Signs of one address in flight, not {}", kms.max_in_flight());

@@ -159,8 +159,13 @@ fn header_of(block: &RawValue, like: Option<&RawValue>) -> Result<Arc<RawValue>,
 
 /// The same log, of a block that is not canonical any more.
 pub(super) fn removed(log: &RawValue) -> Result<Arc<RawValue>, serde_json::Error> {
-    let members: Members<'_> = serde_json::from_str(log.get())?;
-    members.written(|name, value| Some(if name == "removed" { "true" } else { value.get() })).map(Arc::from)
+    let mut members: Members<'_> = serde_json::from_str(log.get())?;
+    let yes: &RawValue = serde_json::from_str("true")?;
+    match members.0.iter_mut().find(|(name, _)| name == "removed") {
+        Some((_, is_removed)) => *is_removed = yes,
+        None => members.0.push(("removed".into(), yes)),
+    }
+    members.written(|_, value| Some(value.get())).map(Arc::from)
 }
 
 fn malformed(error: impl std::fmt::Display) -> CallError {
@@ -188,5 +193,6 @@ mod tests {
     fn a_removed_log_differs_in_that_alone() {
         let log = raw(r#"{"address":"0x01","removed":false,"data":"0x"}"#);
         assert_eq!(removed(&log).unwrap().get(), r#"{"address":"0x01","removed":true,"data":"0x"}"#);
+        assert_eq!(removed(&raw(r#"{"data":"0x"}"#)).unwrap().get(), r#"{"data":"0x","removed":true}"#, "a node that leaves it out");
     }
 }

@@ -108,17 +108,20 @@ impl Logs {
         }
     }
 
-    /// Blocks are taken back newest first, and so are their logs. False if they are not known any more.
+    /// Blocks are taken back newest first, and so are their logs. False if they are not known any more, or cannot be told.
     fn take_back(&mut self, block: &Arc<Block>) -> bool {
         let Some((_, logs)) = self.told.pop_back_if(|(newest, _)| newest.hash() == block.hash()) else {
             return self.forgotten.is_none_or(|forgotten| forgotten < block.number());
         };
-        for log in logs.iter().rev() {
-            match removed(log) {
-                Ok(log) => self.next.push_back(log),
-                Err(error) => tracing::error!(%error, "a log that was told cannot be told as removed"),
+        match logs.iter().rev().map(|log| removed(log)).collect::<Result<Vec<_>, _>>() {
+            Ok(logs) => {
+                self.next.extend(logs);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "logs that were told cannot be told as removed: a gap");
+                false
             }
         }
-        true
     }
 }

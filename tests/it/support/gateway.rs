@@ -98,15 +98,6 @@ impl Gateway {
         sum as u64
     }
 
-    /// Signs that ended without an answer: of these nobody here knows whether the key store saw them.
-    pub(crate) async fn unanswered_signs(&self) -> u64 {
-        let mut sum = 0.0;
-        for outcome in ["dropped", "transient", "deadline"] {
-            sum += self.metric(&format!("sluice_signs_total{{configuration=\"kms\",outcome=\"{outcome}\"}}")).await;
-        }
-        sum as u64
-    }
-
     /// What /status shows.
     pub(crate) async fn status(&self) -> Value {
         let (status, page) = self.admin("status").await;
