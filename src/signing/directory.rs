@@ -127,6 +127,12 @@ impl Directory {
         Ok(keys)
     }
 
+    /// The key of a name whose public key is known.
+    fn key_of(&self, arn: &KeyArn) -> Option<Arc<Key>> {
+        let record = Arc::clone(&*self.records.get(arn)?);
+        self.get(&record.public_key.get()?.pinned.address())
+    }
+
     /// The stores of configurations, with their names.
     fn stores<'a>(&'a self, configurations: &[String]) -> Result<Vec<NamedStore<'a>>, DirectoryError> {
         let known = configurations.iter().map(|configuration| {

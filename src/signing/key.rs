@@ -36,8 +36,10 @@ impl Joining {
         if !held.pinned.is_pinned(&holder.arn) {
             Arc::make_mut(&mut held.pinned).pin(holder.arn.clone());
         }
+        let was_leaving = std::mem::take(&mut held.leaving);
         match held.holders.iter_mut().find(|known| known.arn == holder.arn && known.configuration == holder.configuration) {
             Some(known) => known.state = holder.state,
+            None if was_leaving => held.holders = vec![holder],
             None => held.holders.push(holder),
         }
         key.changes.fetch_add(1, Ordering::Release);
@@ -57,6 +59,8 @@ pub struct Key {
 struct Held {
     pinned: Arc<PinnedKey>,
     holders: Vec<Holder>,
+    /// The last holder, if it is not found any more: it goes once another one joins.
+    leaving: bool,
 }
 
 /// A key as it was after so many changes.
@@ -73,7 +77,7 @@ pub(super) struct Snapshot {
 impl Key {
     /// A key with its first holder.
     pub fn new(pinned: PinnedKey, holder: Holder) -> Self {
-        let held = Held { pinned: Arc::new(pinned), holders: vec![holder] };
+        let held = Held { pinned: Arc::new(pinned), holders: vec![holder], leaving: false };
         Self { address: held.pinned.address(), held: RwLock::new(held), changes: AtomicU64::new(0) }
     }
 
@@ -85,7 +89,7 @@ impl Key {
     /// Everything as it is now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        let Held { pinned, holders } = held.clone();
+        let Held { pinned, holders, .. } = held.clone();
         Snapshot { changes: self.changes(), pinned, holders }
     }
 
@@ -131,6 +135,25 @@ impl Key {
             holder.state = state.clone();
         }
         self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether its one holder is not found any more.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).leaving
+    }
+
+    /// A name is not found by this configuration any more: it signs no longer. The last holder stays until another one joins, for what is under
+    /// way with the key.
+    pub(super) fn leave(&self, configuration: &str, arn: &KeyArn) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |holder: &Holder| holder.arn == *arn && *holder.configuration == *configuration;
+        if held.holders.iter().all(is_it) {
+            held.leaving = true;
+        } else if held.holders.iter().any(is_it) {
+            held.holders.retain(|holder| !is_it(holder));
+            self.changes.fetch_add(1, Ordering::Release);
+            tracing::info!(address = %self.address, %arn, configuration, "a name of a key is not found any more: the key signs by its others");
+        }
     }
 
     /// A holder (another name, or another configuration that reaches the same name) that is to join, with its state; an error if

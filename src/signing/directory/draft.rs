@@ -82,6 +82,11 @@ impl Draft {
         for (address, key) in self.fresh {
             self.directory.keys.insert(address, key);
         }
+        for (configuration, arn) in self.directory.gone(&self.findings) {
+            if let Some(key) = self.directory.key_of(&arn) {
+                key.leave(&configuration, &arn);
+            }
+        }
         self.findings
     }
 }
@@ -89,5 +94,5 @@ impl Draft {
 /// Whether the key has this holder already, in this state.
 fn is_as_it_was(key: &Key, holder: &Holder) -> bool {
     let same = |known: &Holder| known.arn == holder.arn && known.configuration == holder.configuration && known.state == holder.state;
-    key.holders().iter().any(same)
+    !key.is_leaving() && key.holders().iter().any(same)
 }

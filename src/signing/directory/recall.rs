@@ -105,6 +105,24 @@ impl Directory {
         Some(Resolved { public_key, holder, aliases, tags })
     }
 
+    /// Names that these discoveries found before and do not find now, and that no other discovery of their configuration finds.
+    pub(super) fn gone(&self, findings: &[Finding]) -> Vec<(Arc<str>, KeyArn)> {
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = |name: &DiscoveryName| findings.iter().find(|finding| finding.name == *name).map(|finding| &finding.keys);
+        let is_found = |configuration: &Arc<str>, arn: &String| {
+            let on_record = saved.iter().map(|(name, keys)| (name, new(name).unwrap_or(keys)));
+            let found = findings.iter().map(|finding| (&finding.name, &finding.keys));
+            on_record.chain(found).any(|(name, keys)| name.configuration == *configuration && keys.contains_key(arn))
+        };
+        let before = findings.iter().filter_map(|finding| Some((finding, saved.get(&finding.name)?)));
+        let lost = before.flat_map(|(Finding { name, keys }, before)| {
+            before.keys().filter(|arn| !keys.contains_key(*arn)).map(|arn| (&name.configuration, arn))
+        });
+        lost.filter(|(configuration, arn)| !is_found(configuration, arn))
+            .map(|(configuration, arn)| (Arc::clone(configuration), KeyArn(arn.as_str().into())))
+            .collect()
+    }
+
     /// Puts on record what was found, as far as it differs from what is there. There is to be one at a time.
     pub async fn remember(&self, findings: Vec<Finding>) -> Result<(), JournalError> {
         for Finding { name, keys } in findings {

@@ -1,5 +1,6 @@
 mod recall;
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -208,6 +209,50 @@ async fn an_address_under_several_arns_is_one_key() {
     // The replica signs while the first is down.
     key.set_state(&arn("arn:here"), &KeyState::Unusable("Disabled".to_owned()));
     assert_eq!((key.holder().unwrap().arn, key.state()), (arn("arn:there"), KeyState::Enabled));
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_found_any_more_signs_no_longer_unless_it_is_the_last_or_another_service_finds_it() {
+    let journal = Arc::new(KeysOnly::default());
+    let store = ScriptedStore::new(&[("arn:one", 1), ("arn:replica", 1)], |_| Act::Sign);
+    let directory = open(&journal, &[("kms", &store)]).await.unwrap();
+    let kms = names(&["kms"]);
+    let hide = |hidden: &[&str]| *store.hidden.lock().unwrap() = hidden.iter().map(|name| arn(name)).collect();
+    let by_name = KeySelection::Ids(names(&["arn:replica"]));
+    // A service with all keys, and for a while another one that names the replica.
+    let find = async |selections: &[&KeySelection]| {
+        let mut draft = directory.draft();
+        for selection in selections {
+            draft.select(&kms, selection).await.unwrap();
+        }
+        directory.remember(draft.apply()).await.unwrap();
+        let holders = directory.get(&address(1)).unwrap().holders();
+        holders.into_iter().map(|holder| holder.arn).collect::<BTreeSet<_>>()
+    };
+    let (one, replica) = (arn("arn:one"), arn("arn:replica"));
+    let both = BTreeSet::from([one.clone(), replica.clone()]);
+    assert_eq!(find(&[&KeySelection::All, &by_name]).await, both);
+    let key = directory.get(&address(1)).unwrap();
+    hide(&["arn:replica"]);
+    assert_eq!(find(&[&KeySelection::All]).await, both, "another service still finds it");
+    hide(&[]);
+    assert_eq!(find(&[&KeySelection::All]).await, both);
+    directory.forget_others(directory.discoveries(&kms, &KeySelection::All)).await.unwrap();
+    hide(&["arn:replica"]);
+    let changes = key.changes();
+    assert_eq!(find(&[&KeySelection::All]).await, [one.clone()].into());
+    assert!(key.changes() > changes, "whoever keeps a snapshot takes another one");
+    hide(&["arn:one", "arn:replica"]);
+    assert_eq!(find(&[&KeySelection::All]).await, [one].into(), "what is under way is finished");
+    hide(&["arn:one"]);
+    assert_eq!(find(&[&KeySelection::All]).await, [replica].into(), "and signs by the other");
+    hide(&["arn:one", "arn:replica"]);
+    find(&[&KeySelection::All]).await;
+    hide(&["arn:one"]);
+    find(&[&KeySelection::All]).await;
+    hide(&[]);
+    assert_eq!(find(&[&KeySelection::All]).await, both, "found again, and not taken for one that leaves");
+    assert_eq!(key.pinned().arns().count(), 2);
 }
 
 #[tokio::test]
