@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use url::Url;
-
 use super::errors::Fault;
-use super::kinds::{Choice, Count, CountOr, Parsed, Time};
-use super::model::{AccountBounds, Broadcast, Bump, Confirmations, Environment, FeeMode, LogSource, Node, Superseded};
+use super::kinds::{Choice, Count, CountOr, Time};
+use super::model::{AccountBounds, Broadcast, Bump, Confirmations, Environment, FeeMode, LogSource, Superseded};
+use super::nodes;
 use super::reader::Table;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -19,21 +18,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// The largest chain id of EIP-2294: floor((2⁶⁴ - 1) / 2) - 36, so that v of EIP-155 fits in 64 bits.
 const MAX_CHAIN_ID: u64 = u64::MAX / 2 - 36;
 
-/// The URL of a node. Its error does not repeat it: providers put their keys into it.
-const NODE_URL: Parsed<Url> = Parsed {
-    word: "URL",
-    expected: "a WebSocket URL of a node, such as \"ws://127.0.0.1:8546\" or \"wss://node.example.org\"",
-    parse: |text| {
-        let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
-        match url.scheme() {
-            "ws" | "wss" if url.fragment().is_some() => Err("has a fragment, which a WebSocket URL cannot have (RFC 6455, 3)".to_owned()),
-            "ws" | "wss" => Ok(url),
-            "http" | "https" => Err("is an HTTP URL, and heads and receipts stream over WebSocket".to_owned()),
-            _ => Err("has another scheme".to_owned()),
-        }
-    },
-};
-
 const BROADCAST: Choice<Broadcast> =
     Choice(&[("pipelined", Broadcast::Pipelined), ("batched", Broadcast::Batched), ("sequential", Broadcast::Sequential)]);
 const FEES: Choice<FeeMode> = Choice(&[("eip1559", FeeMode::Eip1559), ("legacy", FeeMode::Legacy), ("free", FeeMode::Free)]);
@@ -43,15 +27,8 @@ const SUPERSEDED: Choice<Superseded> = Choice(&[("mined", Superseded::Mined), ("
 /// Reads one; `chains` holds the chain ids before it and their environments.
 pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut BTreeMap<u64, String>) -> Option<Environment> {
     let chain_id = table.required("chain_id", Count(1..=MAX_CHAIN_ID));
-    let mut urls = Vec::new();
-    let nodes = table.tables("nodes", "at least one { url = \"ws://…\" }", |node| {
-        let url = node.required("url", NODE_URL)?;
-        if urls.contains(&url) {
-            node.fail("url", Fault::Duplicate, "is the URL of a node above");
-        }
-        urls.push(url.clone());
-        Some(Node { url })
-    });
+    let nodes = nodes::nodes(table);
+    let clocks = table.section("clocks", nodes::clocks);
     let account = table.section("account", account);
     let answer_after = table.or("answer_after", Time(Duration::ZERO..=10 * MINUTE), "2s");
     let broadcast = table.or("broadcast", BROADCAST, "pipelined");
@@ -85,6 +62,7 @@ pub(super) fn environment(table: &mut Table<'_, '_>, name: String, chains: &mut 
         name,
         chain_id: chain_id?,
         nodes: nodes?,
+        clocks: clocks?,
         account: account?,
         answer_after: answer_after?,
         broadcast: broadcast?,

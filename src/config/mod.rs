@@ -9,6 +9,7 @@ mod errors;
 mod kinds;
 mod listeners;
 mod model;
+mod nodes;
 mod overrides;
 mod reader;
 mod secret;

@@ -124,6 +124,8 @@ pub struct Environment {
     pub chain_id: u64,
     /// At least one endpoint.
     pub nodes: Vec<Node>,
+    /// The times by which a connection to a node is judged.
+    pub clocks: NodeClocks,
     /// Bounds per account.
     pub account: AccountBounds,
     /// How long `eth_sendTransaction` waits for a node's answer after the commit before it answers with the hash (2 s).
@@ -256,6 +258,39 @@ impl Node {
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Node").field(&self.label()).finish()
+    }
+}
+
+/// The times by which a connection to a node is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeClocks {
+    /// For one try to connect and to prove the chain (10 s).
+    pub connect: Duration,
+    /// Between two pings (10 s).
+    pub ping: Duration,
+    /// A ping that is not answered in this time ends the connection (20 s).
+    pub pong: Duration,
+    /// So long without any frame ends the connection (30 s); longer than `ping`.
+    pub silence: Duration,
+    /// The least time without a new head after which the head is asked for (15 s).
+    pub head_silence: Duration,
+    /// Between two questions for the head of a node that announces none (1 s).
+    pub poll: Duration,
+    /// The longest pause before the next try to connect (5 s).
+    pub reconnect_max: Duration,
+}
+
+impl Default for NodeClocks {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            ping: Duration::from_secs(10),
+            pong: Duration::from_secs(20),
+            silence: Duration::from_secs(30),
+            head_silence: Duration::from_secs(15),
+            poll: Duration::from_secs(1),
+            reconnect_max: Duration::from_secs(5),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What of a configuration that was read anew can be had while the gateway runs, and what needs a restart. A pure comparison; each
 //! table is taken apart whole, so that a new setting does not compile before it is decided about.
 
-use crate::config::{AccountBounds, Admin, Bump, Config, Configuration, Environment, Journal, Provider, Server, Service};
+use crate::config::{AccountBounds, Admin, Bump, Config, Configuration, Environment, Journal, NodeClocks, Provider, Server, Service};
 
 /// Compares what runs with what was read. The first answer can be put in force as a whole: it has the running value wherever a
 /// restart is needed. The second names the key paths that need one.
@@ -90,6 +90,7 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
         name: _,
         chain_id,
         nodes,
+        clocks,
         account,
         answer_after,
         broadcast,
@@ -107,11 +108,19 @@ fn environment(old: &Environment, new: &Environment) -> Vec<(&'static str, bool)
         superseded,
         logs,
     } = old;
+    let NodeClocks { connect, ping, pong, silence, head_silence, poll, reconnect_max } = clocks;
     let Bump { after, blocks, times } = bump;
     let AccountBounds { queue, queue_deadline, sign_window, sign_ahead, broadcast_window, acknowledged } = account;
     vec![
         ("chain_id", *chain_id != new.chain_id),
         ("nodes", *nodes != new.nodes),
+        ("clocks.connect", *connect != new.clocks.connect),
+        ("clocks.ping", *ping != new.clocks.ping),
+        ("clocks.pong", *pong != new.clocks.pong),
+        ("clocks.silence", *silence != new.clocks.silence),
+        ("clocks.head_silence", *head_silence != new.clocks.head_silence),
+        ("clocks.poll", *poll != new.clocks.poll),
+        ("clocks.reconnect_max", *reconnect_max != new.clocks.reconnect_max),
         ("account.queue", *queue != new.account.queue),
         ("account.queue_deadline", *queue_deadline != new.account.queue_deadline),
         ("account.sign_window", *sign_window != new.account.sign_window),
@@ -252,6 +261,7 @@ configurations = ["kms"]
             ("31337", "1", "environment.dev.chain_id"),
             ("8546", "8547", "environment.dev.nodes"),
             ("chain_id = 31337", "chain_id = 31337\naccount = { sign_window = 2 }", "environment.dev.account.sign_window"),
+            ("chain_id = 31337", "chain_id = 31337\nclocks = { ping = \"1s\" }", "environment.dev.clocks.ping"),
             ("chain_id = 31337", "chain_id = 31337\nconfirmations = 2", "environment.dev.confirmations"),
             ("us-east-1", "eu-west-1", "configuration.kms.region"),
             (

@@ -4,38 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The times that rule one endpoint.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Timing {
-    /// For one try to connect and to prove the chain (10 s).
-    pub(super) connect: Duration,
-    /// Between two pings (10 s).
-    pub(super) ping: Duration,
-    /// A ping that is not answered in this time ends the connection (20 s).
-    pub(super) pong: Duration,
-    /// So long without any frame ends the connection (30 s).
-    pub(super) silence: Duration,
-    /// First bound of the pause before the next try to connect (50 ms).
-    pub(super) pause_first: Duration,
-    /// Last bound of that pause (5 s).
-    pub(super) pause_last: Duration,
-    /// The least time without a new head after which the head is asked for (15 s).
-    pub(super) head_silence: Duration,
-}
+use crate::config::NodeClocks;
 
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            ping: Duration::from_secs(10),
-            pong: Duration::from_secs(20),
-            silence: Duration::from_secs(30),
-            pause_first: Duration::from_millis(50),
-            pause_last: Duration::from_secs(5),
-            head_silence: Duration::from_secs(15),
-        }
-    }
-}
+/// First bound of the pause before the next try to connect.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
 
 /// What a connection's clocks want now.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +23,7 @@ pub(super) enum Beat {
 /// Liveness of one connection: half-open TCP connections are noticed by nothing else.
 #[derive(Debug)]
 pub(super) struct Clocks {
-    timing: Timing,
+    times: NodeClocks,
     last_frame: Instant,
     next_ping: Instant,
     /// When the oldest unanswered ping was sent.
@@ -59,8 +31,8 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    pub(super) fn new(timing: Timing, now: Instant) -> Self {
-        Self { timing, last_frame: now, next_ping: now + timing.ping, unanswered: None }
+    pub(super) fn new(times: NodeClocks, now: Instant) -> Self {
+        Self { times, last_frame: now, next_ping: now + times.ping, unanswered: None }
     }
 
     /// Any frame arrived.
@@ -75,25 +47,25 @@ impl Clocks {
 
     /// Judges the connection at `now`.
     pub(super) fn beat(&mut self, now: Instant) -> Beat {
-        if now >= self.last_frame + self.timing.silence {
+        if now >= self.last_frame + self.times.silence {
             return Beat::Dead("no frame arrived for too long");
         }
-        if self.unanswered.is_some_and(|sent| now >= sent + self.timing.pong) {
+        if self.unanswered.is_some_and(|sent| now >= sent + self.times.pong) {
             return Beat::Dead("a ping was not answered");
         }
         if now < self.next_ping {
             return Beat::Wait;
         }
-        self.next_ping = now + self.timing.ping;
+        self.next_ping = now + self.times.ping;
         self.unanswered.get_or_insert(now);
         Beat::Ping
     }
 
     /// When [`Self::beat`] is worth calling again.
     pub(super) fn due(&self) -> Instant {
-        let silent = self.last_frame + self.timing.silence;
+        let silent = self.last_frame + self.times.silence;
         let due = self.next_ping.min(silent);
-        self.unanswered.map_or(due, |sent| due.min(sent + self.timing.pong))
+        self.unanswered.map_or(due, |sent| due.min(sent + self.times.pong))
     }
 }
 
@@ -106,7 +78,9 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    pub(super) fn new(first: Duration, last: Duration) -> Self {
+    /// No pause is longer than `last`.
+    pub(super) fn new(last: Duration) -> Self {
+        let first = PAUSE_FIRST.min(last);
         Self { first, last, bound: first }
     }
 
@@ -134,7 +108,7 @@ mod tests {
     #[test]
     fn pings_come_at_their_interval_while_they_are_answered() {
         let start = Instant::now();
-        let mut clocks = Clocks::new(Timing::default(), start);
+        let mut clocks = Clocks::new(NodeClocks::default(), start);
         assert_eq!(clocks.beat(start + seconds(9)), Beat::Wait);
         for n in 1..20 {
             assert_eq!(clocks.due(), start + seconds(10 * n));
@@ -148,7 +122,7 @@ mod tests {
     #[test]
     fn an_unanswered_ping_ends_the_connection_even_if_other_frames_come() {
         let start = Instant::now();
-        let mut clocks = Clocks::new(Timing::default(), start);
+        let mut clocks = Clocks::new(NodeClocks::default(), start);
         assert_eq!(clocks.beat(start + seconds(10)), Beat::Ping);
         clocks.frame(start + seconds(19));
         assert_eq!(clocks.beat(start + seconds(20)), Beat::Ping);
@@ -160,7 +134,7 @@ mod tests {
     #[test]
     fn silence_ends_the_connection() {
         let start = Instant::now();
-        let mut clocks = Clocks::new(Timing { ping: seconds(60), ..Timing::default() }, start);
+        let mut clocks = Clocks::new(NodeClocks { ping: seconds(60), ..NodeClocks::default() }, start);
         assert_eq!(clocks.due(), start + seconds(30));
         assert_eq!(clocks.beat(start + seconds(29)), Beat::Wait);
         assert!(matches!(clocks.beat(start + seconds(30)), Beat::Dead(_)));
@@ -168,11 +142,13 @@ mod tests {
 
     #[test]
     fn pauses_double_to_their_bound_and_start_again() {
-        let mut backoff = Backoff::new(Duration::from_millis(50), seconds(5));
+        let mut backoff = Backoff::new(seconds(5));
         let pauses: Vec<u128> = (0..9).map(|_| backoff.pause(1.0).as_millis()).collect();
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(backoff.pause(0.0), Duration::ZERO);
         backoff.reset();
         assert_eq!(backoff.pause(0.5), Duration::from_millis(25));
+        let mut short = Backoff::new(Duration::from_millis(20));
+        assert_eq!([short.pause(1.0), short.pause(1.0)], [Duration::from_millis(20); 2]);
     }
 }

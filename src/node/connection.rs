@@ -18,12 +18,13 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::clocks::{Backoff, Beat, Clocks, Timing};
+use super::clocks::{Backoff, Beat, Clocks};
 use super::endpoint::{Command, Endpoint, Status};
 use super::frame::Ids;
 use super::handshake::{Chain, Fault};
 use super::session::Session;
 use super::socket::{Dial, Socket, connect, system_tls, words};
+use crate::config::NodeClocks;
 use crate::telemetry::chance;
 use crate::telemetry::crash::{self, Point, Side};
 
@@ -36,7 +37,7 @@ pub(super) struct Connection {
     pub(super) dial: Dial,
     pub(super) chain: Arc<Chain>,
     pub(super) ids: Ids,
-    pub(super) timing: Timing,
+    pub(super) clocks: NodeClocks,
     /// Deadline of one request.
     pub(super) deadline: Duration,
     pub(super) up: IntGauge,
@@ -48,7 +49,7 @@ impl Connection {
     /// Runs until it is told to stop.
     pub(super) async fn run(mut self) {
         let stop = self.stop.clone();
-        let mut backoff = Backoff::new(self.timing.pause_first, self.timing.pause_last);
+        let mut backoff = Backoff::new(self.clocks.reconnect_max);
         let mut sessions = 0;
         while !stop.is_cancelled() {
             match self.open().await {
@@ -57,7 +58,7 @@ impl Connection {
                     let started = Instant::now();
                     self.use_socket(socket, sessions).await;
                     // A node that ends every connection at once is not asked ever faster.
-                    if started.elapsed() >= self.timing.pause_last {
+                    if started.elapsed() >= self.clocks.reconnect_max {
                         backoff.reset();
                     }
                 }
@@ -77,7 +78,7 @@ impl Connection {
 
     /// One try to connect and to prove the chain; `None` when told to stop.
     async fn open(&mut self) -> Option<Result<Socket, Fault>> {
-        let (url, chain, ids, deadline) = (self.url.clone(), self.chain.clone(), self.ids.clone(), self.timing.connect);
+        let (url, chain, ids, deadline) = (self.url.clone(), self.chain.clone(), self.ids.clone(), self.clocks.connect);
         let (given, dial) = (self.tls.clone(), self.dial.clone());
         let opening = async move {
             let tls = if url.scheme() == "wss" && given.is_none() {
@@ -159,7 +160,7 @@ impl Connection {
     async fn work(&mut self, socket: Socket, session: &mut Session) -> Arc<str> {
         let (sink, mut stream) = socket.split();
         let mut writer = Writer { sink, ping: false, unflushed: false, sending: false };
-        let mut clocks = Clocks::new(self.timing, Instant::now());
+        let mut clocks = Clocks::new(self.clocks, Instant::now());
         let mut batch = Vec::new();
         let mut alarm = pin!(tokio::time::sleep_until(clocks.due()));
         loop {

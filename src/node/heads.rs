@@ -17,9 +17,8 @@ use super::board::Board;
 use super::endpoint::{Endpoint, EndpointStream};
 use super::frame::{Ids, Request};
 use super::{CallError, Head, StreamItem};
+use crate::config::NodeClocks;
 
-/// Between two questions for the head where the node has no `newHeads`, and before a failed subscription is tried again.
-const POLL: Duration = Duration::from_secs(2);
 /// Time for a late announcement of a head that was found by asking.
 const GRACE: Duration = Duration::from_secs(2);
 /// An interval between blocks counts as no longer than this.
@@ -60,7 +59,7 @@ enum Alarm {
 /// Times of announced heads: values in, values out.
 #[derive(Debug)]
 struct Silence {
-    least: Duration,
+    clocks: NodeClocks,
     /// Whether heads are announced at all.
     streaming: bool,
     announced: Option<Instant>,
@@ -70,15 +69,15 @@ struct Silence {
 }
 
 impl Silence {
-    fn new(least: Duration, streaming: bool, now: Instant) -> Self {
-        let mut silence = Self { least, streaming, announced: None, interval: None, due: now, suspect: false };
+    fn new(clocks: NodeClocks, streaming: bool, now: Instant) -> Self {
+        let mut silence = Self { clocks, streaming, announced: None, interval: None, due: now, suspect: false };
         silence.due = now + silence.patience();
         silence
     }
 
-    /// Three times the usual interval, at least `least`.
+    /// Three times the usual interval, at least `head_silence`; where nothing is announced, `poll`.
     fn patience(&self) -> Duration {
-        if self.streaming { self.least.max(self.interval.unwrap_or_default() * 3) } else { POLL.min(self.least) }
+        if self.streaming { self.clocks.head_silence.max(self.interval.unwrap_or_default() * 3) } else { self.clocks.poll }
     }
 
     /// A head was announced.
@@ -94,7 +93,7 @@ impl Silence {
     /// The head was asked for; `news` if the answer had not been announced.
     fn asked(&mut self, news: bool, now: Instant) {
         self.suspect = news && self.streaming;
-        self.due = now + if self.suspect { GRACE.min(self.least) } else { self.patience() };
+        self.due = now + if self.suspect { GRACE.min(self.clocks.head_silence) } else { self.patience() };
     }
 
     /// The silence has lasted until `due`.
@@ -108,7 +107,7 @@ pub(super) struct Follower {
     pub(super) board: Arc<Board>,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) ids: Ids,
-    pub(super) least_silence: Duration,
+    pub(super) clocks: NodeClocks,
     pub(super) number: IntGauge,
     pub(super) stop: CancellationToken,
 }
@@ -154,9 +153,9 @@ impl Follower {
                 None
             }
             // Down by now, or it does not answer: not at full speed.
-            Err(_) => return tokio::time::sleep(POLL.min(self.least_silence)).await,
+            Err(_) => return tokio::time::sleep(self.clocks.poll).await,
         };
-        let mut silence = Silence::new(self.least_silence, stream.is_some(), Instant::now());
+        let mut silence = Silence::new(self.clocks, stream.is_some(), Instant::now());
         self.ask(&mut stream, &mut silence, true).await;
         loop {
             let next = async {
@@ -257,7 +256,7 @@ mod tests {
     #[test]
     fn patience_is_three_intervals_and_at_least_its_minimum() {
         let start = Instant::now();
-        let mut silence = Silence::new(seconds(15), true, start);
+        let mut silence = Silence::new(NodeClocks::default(), true, start);
         assert_eq!(silence.due, start + seconds(15));
         silence.announced(start);
         silence.announced(start + seconds(2));
@@ -271,7 +270,7 @@ mod tests {
     #[test]
     fn a_head_found_by_asking_is_suspicious_until_one_is_announced() {
         let start = Instant::now();
-        let mut silence = Silence::new(seconds(15), true, start);
+        let mut silence = Silence::new(NodeClocks::default(), true, start);
         silence.asked(false, start);
         assert_eq!(silence.alarm(), Alarm::Ask);
         silence.asked(true, start);
@@ -283,8 +282,8 @@ mod tests {
     #[test]
     fn without_announcements_the_head_is_asked_for_and_never_suspicious() {
         let start = Instant::now();
-        let mut silence = Silence::new(seconds(15), false, start);
+        let mut silence = Silence::new(NodeClocks::default(), false, start);
         silence.asked(true, start);
-        assert_eq!((silence.alarm(), silence.due), (Alarm::Ask, start + POLL));
+        assert_eq!((silence.alarm(), silence.due), (Alarm::Ask, start + seconds(1)));
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Try};
-use super::clocks::{Backoff, Timing};
+use super::clocks::Backoff;
 use super::connection::Connection;
 use super::endpoint::{Answer, Answered, Endpoint, EndpointState, EndpointStream, Outcomes};
 use super::frame::{Ids, Request};
@@ -44,7 +44,7 @@ pub(super) struct Inner {
     chain: Arc<Chain>,
     ids: Ids,
     deadline: Duration,
-    timing: Timing,
+    reconnect_max: Duration,
     stop: CancellationToken,
 }
 
@@ -52,7 +52,7 @@ impl Pool {
     /// Starts one task per endpoint on the current runtime and returns at once, also while nodes are down.
     /// Without a pinned genesis the first endpoint's becomes the pin for all.
     pub fn start(environment: &Environment, pinned_genesis: Option<B256>, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
-        Self::start_with(environment, pinned_genesis, &metrics, stop, Timing::default(), None, Dial::Tcp)
+        Self::start_with(environment, pinned_genesis, &metrics, stop, None, Dial::Tcp)
     }
 
     pub(super) fn start_with(
@@ -60,12 +60,11 @@ impl Pool {
         pinned_genesis: Option<B256>,
         metrics: &Metrics,
         stop: CancellationToken,
-        timing: Timing,
         tls: Option<Arc<ClientConfig>>,
         dial: Dial,
     ) -> Self {
         let name = environment.name.as_str();
-        let ids = Ids::default();
+        let (ids, clocks) = (Ids::default(), environment.clocks);
         let genesis = pinned_genesis.map_or_else(OnceLock::new, OnceLock::from);
         let chain = Arc::new(Chain { environment: name.to_owned(), chain_id: environment.chain_id, genesis });
         let nodes = &metrics.nodes;
@@ -87,7 +86,7 @@ impl Pool {
                 board: board.clone(),
                 endpoint: endpoint.clone(),
                 ids: ids.clone(),
-                least_silence: timing.head_silence,
+                clocks,
                 number: nodes.endpoint_head.with_label_values(&[name, &endpoint.label]),
                 stop: stop.clone(),
             };
@@ -101,14 +100,15 @@ impl Pool {
                 dial: dial.clone(),
                 chain: chain.clone(),
                 ids: ids.clone(),
-                timing,
+                clocks,
                 deadline: environment.node_deadline,
                 stop: stop.clone(),
             };
             tokio::spawn(connection.run());
             tokio::spawn(follower.run());
         }
-        Self { inner: Arc::new(Inner { board, chain, ids, deadline: environment.node_deadline, timing, stop }) }
+        let (deadline, reconnect_max) = (environment.node_deadline, clocks.reconnect_max);
+        Self { inner: Arc::new(Inner { board, chain, ids, deadline, reconnect_max, stop }) }
     }
 
     /// The genesis hash that every endpoint must have. Waits, without a bound, for the first usable endpoint.
@@ -265,7 +265,7 @@ impl Pool {
     pub(super) async fn reopen(self, params: Arc<RawValue>) -> Option<EndpointStream> {
         let board = &self.inner.board;
         let mut news = board.news();
-        let mut backoff = Backoff::new(self.inner.timing.pause_first, self.inner.timing.pause_last);
+        let mut backoff = Backoff::new(self.inner.reconnect_max);
         let mut refused: Vec<Try> = Vec::new();
         let mut refusals = 0;
         while !self.inner.stop.is_cancelled() {

@@ -11,9 +11,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
 use super::Pool;
-use super::clocks::Timing;
 use super::socket::Dial;
-use crate::config::{AccountBounds, Broadcast, Bump, Confirmations, Environment, FeeMode, LogSource, Node, Superseded};
+use crate::config::{AccountBounds, Broadcast, Bump, Confirmations, Environment, FeeMode, LogSource, Node, NodeClocks, Superseded};
 use crate::telemetry::metrics::Metrics;
 use backend::Backend;
 
@@ -35,13 +34,18 @@ impl std::ops::Deref for Running {
 
 pub(crate) struct Setup {
     pub(crate) deadline: Duration,
-    pub(super) timing: Timing,
+    pub(crate) clocks: NodeClocks,
     pub(crate) pin: Option<B256>,
+}
+
+/// Connections that are made again at once.
+pub(crate) fn quick() -> NodeClocks {
+    NodeClocks { reconnect_max: Duration::from_millis(50), ..NodeClocks::default() }
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(20), timing: Timing { pause_last: Duration::from_millis(50), ..Timing::default() }, pin: None }
+        Self { deadline: Duration::from_secs(20), clocks: quick(), pin: None }
     }
 }
 
@@ -50,6 +54,7 @@ pub(crate) fn environment(urls: Vec<Url>, deadline: Duration) -> Environment {
         name: "dev".into(),
         chain_id: 31337,
         nodes: urls.into_iter().map(|url| Node { url }).collect(),
+        clocks: NodeClocks::default(),
         account: AccountBounds::default(),
         answer_after: Duration::from_secs(2),
         broadcast: Broadcast::Pipelined,
@@ -74,7 +79,8 @@ impl Setup {
         let urls = backends.iter().map(|backend| Url::parse(&format!("ws://{}", backend.address)).unwrap()).collect();
         let metrics = Arc::new(Metrics::new().unwrap());
         let stop = CancellationToken::new();
-        let pool = Pool::start_with(&environment(urls, self.deadline), self.pin, &metrics, stop.clone(), self.timing, None, Dial::Tcp);
+        let environment = Environment { clocks: self.clocks, ..environment(urls, self.deadline) };
+        let pool = Pool::start_with(&environment, self.pin, &metrics, stop.clone(), None, Dial::Tcp);
         Running { pool, metrics, stop: stop.clone(), _stop: stop.drop_guard() }
     }
 
@@ -113,5 +119,5 @@ pub(crate) fn pool_in_memory(
     stop: CancellationToken,
     dial: impl Fn(&Url) -> Option<tokio::io::DuplexStream> + Send + Sync + 'static,
 ) -> Pool {
-    Pool::start_with(environment, None, metrics, stop, Timing::default(), None, Dial::Memory(Arc::new(dial)))
+    Pool::start_with(environment, None, metrics, stop, None, Dial::Memory(Arc::new(dial)))
 }

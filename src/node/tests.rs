@@ -1,5 +1,6 @@
 //! The pool against scripted nodes.
 
+mod half_open;
 mod heads;
 mod loss;
 mod requests;
@@ -14,9 +15,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
-use super::clocks::Timing;
-use super::testing::{Setup, backend, environment, ready, soon, until};
+use super::testing::{Setup, backend, environment, quick, ready, soon, until};
 use super::*;
+use crate::config::{Environment, NodeClocks};
 use crate::telemetry::metrics::Metrics;
 
 fn raw(value: impl serde::Serialize) -> Box<RawValue> {

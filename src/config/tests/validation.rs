@@ -18,7 +18,7 @@ fn the_least_file_has_the_documented_defaults() {
     assert_eq!(config.server.drain, Duration::from_secs(30));
     assert!(config.server.tls.is_none() && config.server.token_file.is_none() && !config.server.plaintext);
     let environment = &config.environments[0];
-    assert_eq!(environment.account, AccountBounds::default());
+    assert_eq!((environment.account, environment.clocks), (AccountBounds::default(), NodeClocks::default()));
     assert_eq!(environment.answer_after, Duration::from_secs(2));
     assert_eq!((environment.confirmations, environment.finalized_fallback), (Confirmations::Blocks(12), 64));
     assert_eq!(environment.broadcast, Broadcast::Pipelined);
@@ -50,6 +50,7 @@ fn every_given_value_arrives() {
         chain_id = 1
         nodes = [{ url = "wss://user:pass@node.example/key" }, { url = "ws://127.0.0.1:8546" }]
         account = { queue = 1, queue_deadline = "250ms", sign_window = 2, sign_ahead = 3, broadcast_window = 16, acknowledged = 5 }
+        clocks = { connect = "1s", ping = "20ms", pong = "50ms", silence = "80ms", head_silence = "60ms", poll = "30ms", reconnect_max = "40ms" }
         gas_percent = 120
         [[configuration]]
         name = "kms-eu"
@@ -80,6 +81,16 @@ fn every_given_value_arrives() {
         acknowledged: 5,
     };
     assert_eq!(environment.account, account);
+    let clocks = NodeClocks {
+        connect: Duration::from_secs(1),
+        ping: Duration::from_millis(20),
+        pong: Duration::from_millis(50),
+        silence: Duration::from_millis(80),
+        head_silence: Duration::from_millis(60),
+        poll: Duration::from_millis(30),
+        reconnect_max: Duration::from_millis(40),
+    };
+    assert_eq!(environment.clocks, clocks);
     assert_eq!(environment.nodes.len(), 2);
     assert_eq!(environment.gas_percent, 120);
     assert!(!format!("{config:?}").contains("pass@") && !format!("{config:?}").contains("/key\""));
@@ -184,6 +195,11 @@ fn each_mistake_has_its_error() {
         (chain, "chain_id = 1\nanswer_after = \"0\"", "environment.dev.answer_after", Fault::Type),
         (chain, "chain_id = 1\nanswer_after = \"2 parsecs\"", "environment.dev.answer_after", Fault::Type),
         (chain, "chain_id = 1\nhold = \"0s\"", "environment.dev.hold", Fault::Value),
+        (chain, "chain_id = 1\nclocks = { ping = \"19ms\" }", "environment.dev.clocks.ping", Fault::Value),
+        (chain, "chain_id = 1\nclocks = { poll = \"11m\" }", "environment.dev.clocks.poll", Fault::Value),
+        (chain, "chain_id = 1\nclocks = { pings = \"1s\" }", "environment.dev.clocks.pings", Fault::Unknown),
+        (chain, "chain_id = 1\nclocks = { ping = \"30s\" }", "environment.dev.clocks.silence", Fault::Value),
+        (chain, "chain_id = 1\nclocks = { ping = \"1s\", silence = \"1s\" }", "environment.dev.clocks.silence", Fault::Value),
         (chain, "chain_id = 1\naccount = 5", "environment.dev.account", Fault::Type),
         (chain, "chain_id = 1\naccount = { queue = 0 }", "environment.dev.account.queue", Fault::Value),
         (chain, "chain_id = 1\naccount = { sign_ahead = 0 }", "environment.dev.account.sign_ahead", Fault::Value),

@@ -35,17 +35,29 @@ struct State {
     connections: usize,
 }
 
-/// One connection's way out; `None` drops the connection.
+/// What a connection is told.
+enum Order {
+    Write(String),
+    /// It reads nothing more, not even pings, and stays open.
+    Deafen,
+    Drop,
+}
+
+/// One connection's way out.
 #[derive(Clone)]
-pub(crate) struct Peer(mpsc::UnboundedSender<Option<String>>);
+pub(crate) struct Peer(mpsc::UnboundedSender<Order>);
 
 impl Peer {
     pub(crate) fn text(&self, text: impl ToString) {
-        self.0.send(Some(text.to_string())).ok();
+        self.0.send(Order::Write(text.to_string())).ok();
     }
 
     pub(crate) fn disconnect(&self) {
-        self.0.send(None).ok();
+        self.0.send(Order::Drop).ok();
+    }
+
+    pub(crate) fn deafen(&self) {
+        self.0.send(Order::Deafen).ok();
     }
 
     pub(crate) fn notify(&self, subscription: &str, item: Value) {
@@ -141,6 +153,11 @@ impl Backend {
         self.state.lock().unwrap().peers.drain(..).for_each(|peer| peer.disconnect());
     }
 
+    /// Leaves the connections that there are half open: they stay, and nothing that is written to them is read.
+    pub(crate) fn deafen(&self) {
+        self.state.lock().unwrap().peers.iter().for_each(Peer::deafen);
+    }
+
     /// Changes what the node says by itself.
     pub(crate) fn script(&self, change: impl FnOnce(&mut Script)) {
         change(&mut self.state.lock().unwrap().script);
@@ -182,9 +199,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, state: Arc<Mutex<St
         state.connections += 1;
         state.peers.push(peer.clone());
     }
+    let mut deaf = false;
     loop {
         tokio::select! {
-            message = socket.next() => match message {
+            message = socket.next(), if !deaf => match message {
                 Some(Ok(Message::Text(text))) => {
                     let request: Value = serde_json::from_str(&text).unwrap();
                     assert_eq!(request["jsonrpc"], "2.0");
@@ -202,9 +220,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, state: Arc<Mutex<St
                 Some(Ok(_)) => {}
                 _ => return,
             },
-            text = outgoing.recv() => match text {
-                Some(Some(text)) => if socket.send(Message::Text(text.into())).await.is_err() { return },
-                _ => return,
+            order = outgoing.recv() => match order {
+                Some(Order::Write(text)) => if socket.send(Message::Text(text.into())).await.is_err() { return },
+                Some(Order::Deafen) => deaf = true,
+                Some(Order::Drop) | None => return,
             },
         }
     }

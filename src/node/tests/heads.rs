@@ -64,8 +64,8 @@ async fn a_fail_over_to_a_node_a_block_behind_is_no_reorg() {
 #[tokio::test]
 async fn a_subscription_that_died_on_a_living_socket_is_noticed() {
     let mut node = Backend::start().await;
-    let timing = Timing { head_silence: Duration::from_millis(100), ..Setup::default().timing };
-    let pool = Setup { timing, ..Setup::default() }.ready(&[&node]).await;
+    let clocks = NodeClocks { head_silence: Duration::from_millis(100), ..quick() };
+    let pool = Setup { clocks, ..Setup::default() }.ready(&[&node]).await;
     let mut stream = {
         let params = raw(["logs"]);
         let (stream, ()) = tokio::join!(pool.subscribe(&params), async { node.asked().await.answer(json!("0x5")) });
@@ -94,8 +94,8 @@ async fn a_subscription_that_died_on_a_living_socket_is_noticed() {
 #[tokio::test]
 async fn without_new_heads_the_head_is_asked_for() {
     let mut node = Backend::with(Script { manual: true, ..Script::default() }).await;
-    let timing = Timing { head_silence: Duration::from_millis(50), ..Setup::default().timing };
-    let pool = Setup { timing, ..Setup::default() }.start(&[&node]);
+    let clocks = NodeClocks { poll: Duration::from_millis(50), ..quick() };
+    let pool = Setup { clocks, ..Setup::default() }.start(&[&node]);
     let mut number = 10;
     let script = async {
         while number < 14 {

@@ -2,7 +2,6 @@
 
 use serde_json::json;
 
-use super::super::socket::Dial;
 use super::backend::{Backend, hash};
 use super::*;
 
@@ -97,39 +96,10 @@ async fn reads_fail_over_and_come_back() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_answers_no_ping_is_left() {
-    let timing = Timing { ping: Duration::from_millis(20), pong: Duration::from_millis(100), ..Setup::default().timing };
-    // Accepts TCP and proves the chain, then neither reads nor answers.
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mute = tokio::spawn(async move {
-        let mut held = Vec::new();
-        while let Ok((tcp, _)) = listener.accept().await {
-            let mut socket = tokio_tungstenite::accept_async(tcp).await.unwrap();
-            for result in [json!("0x7a69"), backend::header((0, 1))] {
-                use futures_util::{SinkExt, StreamExt};
-                let request: serde_json::Value = serde_json::from_str(socket.next().await.unwrap().unwrap().to_text().unwrap()).unwrap();
-                let answer = json!({"jsonrpc": "2.0", "id": request["id"], "result": result}).to_string();
-                socket.send(tokio_tungstenite::tungstenite::Message::text(answer)).await.unwrap();
-            }
-            held.push(socket);
-        }
-    });
-    let url = Url::parse(&format!("ws://{address}")).unwrap();
-    let stop = CancellationToken::new();
-    let guard = stop.clone().drop_guard();
-    let metrics = Metrics::new().unwrap();
-    let pool = Pool::start_with(&environment(vec![url], Duration::from_secs(20)), None, &metrics, stop, timing, None, Dial::Tcp);
-    until(&pool, |pool| pool.endpoints()[0].reconnects > 0).await;
-    drop(guard);
-    mute.abort();
-}
-
-#[tokio::test]
 async fn a_node_that_never_answers_is_left_at_the_deadline_and_tried_for_ever() {
-    let timing = Timing { connect: Duration::from_millis(50), ..Setup::default().timing };
+    let clocks = NodeClocks { connect: Duration::from_millis(50), ..quick() };
     let mut node = Backend::with(backend::Script { manual: true, ..Default::default() }).await;
-    let pool = Setup { timing, ..Setup::default() }.start(&[&node]);
+    let pool = Setup { clocks, ..Setup::default() }.start(&[&node]);
     // It takes the connection and the question for its chain, and says nothing.
     while node.connections() < 5 {
         assert!(["eth_chainId", "eth_getBlockByNumber"].contains(&node.asked().await.method.as_str()));

@@ -14,10 +14,10 @@ fn start(node: &Backend, roots: RootCertStore) -> (Pool, DropGuard) {
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
     let url = Url::parse(&format!("wss://localhost:{}", node.address.port())).unwrap();
-    let environment = environment(vec![url], Duration::from_secs(20));
+    let environment = Environment { clocks: quick(), ..environment(vec![url], Duration::from_secs(20)) };
     let metrics = Metrics::new().unwrap();
     let tls = Some(trusting(roots).unwrap());
-    (Pool::start_with(&environment, None, &metrics, stop, Setup::default().timing, tls, Dial::Tcp), guard)
+    (Pool::start_with(&environment, None, &metrics, stop, tls, Dial::Tcp), guard)
 }
 
 #[tokio::test]

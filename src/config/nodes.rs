@@ -1,0 +1,70 @@
+//! The endpoints of an environment, and the times by which they are judged.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::errors::Fault;
+use super::kinds::{Parsed, Time};
+use super::model::{Node, NodeClocks};
+use super::reader::Table;
+
+/// The URL of a node. Its error does not repeat it: providers put their keys into it.
+const NODE_URL: Parsed<Url> = Parsed {
+    word: "URL",
+    expected: "a WebSocket URL of a node, such as \"ws://127.0.0.1:8546\" or \"wss://node.example.org\"",
+    parse: |text| {
+        let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+        match url.scheme() {
+            "ws" | "wss" if url.fragment().is_some() => Err("has a fragment, which a WebSocket URL cannot have (RFC 6455, 3)".to_owned()),
+            "ws" | "wss" => Ok(url),
+            "http" | "https" => Err("is an HTTP URL, and heads and receipts stream over WebSocket".to_owned()),
+            _ => Err("has another scheme".to_owned()),
+        }
+    },
+};
+
+const fn milliseconds(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Bounds of a clock.
+const CLOCK: Time = Time(milliseconds(20)..=milliseconds(600_000));
+
+/// Reads `nodes`.
+pub(super) fn nodes(table: &mut Table<'_, '_>) -> Option<Vec<Node>> {
+    let mut urls = Vec::new();
+    table.tables("nodes", "at least one { url = \"ws://…\" }", |node| {
+        let url = node.required("url", NODE_URL)?;
+        if urls.contains(&url) {
+            node.fail("url", Fault::Duplicate, "is the URL of a node above");
+        }
+        urls.push(url.clone());
+        Some(Node { url })
+    })
+}
+
+/// Reads `clocks`.
+pub(super) fn clocks(table: &mut Table<'_, '_>) -> Option<NodeClocks> {
+    let connect = table.or("connect", CLOCK, "10s");
+    let ping = table.or("ping", CLOCK, "10s");
+    let pong = table.or("pong", CLOCK, "20s");
+    let silence = table.or("silence", CLOCK, "30s");
+    let head_silence = table.or("head_silence", CLOCK, "15s");
+    let poll = table.or("poll", CLOCK, "1s");
+    let reconnect_max = table.or("reconnect_max", CLOCK, "5s");
+    if let (Some(ping), Some(silence)) = (ping, silence)
+        && silence <= ping
+    {
+        table.fail("silence", Fault::Value, "is not longer than ping: a connection that is quiet would end between two pings");
+    }
+    Some(NodeClocks {
+        connect: connect?,
+        ping: ping?,
+        pong: pong?,
+        silence: silence?,
+        head_silence: head_silence?,
+        poll: poll?,
+        reconnect_max: reconnect_max?,
+    })
+}
