@@ -148,9 +148,11 @@ fn the_page_of_simulators_has_every_method_and_fault() {
     let source = read("load-tests/src/sim_node/control.rs");
     let known = source.split("\"sim_").skip(1).filter_map(|rest| rest.split_once('"'));
     assert_eq!(named, known.map(|(name, _)| format!("sim_{name}")).collect());
-    for file in ["load-tests/src/sim_node/faults.rs", "load-tests/src/sim_kms/faults.rs"] {
+    let faults = ["load-tests/src/sim_node/faults.rs", "load-tests/src/sim_kms/faults.rs", "load-tests/src/announcements.rs"];
+    for (file, name) in faults.into_iter().zip(["Fault", "Fault", "HeadFault"]) {
         let source = read(file);
-        let (_, body) = source.split_once("pub enum Fault {\n").unwrap();
+        let (_, body) = source.split_once(&format!("pub enum {name} {{\n")).unwrap();
+        let (body, _) = body.split_once("\n}\n").unwrap();
         for line in body.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| line.starts_with(char::is_uppercase)) {
             let name = line.split(|c: char| !c.is_alphanumeric()).next().unwrap();
             let name = format!("`{}{}`", name[..1].to_lowercase(), &name[1..]);

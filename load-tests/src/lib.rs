@@ -1,6 +1,7 @@
 //! What looks at Sluice from outside: proxies that count, record and break what passes through them, a JSON-RPC client,
 //! the load generator `sluice-load`, and the benchmark `sluice-bench`. Everything listens on loopback only.
 
+pub mod announcements;
 pub mod bench;
 pub mod client;
 mod curve;

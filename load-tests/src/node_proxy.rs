@@ -1,21 +1,24 @@
 //! A WebSocket proxy before a node: records every `eth_sendRawTransaction` in order of arrival, passes the text of all messages
-//! on as it came, and breaks what a script says: refused connections, cut connections, other answers to raw sends.
+//! on as it came, and breaks what a script says: refused, cut, half-open and stalled connections, other answers to raw sends, other heads.
 
-use std::collections::{HashMap, VecDeque};
+mod relay;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use futures_util::{SinkExt, StreamExt};
-use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_async_with_config, client_async_with_config};
 
+use self::relay::relay;
+use crate::announcements::HeadFault;
+use crate::faults::Faults;
 use crate::listener::Listener;
 use crate::lock;
+use crate::random::Random;
+use crate::sim_node::swallow;
 use crate::transaction::{Decoded, decode};
 
 /// One raw transaction that was sent to the node (or taken from the way to it).
@@ -75,10 +78,13 @@ impl RawFault {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     sent: Vec<Sent>,
     faults: VecDeque<RawFault>,
+    head_faults: Faults<HeadFault>,
+    /// Decides chances.
+    luck: Random,
     refusing: bool,
     connections: u64,
     open: u64,
@@ -90,6 +96,10 @@ struct Shared {
     inner: Mutex<Inner>,
     /// Goes up by one to cut every connection that was made before.
     cuts: watch::Sender<u64>,
+    /// Goes up by one to make every connection half-open that was made before.
+    hangs: watch::Sender<u64>,
+    /// Whether nothing passes.
+    stalled: watch::Sender<bool>,
 }
 
 /// A running proxy; it stops, with all its connections, when this is dropped.
@@ -102,16 +112,35 @@ pub struct NodeProxy {
 impl NodeProxy {
     /// Listens on a free port of 127.0.0.1, before the node at `upstream` (plain WebSocket).
     pub async fn start(upstream: SocketAddr) -> io::Result<Self> {
-        let shared = Arc::new(Shared { upstream, inner: Mutex::default(), cuts: watch::Sender::new(0) });
+        let inner = Inner {
+            sent: Vec::new(),
+            faults: VecDeque::new(),
+            head_faults: Faults::default(),
+            luck: Random::new(u64::from(upstream.port()), "heads"),
+            refusing: false,
+            connections: 0,
+            open: 0,
+        };
+        let (cuts, hangs, stalled) = (watch::Sender::new(0), watch::Sender::new(0), watch::Sender::new(false));
+        let shared = Arc::new(Shared { upstream, inner: Mutex::new(inner), cuts, hangs, stalled });
         let entered = Arc::clone(&shared);
         let enter = move |stream| {
             // Before the look at `refusing`: who refuses first and cuts then must not miss this connection.
-            let mut cuts = entered.cuts.subscribe();
+            let (mut cuts, mut hangs) = (entered.cuts.subscribe(), entered.hangs.subscribe());
             let open = Open::enter(&entered)?;
             Some(async move {
+                let mut client = None;
                 tokio::select! {
-                    () = relay(stream, &open.shared, open.number) => {}
-                    _ = cuts.changed() => {}
+                    () = relay(stream, &mut client, &open.shared, open.number) => return,
+                    _ = cuts.changed() => return,
+                    _ = hangs.changed() => {}
+                }
+                // Half-open: the node's side of it is gone with the relay.
+                if let Some(client) = client {
+                    tokio::select! {
+                        () = swallow(client.into_inner()) => {}
+                        _ = cuts.changed() => {}
+                    }
                 }
             })
         };
@@ -154,6 +183,22 @@ impl NodeProxy {
         lock(&self.shared.inner).faults = faults.into_iter().collect();
     }
 
+    /// What goes wrong with the heads that the node announces from now on, instead of what did. Each subscription counts for itself.
+    pub fn set_head_faults(&self, faults: Faults<HeadFault>) {
+        lock(&self.shared.inner).head_faults = faults;
+    }
+
+    /// Every open connection is half-open from here on: it stays, what comes on it is taken and not looked at, and nothing goes out on it, not even
+    /// the answer to a ping. The node's side of it ends. New ones are as usual.
+    pub fn hang(&self) {
+        self.shared.hangs.send_modify(|hangs| *hangs += 1);
+    }
+
+    /// Nothing is read and nothing passes on any connection, new ones included, until this is ended; then all of it, in order.
+    pub fn stall(&self, stalled: bool) {
+        self.shared.stalled.send_replace(stalled);
+    }
+
     /// Cuts every open connection, without a closing handshake. New ones are accepted unless refused.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
@@ -188,116 +233,4 @@ impl Drop for Open {
         let mut inner = lock(&self.shared.inner);
         inner.open = inner.open.saturating_sub(1);
     }
-}
-
-/// A node's answers may be large (receipts of a block, logs): no limit of ours.
-fn unlimited() -> WebSocketConfig {
-    WebSocketConfig::default().max_message_size(None).max_frame_size(None)
-}
-
-type Upstream = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-async fn connect(upstream: SocketAddr) -> Option<Upstream> {
-    let stream = TcpStream::connect(upstream).await.ok()?;
-    stream.set_nodelay(true).ok()?;
-    let stream = MaybeTlsStream::Plain(stream);
-    client_async_with_config(format!("ws://{upstream}/"), stream, Some(unlimited())).await.ok().map(|(socket, _)| socket)
-}
-
-/// What a rewritten answer becomes, by the request's id as JSON text.
-type Rewrites = HashMap<String, Option<String>>;
-
-async fn relay(stream: TcpStream, shared: &Shared, number: u64) {
-    let Ok(client) = accept_async_with_config(stream, Some(unlimited())).await else { return };
-    let Some(node) = connect(shared.upstream).await else { return };
-    let (mut to_client, mut from_client) = client.split();
-    let (mut to_node, mut from_node) = node.split();
-    let mut rewrites = Rewrites::new();
-    // One loop and one place for every frame: the order of arrival is the order on record and the order of passing on.
-    loop {
-        let passed = tokio::select! {
-            message = from_client.next() => match message {
-                Some(Ok(Message::Text(text))) => match request(shared, number, &text, &mut rewrites) {
-                    Verdict::Pass => to_node.send(Message::Text(text)).await,
-                    Verdict::Answer(answer) => to_client.send(Message::Text(answer.into())).await,
-                    Verdict::Nothing => Ok(()),
-                },
-                Some(Ok(message)) => to_node.send(message).await,
-                _ => return,
-            },
-            message = from_node.next() => match message {
-                Some(Ok(Message::Text(text))) => match rewritten(&text, &mut rewrites) {
-                    None => to_client.send(Message::Text(text)).await,
-                    Some(Some(other)) => to_client.send(Message::Text(other.into())).await,
-                    Some(None) => Ok(()),
-                },
-                Some(Ok(message)) => to_client.send(message).await,
-                _ => return,
-            },
-        };
-        if passed.is_err() {
-            return;
-        }
-    }
-}
-
-enum Verdict {
-    Pass,
-    Answer(String),
-    Nothing,
-}
-
-/// Records the raw sends of a frame and says what becomes of it.
-fn request(shared: &Shared, number: u64, text: &Utf8Bytes, rewrites: &mut Rewrites) -> Verdict {
-    if !text.as_str().contains("eth_sendRawTransaction") {
-        return Verdict::Pass;
-    }
-    let Ok(json) = serde_json::from_str::<Value>(text.as_str()) else { return Verdict::Pass };
-    let mut inner = lock(&shared.inner);
-    if let Value::Array(items) = &json {
-        inner.sent.extend(items.iter().filter_map(raw_of).map(|raw| Sent { connection: number, raw, forwarded: true }));
-        return Verdict::Pass;
-    }
-    let Some(raw) = raw_of(&json) else { return Verdict::Pass };
-    let answer = inner.faults.front_mut().map(|fault| {
-        fault.count = if fault.count == u64::MAX { u64::MAX } else { fault.count.saturating_sub(1) };
-        fault.answer.clone()
-    });
-    inner.faults.retain(|fault| fault.count > 0);
-    let id = json.get("id").cloned().unwrap_or_default();
-    let (forwarded, verdict) = match answer {
-        None => (true, Verdict::Pass),
-        Some(RawAnswer::Refuse { code, message }) => (false, Verdict::Answer(error(&id, code, &message))),
-        Some(RawAnswer::Lose) => (false, Verdict::Nothing),
-        Some(RawAnswer::Swallow) => {
-            rewrites.insert(id.to_string(), None);
-            (true, Verdict::Pass)
-        }
-        Some(RawAnswer::Lie { code, message }) => {
-            rewrites.insert(id.to_string(), Some(error(&id, code, &message)));
-            (true, Verdict::Pass)
-        }
-    };
-    inner.sent.push(Sent { connection: number, raw, forwarded });
-    verdict
-}
-
-/// `None`: the frame goes on as it is. `Some(None)`: it is thrown away. `Some(text)`: this goes on instead.
-fn rewritten(text: &Utf8Bytes, rewrites: &mut Rewrites) -> Option<Option<String>> {
-    if rewrites.is_empty() {
-        return None;
-    }
-    let json = serde_json::from_str::<Value>(text.as_str()).ok()?;
-    rewrites.remove(&json.get("id")?.to_string())
-}
-
-fn raw_of(request: &Value) -> Option<String> {
-    if request.get("method")?.as_str()? != "eth_sendRawTransaction" {
-        return None;
-    }
-    Some(request.get("params")?.get(0)?.as_str()?.to_owned())
-}
-
-fn error(id: &Value, code: i64, message: &str) -> String {
-    serde_json::json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } }).to_string()
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alloy_consensus::{Header, TxEnvelope, proofs};
-use alloy_primitives::{B256, Bloom, keccak256};
+use alloy_primitives::{B256, keccak256};
 
+use super::logs;
 use super::state::{Executed, State};
 use super::transaction::Transaction;
 
@@ -18,6 +19,8 @@ pub struct Mined {
     pub executed: Executed,
     /// Gas of the block up to it and with it.
     pub cumulative_gas: u64,
+    /// Logs of the block before its own.
+    pub first_log: usize,
 }
 
 /// A block, and the accounts after it.
@@ -71,7 +74,7 @@ impl Block {
             receipts_root: keccak256(&outcomes),
             state_root: keccak256([header.parent_hash.as_slice(), &outcomes].concat()),
             gas_used: transactions.last().map_or(0, |mined| mined.cumulative_gas),
-            logs_bloom: Bloom::ZERO,
+            logs_bloom: logs::bloom(transactions.iter().flat_map(|mined| &mined.executed.logs)),
             ..header
         };
         Arc::new(Self { hash: header.hash_slow(), header, transactions, state })

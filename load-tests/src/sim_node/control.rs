@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use alloy_primitives::{Address, U64, U128, U256};
+use alloy_primitives::{Address, Log, U64, U128, U256};
 use serde_json::{Value, json};
 
 use super::methods::{optional, param};
@@ -23,6 +23,7 @@ impl Node {
                 let nonce: Option<U64> = optional(params, 3)?;
                 return Ok(json!(self.impersonate(now, param(params, 0)?, param(params, 1)?, value, nonce.map(|nonce| nonce.to()))));
             }
+            "sim_emit" => return Ok(json!(self.emit(now, param(params, 0)?, &param::<Vec<Log>>(params, 1)?))),
             "sim_arrivals" => {
                 let from = usize::try_from(optional::<u64>(params, 0)?.unwrap_or(0)).unwrap_or(usize::MAX);
                 return Ok(self.arrivals().iter().skip(from).map(|arrival| json!(arrival)).collect());
@@ -34,6 +35,7 @@ impl Node {
                 return Ok(self.pool.entries().map(view).collect());
             }
             "sim_setFaults" => self.set_faults(param(params, 0)?),
+            "sim_setHeadFaults" => self.set_head_faults(param(params, 0)?),
             "sim_setDelays" => self.set_delays(param(params, 0)?),
             "sim_setBalance" => self.set_balance(param(params, 0)?, param(params, 1)?),
             "sim_setReverting" => self.set_reverting(param::<Address>(params, 0)?, optional(params, 1)?),
@@ -47,6 +49,8 @@ impl Node {
             "sim_setSyncing" => self.set_syncing(param(params, 0)?),
             "sim_forgetPool" => self.forget_pool(),
             "sim_cut" => self.cut(now),
+            "sim_hang" => self.hang(now),
+            "sim_stall" => self.stall(now, milliseconds(0)?),
             "sim_down" => self.go_down(now, milliseconds(0)?),
             _ => return Err(RpcError::new(-32601, format!("the method {method} does not exist/is not available"))),
         }

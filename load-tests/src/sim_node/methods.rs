@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::chain::Block;
 use super::gas;
+use super::logs::{self, EMITTER};
 use super::node::Node;
 use super::send::SEND;
 use super::settings::BaseFee;
@@ -45,6 +46,12 @@ struct Call {
     data: Option<Bytes>,
     access_list: Option<AccessList>,
     authorization_list: Option<Vec<Value>>,
+}
+
+impl Call {
+    fn input(&self) -> &[u8] {
+        self.input.as_ref().or(self.data.as_ref()).map_or(&[], |input| input)
+    }
 }
 
 impl Node {
@@ -117,7 +124,7 @@ impl Node {
                 let place = self.chain.place(param(params, 0)?).filter(|place| place.block.number() <= head.number());
                 place.map_or(Value::Null, views::receipt)
             }
-            "eth_getLogs" => json!([]),
+            "eth_getLogs" => self.get_logs(params.get(0).unwrap_or(&Value::Null), &head)?,
             "txpool_status" => {
                 let (pending, queued) = self.pool.counts(&head.state);
                 json!({ "pending": U64::from(pending), "queued": U64::from(queued) })
@@ -162,29 +169,41 @@ impl Node {
         }
     }
 
+    /// The number that bounds a range of blocks: one that is said may be beyond the head. None is the head's.
+    pub(super) fn bound(&self, parameter: Option<&Value>, head: &Arc<Block>) -> Result<u64, RpcError> {
+        match parameter.map(|number| serde_json::from_value::<U64>(number.clone())) {
+            Some(Ok(number)) => Ok(number.to()),
+            _ => Ok(self.view(parameter, head)?.block.number()),
+        }
+    }
+
     fn view(&self, parameter: Option<&Value>, head: &Arc<Block>) -> Result<View, RpcError> {
         self.named(parameter, head)?.ok_or_else(|| RpcError::new(-32000, "header not found"))
     }
 
-    /// Calls run no code: they return nothing, or revert.
-    fn execute(&self, call: &Call) -> Result<(), RpcError> {
-        match call.to.and_then(|to| self.settings.reverting.get(&to)) {
-            Some(reason) => {
-                let data = Some(hex::encode_prefixed(revert_data(reason)));
-                Err(RpcError { code: 3, message: format!("execution reverted: {reason}"), data })
-            }
-            None => Ok(()),
+    /// Calls return nothing, or revert. Answers the gas of the logs that they emit.
+    fn execute(&self, call: &Call) -> Result<u64, RpcError> {
+        if let Some(reason) = call.to.and_then(|to| self.settings.reverting.get(&to)) {
+            let data = Some(hex::encode_prefixed(revert_data(reason)));
+            return Err(RpcError { code: 3, message: format!("execution reverted: {reason}"), data });
         }
+        if call.to != Some(EMITTER) {
+            return Ok(0);
+        }
+        let logs =
+            logs::emitted(call.input()).ok_or_else(|| RpcError { data: Some("0x".into()), ..RpcError::new(3, "execution reverted") })?;
+        Ok(logs::gas(&logs))
     }
 
     fn estimate(&self, call: &Call, block: &Block) -> Result<Value, RpcError> {
-        self.execute(call)?;
+        let of_logs = self.execute(call)?;
         if call.value.is_some_and(|value| value > block.state.balance(call.from.unwrap_or_default())) {
             return Err(RpcError::new(-32000, "insufficient funds for transfer"));
         }
-        let input = call.input.as_ref().or(call.data.as_ref()).map_or(&[][..], |input| input);
+        let input = call.input();
         let authorisations = call.authorization_list.as_ref().map_or(0, Vec::len);
-        let gas = gas::intrinsic(input, call.to.is_none(), call.access_list.as_ref(), authorisations).max(gas::floor(input));
+        let gas = gas::intrinsic(input, call.to.is_none(), call.access_list.as_ref(), authorisations) + of_logs;
+        let gas = gas.max(gas::floor(input));
         Ok(json!(U64::from(gas)))
     }
 

@@ -2,13 +2,15 @@
 //! rules and words of six clients, faults by plan. [`SimNode`] serves it over WebSocket and HTTP. The same seed and the same calls
 //! at the same times give the same bytes.
 //!
-//! What it does not have: code (calls move value or revert), logs, blob transactions, peers, uncles, a `pending` block of its own
-//! (it is the latest one), tries of state and receipts (their roots are hashes), and what a full pool of geth evicts by price.
+//! What it does not have: code (calls move value or revert; one contract emits the logs that it is told to), blob transactions, peers,
+//! uncles, a `pending` block of its own (it is the latest one), tries of state and receipts (their roots are hashes), and what a full pool
+//! of geth evicts by price.
 
 mod chain;
 mod control;
 mod faults;
 mod gas;
+mod logs;
 mod methods;
 mod node;
 mod payloads;
@@ -29,11 +31,13 @@ mod words;
 
 pub use self::chain::{Block, Chain, Mined, Place};
 pub use self::faults::Fault;
+pub use self::logs::{EMITTER, emitting};
 pub use self::node::{Delivery, Node, Outgoing, Reorg, Returned};
 pub use self::payloads::Payload;
 pub use self::pool::{Entry, Pool};
 pub use self::send::{Arrival, Sent, Verdict};
 pub use self::server::SimNode;
+pub(crate) use self::server::swallow;
 pub use self::settings::{BaseFee, Client, Limits, Settings};
 pub use self::state::{Account, Executed, State};
 pub use self::transaction::{Authority, Transaction};

@@ -19,6 +19,7 @@ use super::settings::{BaseFee, Settings};
 use super::state::State;
 use super::subscriptions::Connection;
 use super::transaction::Transaction;
+use crate::announcements::{Announcements, HeadFault};
 use crate::faults::Faults;
 use crate::random::{Random, digest};
 
@@ -40,6 +41,8 @@ pub enum Outgoing {
     Text(String),
     /// Its end, without a closing handshake.
     Cut,
+    /// Nothing any more: it stays open, and what comes on it is not looked at. Not even pings are answered.
+    Hang,
 }
 
 /// A reorganisation.
@@ -80,6 +83,8 @@ pub struct Node {
     pub(super) connections: BTreeMap<u64, Connection>,
     /// Connections that there were.
     pub(super) accepted: u64,
+    /// Subscriptions that there were, by kind.
+    pub(super) subscribed: BTreeMap<&'static str, u64>,
     pub(super) waiting: Vec<Waiting>,
     pub(super) arrivals: Vec<Arrival>,
     /// What arrived, read: the same bytes often come again.
@@ -93,7 +98,12 @@ pub struct Node {
     pub(super) is_syncing: bool,
     pub(super) is_mining: bool,
     pub(super) is_announcing: bool,
+    /// What goes wrong with heads that are told.
+    pub(super) head_faults: Faults<HeadFault>,
+    pub(super) announcements: Announcements,
     pub(super) down_until: Duration,
+    /// Nothing is brought to any connection before.
+    pub(super) stalled_until: Duration,
 }
 
 /// How often geth's local tracker tries again.
@@ -121,6 +131,7 @@ impl Node {
             pace: Random::new(settings.seed, "delays"),
             connections: BTreeMap::new(),
             accepted: 0,
+            subscribed: BTreeMap::new(),
             waiting: Vec::new(),
             arrivals: Vec::new(),
             decoded: BTreeMap::new(),
@@ -131,7 +142,10 @@ impl Node {
             is_syncing: false,
             is_mining: true,
             is_announcing: true,
+            head_faults: Faults::default(),
+            announcements: Announcements::default(),
             down_until: Duration::ZERO,
+            stalled_until: Duration::ZERO,
             settings,
         }
     }
@@ -167,7 +181,7 @@ impl Node {
     }
 
     pub(super) fn deliver(&mut self, connection: u64, at: Duration, what: Outgoing) {
-        self.outbox.push(Delivery { connection, at, what });
+        self.outbox.push(Delivery { connection, at: at.max(self.stalled_until), what });
     }
 
     /// The base fee of the next block, in wei.
@@ -198,6 +212,7 @@ impl Node {
     /// Orphans blocks and makes others. Answers the hash of the new head.
     pub fn reorg(&mut self, now: Duration, reorg: Reorg) -> B256 {
         let orphaned = self.chain.pop(usize::try_from(reorg.depth).unwrap_or(usize::MAX));
+        orphaned.iter().rev().for_each(|block| self.announce_logs(now, block, true));
         if reorg.transactions != Returned::Lost {
             for mined in orphaned.iter().flat_map(|block| &block.transactions) {
                 if self.pool.slot(mined.transaction.from, mined.transaction.nonce()).is_none() {
@@ -226,7 +241,8 @@ impl Node {
             let state = Arc::make_mut(&mut state);
             let executed = state.execute(&transaction, base_fee_per_gas, self.settings.chain_id, &self.settings.reverting);
             used += executed.gas_used;
-            transactions.push(Mined { transaction, executed, cumulative_gas: used });
+            let first_log = transactions.last().map_or(0, |before| before.first_log + before.executed.logs.len());
+            transactions.push(Mined { transaction, executed, cumulative_gas: used, first_log });
         }
         let header = Header {
             parent_hash: parent.hash,
@@ -242,6 +258,7 @@ impl Node {
         self.chain.push(Arc::clone(&block));
         self.pool.reset(&self.settings, &block.state, now);
         self.announce_head(now, &block);
+        self.announce_logs(now, &block, false);
         block.hash
     }
 

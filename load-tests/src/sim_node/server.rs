@@ -166,7 +166,11 @@ impl SimNode {
             tokio::select! {
                 biased;
                 outgoing = connection.due() => {
-                    let Outgoing::Text(text) = outgoing else { return };
+                    let text = match outgoing {
+                        Outgoing::Text(text) => text,
+                        Outgoing::Cut => return,
+                        Outgoing::Hang => break,
+                    };
                     if socket.send(Message::Text(text.into())).await.is_err() {
                         return;
                     }
@@ -182,6 +186,8 @@ impl SimNode {
                 },
             }
         }
+        drop(connection);
+        swallow(socket.into_inner()).await;
     }
 
     /// Listens for WebSockets, which are at its URL, and HTTP POST at the same port; port 0 is a free one.
@@ -203,11 +209,22 @@ impl SimNode {
         let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|_| CutConnection)?.to_bytes();
         let mut connection = self.connection();
         self.with(|node, now| node.receive(now, connection.number, &String::from_utf8_lossy(&body)));
-        let Outgoing::Text(text) = connection.due().await else { return Err(CutConnection) };
+        let text = match connection.due().await {
+            Outgoing::Text(text) => text,
+            Outgoing::Cut => return Err(CutConnection),
+            // Until the caller gives up.
+            Outgoing::Hang => std::future::pending().await,
+        };
         let mut response = Response::new(Full::new(Bytes::from(text)));
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(response)
     }
+}
+
+/// Keeps a stream open until its peer ends it: what comes is taken, and nobody looks at it.
+pub(crate) async fn swallow<S: AsyncRead + Unpin>(mut stream: S) {
+    // An error is its end too.
+    let _ended = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
 }
 
 /// Ends the connection without an answer.

@@ -1,10 +1,12 @@
-//! Accounts, and what a transaction does to them. No code runs: a call moves value, or reverts where the settings say so.
+//! Accounts, and what a transaction does to them. No code runs: a call moves value, reverts where the settings say so, and one to the
+//! emitter has logs.
 
 use std::collections::BTreeMap;
 
 use alloy_consensus::Transaction as _;
-use alloy_primitives::{Address, Bytes, U256};
+use alloy_primitives::{Address, Bytes, Log, U256};
 
+use super::logs::{self, EMITTER};
 use super::transaction::Transaction;
 
 /// One account.
@@ -35,6 +37,8 @@ pub struct Executed {
     pub price: u128,
     /// The contract that it created.
     pub contract: Option<Address>,
+    /// What it emitted.
+    pub logs: Vec<Log>,
 }
 
 /// How code that is a delegation begins (EIP-7702).
@@ -91,7 +95,17 @@ impl State {
     ) -> Executed {
         let envelope = &transaction.envelope;
         let price = envelope.effective_gas_price(base_fee);
-        let gas_used = transaction.intrinsic_gas().max(transaction.floor_gas()).min(envelope.gas_limit());
+        let refused = envelope.to().is_some_and(|to| reverting.contains_key(&to));
+        // Its logs; `None` if it is reverted.
+        let logs = match envelope.to() {
+            _ if refused => None,
+            Some(EMITTER) => logs::emitted(envelope.input()),
+            _ => Some(Vec::new()),
+        };
+        let of_logs = logs.as_deref().map_or(0, logs::gas);
+        let needed = transaction.intrinsic_gas() + of_logs;
+        let logs = logs.filter(|_| of_logs == 0 || needed <= envelope.gas_limit());
+        let gas_used = needed.max(transaction.floor_gas()).min(envelope.gas_limit());
         let sender = self.accounts.entry(transaction.from).or_default();
         sender.nonce += 1;
         sender.balance = sender.balance.saturating_sub(U256::from(price).saturating_mul(U256::from(gas_used)));
@@ -104,7 +118,7 @@ impl State {
                 account.code = code.into();
             }
         }
-        let success = envelope.to().is_none_or(|to| !reverting.contains_key(&to));
+        let success = logs.is_some();
         let contract = envelope.is_create().then(|| transaction.from.create(transaction.nonce()));
         if success {
             let value = envelope.value();
@@ -118,6 +132,6 @@ impl State {
                 }
             }
         }
-        Executed { success, gas_used, price, contract }
+        Executed { success, gas_used, price, contract, logs: logs.unwrap_or_default() }
     }
 }

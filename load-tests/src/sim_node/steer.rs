@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_consensus::TxLegacy;
+use alloy_primitives::{Address, B256, Log, TxKind, U256};
 
 use super::faults::Fault;
+use super::gas;
+use super::logs::{self, EMITTER};
 use super::node::Node;
 use super::transaction::Transaction;
+use crate::announcements::HeadFault;
 use crate::faults::Faults;
 use crate::random::{Delays, digest};
 
@@ -39,6 +43,11 @@ impl Node {
     /// Whether new heads and transactions are told to subscribers: without it, their subscriptions are dead on a living socket.
     pub fn set_announcing(&mut self, is_announcing: bool) {
         self.is_announcing = is_announcing;
+    }
+
+    /// What is to go wrong with the heads that are told from now on, instead of what was. It goes wrong for all who subscribe.
+    pub fn set_head_faults(&mut self, faults: Faults<HeadFault>) {
+        self.head_faults = faults;
     }
 
     /// Whether the node says that it is syncing; besu and nethermind then take no transactions.
@@ -82,11 +91,24 @@ impl Node {
     /// Somebody else who has the key uses a nonce: a transfer of `value` wei that the node takes without a signature. Without a
     /// nonce it is the next free one; with one, it takes the place of what the pool has there. Answers its hash.
     pub fn impersonate(&mut self, now: Duration, from: Address, to: Address, value: U256, nonce: Option<u64>) -> B256 {
+        let call = TxLegacy { to: TxKind::Call(to), value, gas_limit: 21_000, ..TxLegacy::default() };
+        self.unsigned(now, from, nonce, call)
+    }
+
+    /// A call that emits these logs is in the pool: from an account that has the wei for it, at its next free nonce. Answers its hash.
+    pub fn emit(&mut self, now: Duration, from: Address, logs: &[Log]) -> B256 {
+        let input = logs::emitting(logs);
+        let gas_limit = (gas::intrinsic(&input, false, None, 0) + logs::gas(logs)).max(gas::floor(&input));
+        self.unsigned(now, from, None, TxLegacy { to: TxKind::Call(EMITTER), gas_limit, input, ..TxLegacy::default() })
+    }
+
+    fn unsigned(&mut self, now: Duration, from: Address, nonce: Option<u64>, call: TxLegacy) -> B256 {
         let nonce = nonce.unwrap_or_else(|| self.pool.next_nonce(self.state(), from));
         let base_fee = u128::from(self.base_fee().unwrap_or(0));
-        let price = base_fee * 2 + self.settings.tip.max(self.settings.included_tip);
+        let gas_price = base_fee * 2 + self.settings.tip.max(self.settings.included_tip);
         let unique = digest(self.settings.seed, "impersonated", self.luck.number());
-        let transaction = Transaction::impersonated(from, to, value, nonce, price, self.settings.chain_id, unique);
+        let call = TxLegacy { chain_id: Some(self.settings.chain_id), nonce, gas_price, ..call };
+        let transaction = Transaction::unsigned(from, call, unique);
         let hash = transaction.hash;
         self.pool.put(transaction, now);
         hash

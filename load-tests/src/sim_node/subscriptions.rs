@@ -8,6 +8,7 @@ use alloy_primitives::hex;
 use serde_json::{Value, json};
 
 use super::chain::Block;
+use super::logs::Filter;
 use super::node::{Node, Outgoing};
 use super::transaction::Transaction;
 use super::views;
@@ -15,15 +16,25 @@ use super::words::RpcError;
 use crate::random::digest;
 
 /// What a subscription is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     NewHeads,
     /// Whole transactions, or only their hashes.
     Pending {
         whole: bool,
     },
-    /// There are no logs: no code runs.
-    Logs,
+    /// Those of the filter.
+    Logs(Filter),
+}
+
+impl Kind {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::NewHeads => "newHeads",
+            Self::Pending { .. } => "newPendingTransactions",
+            Self::Logs(_) => "logs",
+        }
+    }
 }
 
 /// One connection.
@@ -59,6 +70,18 @@ impl Node {
         }
     }
 
+    /// Every connection is half-open from here on: it stays, and nothing is heard of it any more. New ones are as usual.
+    pub fn hang(&mut self, now: Duration) {
+        for connection in self.connections() {
+            self.deliver(connection, now, Outgoing::Hang);
+        }
+    }
+
+    /// Nothing is told to anybody for this long; then all of it, in order. Calls are taken in and done meanwhile.
+    pub fn stall(&mut self, now: Duration, how_long: Duration) {
+        self.stalled_until = now + how_long;
+    }
+
     /// Cuts every connection, and takes no new one for this long. Chain and pool stay.
     pub fn go_down(&mut self, now: Duration, how_long: Duration) {
         self.cut(now);
@@ -70,17 +93,25 @@ impl Node {
         now < self.down_until
     }
 
+    /// Subscriptions of this kind (`newHeads`, `logs`, `newPendingTransactions`) that were ever made, and those that there are.
+    pub fn subscriptions(&self, kind: &str) -> (u64, usize) {
+        let open = self.connections.values().flat_map(|connection| connection.subscriptions.values());
+        (self.subscribed.get(kind).copied().unwrap_or(0), open.filter(|open| open.name() == kind).count())
+    }
+
     pub(super) fn subscribe(&mut self, connection: u64, params: &Value) -> Result<Value, RpcError> {
         let kind = match params.get(0).and_then(Value::as_str).unwrap_or_default() {
             "newHeads" => Kind::NewHeads,
             "newPendingTransactions" => Kind::Pending { whole: params.get(1).and_then(Value::as_bool).unwrap_or(false) },
-            "logs" => Kind::Logs,
+            "logs" => Kind::Logs(Filter::read(params.get(1).unwrap_or(&Value::Null))?),
             other => return Err(RpcError::new(-32601, format!("no \"{other}\" subscription in eth namespace"))),
         };
         let number = self.luck.number();
         let id = hex::encode_prefixed(digest(self.settings.seed, "subscription", number).split_at(16).0);
         let connection = self.connections.get_mut(&connection).ok_or_else(|| RpcError::new(-32000, "notifications not supported"))?;
+        let name = kind.name();
         connection.subscriptions.insert(id.clone(), kind);
+        *self.subscribed.entry(name).or_default() += 1;
         Ok(id.into())
     }
 
@@ -91,8 +122,9 @@ impl Node {
     }
 
     pub(super) fn announce_head(&mut self, now: Duration, block: &Block) {
-        let header = views::header(block);
-        self.notify(now, |kind| (kind == Kind::NewHeads).then_some(&header));
+        for header in self.announcements.tell(views::header(block), &mut self.head_faults, &mut self.luck) {
+            self.notify(now, |kind| (*kind == Kind::NewHeads).then_some(&header));
+        }
     }
 
     pub(super) fn announce_pending(&mut self, now: Duration, transaction: &Arc<Transaction>) {
@@ -104,18 +136,18 @@ impl Node {
         self.notify(now, |kind| match kind {
             Kind::Pending { whole: true } => Some(&whole),
             Kind::Pending { whole: false } => Some(&hash),
-            Kind::NewHeads | Kind::Logs => None,
+            Kind::NewHeads | Kind::Logs(_) => None,
         });
     }
 
-    fn notify<'a>(&mut self, now: Duration, result: impl Fn(Kind) -> Option<&'a Value>) {
+    pub(super) fn notify<'a>(&mut self, now: Duration, result: impl Fn(&Kind) -> Option<&'a Value>) {
         if !self.is_announcing {
             return;
         }
         let mut told = Vec::new();
         for (number, connection) in &self.connections {
             for (id, kind) in &connection.subscriptions {
-                if let Some(result) = result(*kind) {
+                if let Some(result) = result(kind) {
                     let params = json!({ "subscription": id, "result": result });
                     let text = json!({ "jsonrpc": "2.0", "method": "eth_subscription", "params": params }).to_string();
                     told.push((*number, connection.quiet_until.max(now), text));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use alloy_consensus::{Transaction as _, TxEnvelope, TxLegacy, TypedTransaction};
 use alloy_eips::eip2718::{Decodable2718, Encodable2718};
-use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
+use alloy_primitives::{Address, B256, Bytes, Signature, U256};
 
 use super::gas;
 use super::words::Refusal;
@@ -64,20 +64,10 @@ impl Transaction {
         Ok(Arc::new(Self { hash: *envelope.tx_hash(), envelope, raw, from, authorities }))
     }
 
-    /// A transfer that nobody signed, from whoever is named: how somebody else who has a key uses it. `unique` makes its hash.
-    pub(super) fn impersonated(
-        from: Address,
-        to: Address,
-        value: U256,
-        nonce: u64,
-        gas_price: u128,
-        chain_id: u64,
-        unique: B256,
-    ) -> Arc<Self> {
-        let (to, input) = (TxKind::Call(to), Bytes::new());
-        let transfer = TxLegacy { chain_id: Some(chain_id), nonce, gas_price, gas_limit: 21_000, to, value, input };
+    /// A call that nobody signed, from whoever is named: how somebody else who has a key uses it. `unique` makes its hash.
+    pub(super) fn unsigned(from: Address, call: TxLegacy, unique: B256) -> Arc<Self> {
         let r = U256::from_be_bytes(unique.0) >> 1;
-        let envelope: TxEnvelope = TypedTransaction::Legacy(transfer).into_envelope(Signature::new(r, U256::from(1), false));
+        let envelope: TxEnvelope = TypedTransaction::Legacy(call).into_envelope(Signature::new(r, U256::from(1), false));
         let raw = envelope.encoded_2718().into();
         Arc::new(Self { hash: *envelope.tx_hash(), envelope, raw, from, authorities: Vec::new() })
     }

@@ -1,10 +1,11 @@
 //! Blocks, transactions and receipts as JSON-RPC writes them.
 
 use alloy_consensus::Transaction as _;
-use alloy_primitives::{Bloom, U64, U128};
+use alloy_primitives::{U64, U128};
 use serde_json::{Value, json};
 
 use super::chain::{Block, Place};
+use super::logs;
 use super::transaction::Transaction;
 
 /// A header, as `newHeads` tells it.
@@ -47,8 +48,8 @@ pub(super) fn receipt(place: &Place) -> Value {
         "type": U64::from(transaction.envelope.tx_type() as u8),
         "status": U64::from(executed.success),
         "cumulativeGasUsed": U64::from(mined.cumulative_gas),
-        "logs": [],
-        "logsBloom": Bloom::ZERO,
+        "logs": logs::of(&place.block, place.index, false).map(|(_, told)| told).collect::<Value>(),
+        "logsBloom": logs::bloom(&executed.logs),
         "transactionHash": transaction.hash,
         "transactionIndex": U64::from(place.index),
         "blockHash": place.block.hash,

@@ -2,9 +2,11 @@
 
 mod chain;
 mod faults;
+mod logs;
 mod pool;
 mod repeat;
 mod server;
+mod streams;
 mod words;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -77,6 +77,21 @@ async fn a_cut_ends_the_stream_and_a_node_that_is_down_takes_no_other() {
     assert!(client_async("ws://node/", ours).await.is_err());
     tokio::time::sleep(Duration::from_secs(5)).await;
     duplex(&node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_hangs_stays_open_and_answers_nothing() {
+    let node = SimNode::new(settings(Client::Geth));
+    let mut socket = duplex(&node).await;
+    node.with(|node, now| node.hang(now));
+    // Written while it hangs already or just before: nobody looks at it.
+    socket.send(Message::Ping(Bytes::from_static(b"there?").0)).await.unwrap();
+    socket.send(Message::Text(r#"{"jsonrpc":"2.0","id":1,"method":"eth_chainId"}"#.into())).await.unwrap();
+    node.mine();
+    let silence = tokio::time::timeout(Duration::from_secs(3_600), socket.next()).await;
+    assert!(silence.is_err(), "{silence:?}");
+    assert_eq!(node.with(|node, _| node.connections().len()), 0, "the node has forgotten it");
+    assert!(next(&mut duplex(&node).await).now_or_never().is_none(), "another one is served");
 }
 
 #[tokio::test]
