@@ -242,6 +242,39 @@ pub enum Confirmations {
 pub struct Node {
     /// `ws://` or `wss://`. May hold credentials: never shown whole, see [`Node::label`].
     pub url: Url,
+    /// What it is asked.
+    pub roles: Roles,
+}
+
+/// What an endpoint is asked. In an environment at least one reads, and what takes transactions is `send` everywhere or `private`
+/// everywhere: what is sent privately never goes anywhere else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// Reads, subscriptions, heads.
+    pub read: bool,
+    /// Transactions, in public.
+    pub send: bool,
+    /// Transactions, in private.
+    pub private: bool,
+}
+
+impl Default for Roles {
+    fn default() -> Self {
+        Self { read: true, send: true, private: false }
+    }
+}
+
+impl Roles {
+    /// Whether transactions go to it.
+    pub fn takes_transactions(self) -> bool {
+        self.send || self.private
+    }
+
+    /// The names of those that it has.
+    pub fn names(self) -> Vec<&'static str> {
+        let all = [("read", self.read), ("send", self.send), ("private", self.private)];
+        all.into_iter().filter(|(_, has)| *has).map(|(name, _)| name).collect()
+    }
 }
 
 impl Node {

@@ -1,12 +1,12 @@
-//! The endpoints of an environment, and the times by which they are judged.
+//! The endpoints of an environment with their roles, and the times by which they are judged.
 
 use std::time::Duration;
 
 use url::Url;
 
 use super::errors::Fault;
-use super::kinds::{Parsed, Time};
-use super::model::{Node, NodeClocks};
+use super::kinds::{Choice, ListOf, Parsed, Time};
+use super::model::{Node, NodeClocks, Roles};
 use super::reader::Table;
 
 /// The URL of a node. Its error does not repeat it: providers put their keys into it.
@@ -31,17 +31,54 @@ const fn milliseconds(n: u64) -> Duration {
 /// Bounds of a clock.
 const CLOCK: Time = Time(milliseconds(20)..=milliseconds(600_000));
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    Read,
+    Send,
+    Private,
+}
+
+/// The roles of an endpoint.
+const ROLES: ListOf<Choice<Role>> =
+    ListOf { element: Choice(&[("read", Role::Read), ("send", Role::Send), ("private", Role::Private)]), filled: true };
+
 /// Reads `nodes`.
 pub(super) fn nodes(table: &mut Table<'_, '_>) -> Option<Vec<Node>> {
     let mut urls = Vec::new();
-    table.tables("nodes", "at least one { url = \"ws://…\" }", |node| {
-        let url = node.required("url", NODE_URL)?;
+    let nodes = table.tables("nodes", "at least one { url = \"ws://…\" }", |node| {
+        let url = node.required("url", NODE_URL);
+        let roles = node.or("roles", ROLES, r#"["read", "send"]"#);
+        let url = url?;
         if urls.contains(&url) {
             node.fail("url", Fault::Duplicate, "is the URL of a node above");
         }
         urls.push(url.clone());
-        Some(Node { url })
-    })
+        let roles = roles?;
+        let has = |role| roles.contains(&role);
+        Some(Node { url, roles: Roles { read: has(Role::Read), send: has(Role::Send), private: has(Role::Private) } })
+    })?;
+    for (fault, why) in misfits(&nodes) {
+        table.fail("nodes", fault, why);
+    }
+    Some(nodes)
+}
+
+/// What is wrong with the roles of the endpoints together.
+fn misfits(nodes: &[Node]) -> Vec<(Fault, &'static str)> {
+    let any = |has: fn(&Roles) -> bool| nodes.iter().any(|node| has(&node.roles));
+    let mut misfits = Vec::new();
+    if !any(|roles| roles.read) {
+        misfits.push((Fault::Value, "has no node with the role \"read\": heads, balances and receipts come from one"));
+    }
+    if !any(|roles| roles.takes_transactions()) {
+        misfits.push((Fault::Value, "has no node with the role \"send\" or \"private\": no transaction could go anywhere"));
+    }
+    if any(|roles| roles.send) && any(|roles| roles.private) {
+        let why = "has the roles \"send\" and \"private\": every transaction goes to every node that takes them, so none would be private; \
+                   give each node roles without one of the two";
+        misfits.push((Fault::Conflict, why));
+    }
+    misfits
 }
 
 /// Reads `clocks`.

@@ -241,6 +241,7 @@ fn limits(limits: &config::ServiceLimits) -> Value {
 fn endpoint(state: &EndpointState, chain_id: u64) -> Value {
     json!({
         "label": state.label,
+        "roles": state.roles.names(),
         "up": state.up,
         "chainId": state.up.then_some(chain_id),
         "head": state.head,

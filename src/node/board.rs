@@ -24,7 +24,7 @@ const HEADS: usize = 256;
 /// One endpoint at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct View {
-    /// The connection's number, if usable.
+    /// The connection's number, if reads may go to it.
     session: Option<u64>,
     head: Option<u64>,
 }
@@ -72,6 +72,19 @@ pub(super) struct Board {
     head_timestamp: Gauge,
 }
 
+/// `None` if one of these is connected and on the chain, else why none is; a wrong chain says more than no connection.
+fn fault<'a>(endpoints: impl Iterator<Item = &'a Arc<Endpoint>>) -> Option<CallError> {
+    let mut fault = CallError::Unavailable;
+    for endpoint in endpoints {
+        match &*endpoint.status.borrow() {
+            Status::Up(_) => return None,
+            status @ Status::WrongChain(_) => fault = status.fault(),
+            Status::Down(_) => {}
+        }
+    }
+    Some(fault)
+}
+
 #[derive(Default)]
 struct Memory {
     /// Who announced the published head.
@@ -90,7 +103,7 @@ impl Board {
 
     fn views(&self) -> Vec<View> {
         let view =
-            |endpoint: &Arc<Endpoint>| View { session: endpoint.session(), head: endpoint.head.borrow().as_ref().map(|head| head.number) };
+            |endpoint: &Arc<Endpoint>| View { session: endpoint.reading(), head: endpoint.head.borrow().as_ref().map(|head| head.number) };
         self.endpoints.iter().map(view).collect()
     }
 
@@ -99,22 +112,28 @@ impl Board {
         rank(&self.views()).into_iter().find(|place| !tried.contains(place))
     }
 
-    /// `None` if an endpoint is usable, else why none is; a wrong chain says more than no connection.
-    pub(super) fn fault(&self) -> Option<CallError> {
-        let mut fault = CallError::Unavailable;
-        for endpoint in &self.endpoints {
-            match &*endpoint.status.borrow() {
-                Status::Up(_) => return None,
-                status @ Status::WrongChain(_) => fault = status.fault(),
-                Status::Down(_) => {}
-            }
-        }
-        Some(fault)
+    /// The endpoints that read, in the order of the configuration.
+    pub(super) fn readers(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.iter().filter(|endpoint| endpoint.roles.read)
     }
 
-    /// The fault, if waiting for an endpoint to come back is no use: all are on a wrong chain.
+    fn senders(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.iter().filter(|endpoint| endpoint.roles.takes_transactions())
+    }
+
+    /// `None` if an endpoint that reads is usable, else why none is.
+    pub(super) fn fault(&self) -> Option<CallError> {
+        fault(self.readers())
+    }
+
+    /// The same of those that take transactions.
+    pub(super) fn send_fault(&self) -> Option<CallError> {
+        fault(self.senders())
+    }
+
+    /// The fault, if waiting for an endpoint to come back is no use: all that read are on a wrong chain.
     pub(super) fn hopeless(&self) -> Option<CallError> {
-        let wrong = self.endpoints.iter().all(|endpoint| matches!(*endpoint.status.borrow(), Status::WrongChain(_)));
+        let wrong = self.readers().all(|endpoint| matches!(*endpoint.status.borrow(), Status::WrongChain(_)));
         if wrong { self.fault() } else { None }
     }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::frame::Request;
 use super::{CallError, Head, StreamItem};
+use crate::config::Roles;
 
 /// Commands that wait for the task.
 pub(super) const QUEUE: usize = 4096;
@@ -187,6 +188,8 @@ impl Status {
 pub struct EndpointState {
     /// Scheme, host and port; never credentials.
     pub label: String,
+    /// What it is asked.
+    pub roles: Roles,
     /// Connected, and on the pinned chain.
     pub up: bool,
     /// Why it is not up.
@@ -206,6 +209,7 @@ pub struct EndpointState {
 /// The handle. The task holds it too, for what it tells about itself.
 pub(super) struct Endpoint {
     pub(super) label: String,
+    pub(super) roles: Roles,
     commands: mpsc::Sender<Command>,
     pub(super) status: watch::Sender<Status>,
     pub(super) head: watch::Sender<Option<Arc<Head>>>,
@@ -219,10 +223,11 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// A handle, and the queue that its task reads.
-    pub(super) fn new(label: String, outcomes: Outcomes, seconds: Histogram) -> (Self, mpsc::Receiver<Command>) {
+    pub(super) fn new(label: String, roles: Roles, outcomes: Outcomes, seconds: Histogram) -> (Self, mpsc::Receiver<Command>) {
         let (commands, queue) = mpsc::channel(QUEUE);
         let endpoint = Self {
             label,
+            roles,
             commands,
             status: watch::Sender::new(Status::Down("not connected yet".into())),
             head: watch::Sender::new(None),
@@ -238,6 +243,11 @@ impl Endpoint {
     /// Number of the connection, if usable.
     pub(super) fn session(&self) -> Option<u64> {
         self.status.borrow().session()
+    }
+
+    /// Number of the connection, if reads may go to it.
+    pub(super) fn reading(&self) -> Option<u64> {
+        if self.roles.read { self.session() } else { None }
     }
 
     /// Puts a call into the queue at once: the order of calls is the order on the socket.
@@ -303,6 +313,7 @@ impl Endpoint {
         };
         EndpointState {
             label: self.label.clone(),
+            roles: self.roles,
             up: status.session().is_some(),
             detail,
             head: self.head.borrow().as_ref().map(|head| head.number),

@@ -12,6 +12,7 @@ mod handshake;
 mod heads;
 mod outlet;
 mod pool;
+mod senders;
 mod session;
 mod socket;
 mod subscription;
@@ -22,7 +23,8 @@ mod tests;
 
 pub use endpoint::EndpointState;
 pub use followed::Followed;
-pub use pool::{Pool, SendTicket};
+pub use pool::Pool;
+pub use senders::SendTicket;
 pub use subscription::Subscription;
 
 use std::sync::Arc;

@@ -1,9 +1,8 @@
-//! The endpoints of one environment as one node: reads go to the best, raw sends to all, subscriptions where they live.
+//! The endpoints of one environment as one node: reads go to the best of those that read, subscriptions where they live. What is sent
+//! goes by `senders.rs`.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use alloy_primitives::B256;
@@ -19,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::board::{Board, Try};
 use super::clocks::Backoff;
 use super::connection::Connection;
-use super::endpoint::{Answer, Answered, Endpoint, EndpointState, EndpointStream, Outcomes};
+use super::endpoint::{Answered, Endpoint, EndpointState, EndpointStream, Outcomes};
 use super::frame::{Ids, Request};
 use super::handshake::Chain;
 use super::heads::Follower;
@@ -41,9 +40,11 @@ pub struct Pool {
 
 pub(super) struct Inner {
     pub(super) board: Arc<Board>,
+    /// Those that take transactions, in the order of the configuration.
+    pub(super) senders: Vec<Arc<Endpoint>>,
     chain: Arc<Chain>,
     ids: Ids,
-    deadline: Duration,
+    pub(super) deadline: Duration,
     reconnect_max: Duration,
     stop: CancellationToken,
 }
@@ -72,24 +73,31 @@ impl Pool {
         let labels = labels(environment.nodes.iter().map(|node| node.label()));
         let (endpoints, queues): (Vec<_>, Vec<_>) = labels
             .into_iter()
-            .map(|label| {
+            .zip(&environment.nodes)
+            .map(|(label, node)| {
                 let seconds = nodes.request_seconds.with_label_values(&[name, &label]);
-                let (endpoint, queue) = Endpoint::new(label, outcomes.clone(), seconds);
+                let (endpoint, queue) = Endpoint::new(label, node.roles, outcomes.clone(), seconds);
                 (Arc::new(endpoint), queue)
             })
             .unzip();
+        let senders = endpoints.iter().filter(|endpoint| endpoint.roles.takes_transactions()).cloned().collect();
         let head_number = nodes.head_number.with_label_values(&[name]);
         let head_timestamp = nodes.head_timestamp.with_label_values(&[name]);
         let board = Arc::new(Board::new(endpoints.clone(), head_number, head_timestamp));
         for ((endpoint, commands), node) in endpoints.into_iter().zip(queues).zip(&environment.nodes) {
-            let follower = Follower {
-                board: board.clone(),
-                endpoint: endpoint.clone(),
-                ids: ids.clone(),
-                clocks,
-                number: nodes.endpoint_head.with_label_values(&[name, &endpoint.label]),
-                stop: stop.clone(),
-            };
+            if node.roles.read {
+                let follower = Follower {
+                    board: board.clone(),
+                    endpoint: endpoint.clone(),
+                    ids: ids.clone(),
+                    clocks,
+                    number: nodes.endpoint_head.with_label_values(&[name, &endpoint.label]),
+                    stop: stop.clone(),
+                };
+                tokio::spawn(follower.run());
+            } else {
+                tokio::spawn(stop.clone().run_until_cancelled_owned(watch(endpoint.clone(), board.clone())));
+            }
             let connection = Connection {
                 up: nodes.up.with_label_values(&[name, &endpoint.label]),
                 reconnects: nodes.reconnects.with_label_values(&[name, &endpoint.label]),
@@ -105,17 +113,16 @@ impl Pool {
                 stop: stop.clone(),
             };
             tokio::spawn(connection.run());
-            tokio::spawn(follower.run());
         }
         let (deadline, reconnect_max) = (environment.node_deadline, clocks.reconnect_max);
-        Self { inner: Arc::new(Inner { board, chain, ids, deadline, reconnect_max, stop }) }
+        Self { inner: Arc::new(Inner { board, senders, chain, ids, deadline, reconnect_max, stop }) }
     }
 
     /// The genesis hash that every endpoint must have. Waits, without a bound, for the first usable endpoint.
     pub async fn genesis(&self) -> B256 {
         let mut news = self.inner.board.news();
         loop {
-            if self.fault().is_none()
+            if self.inner.board.endpoints.iter().any(|endpoint| endpoint.session().is_some())
                 && let Some(genesis) = self.inner.chain.genesis.get()
             {
                 return *genesis;
@@ -124,7 +131,7 @@ impl Pool {
         }
     }
 
-    /// `None` if at least one endpoint is usable, else why none is.
+    /// `None` if at least one endpoint that reads is usable, else why none is.
     pub fn fault(&self) -> Option<CallError> {
         self.inner.board.fault()
     }
@@ -132,6 +139,11 @@ impl Pool {
     /// Every endpoint as operators see it, in the order of the configuration.
     pub fn endpoints(&self) -> Vec<EndpointState> {
         self.inner.board.endpoints.iter().map(|endpoint| endpoint.state()).collect()
+    }
+
+    /// The labels of the endpoints that read, in the order of the configuration.
+    pub fn readers(&self) -> Vec<String> {
+        self.inner.board.readers().map(|endpoint| endpoint.label.clone()).collect()
     }
 
     /// A read, params and result untouched. Where an endpoint cannot be reached or is lost before it answers, the read is repeated
@@ -148,37 +160,17 @@ impl Pool {
         serde_json::from_str(raw.get()).map_err(malformed)
     }
 
-    /// Asks every configured endpoint at once, each one time; answers in the order of the configuration.
+    /// Asks every endpoint that reads at once, each one time; answers in the order of [`Self::readers`].
     pub async fn call_every<T: DeserializeOwned>(&self, method: &str, params: impl Serialize) -> Vec<Result<T, CallError>> {
         let answers = match to_raw_value(&params) {
             Ok(params) => {
                 let request = self.request(method, Some(&params));
-                self.inner.board.endpoints.iter().map(|endpoint| endpoint.call(request.clone())).collect::<Vec<_>>()
+                self.inner.board.readers().map(|endpoint| endpoint.call(request.clone())).collect::<Vec<_>>()
             }
-            Err(error) => return self.inner.board.endpoints.iter().map(|_| Err(malformed(&error))).collect(),
+            Err(error) => return self.inner.board.readers().map(|_| Err(malformed(&error))).collect(),
         };
         let read = |answer: Answered| serde_json::from_str(answer?.get()).map_err(malformed);
         join_all(answers).await.into_iter().map(read).collect()
-    }
-
-    /// `eth_sendRawTransaction` to every endpoint, never repeated. The bytes are queued before this returns, so the order of calls
-    /// is the order on each socket; dropping a ticket takes nothing back. Tickets are in the order of the configuration.
-    pub fn send_raw(&self, params: Arc<RawValue>) -> Vec<SendTicket> {
-        let request = self.request("eth_sendRawTransaction", Some(&params));
-        self.inner.board.endpoints.iter().map(|endpoint| SendTicket(endpoint.call(request.clone()))).collect()
-    }
-
-    /// How many endpoints are configured.
-    pub fn size(&self) -> usize {
-        self.inner.board.endpoints.len()
-    }
-
-    /// `eth_sendRawTransaction` to one endpoint (by its place in the configuration), never repeated: several payloads as one
-    /// JSON-RPC batch, in this order. Tickets are in the order of the payloads; without such an endpoint there is none.
-    pub fn send_raw_to(&self, endpoint: usize, payloads: &[Arc<RawValue>]) -> Vec<SendTicket> {
-        let Some(endpoint) = self.inner.board.endpoints.get(endpoint) else { return Vec::new() };
-        let requests = payloads.iter().map(|params| self.request("eth_sendRawTransaction", Some(params))).collect();
-        endpoint.call_batch(requests).into_iter().map(SendTicket).collect()
     }
 
     /// `eth_subscribe` with these params on the best endpoint; what the node answers to it, if an error, is the error.
@@ -209,7 +201,7 @@ impl Pool {
         self.inner.board.newest_header()
     }
 
-    fn request(&self, method: &str, params: Option<&RawValue>) -> Request {
+    pub(super) fn request(&self, method: &str, params: Option<&RawValue>) -> Request {
         Request::new(self.inner.ids.next(), method, params)
     }
 
@@ -307,6 +299,17 @@ impl Pool {
     }
 }
 
+/// The board learns how an endpoint is whose head nobody follows.
+async fn watch(endpoint: Arc<Endpoint>, board: Arc<Board>) {
+    let mut status = endpoint.status.subscribe();
+    loop {
+        board.refresh();
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Labels made unique: two URLs on one host differ in what must not be shown.
 fn labels(plain: impl Iterator<Item = String>) -> Vec<String> {
     let mut labels: Vec<String> = Vec::new();
@@ -317,20 +320,6 @@ fn labels(plain: impl Iterator<Item = String>) -> Vec<String> {
     labels
 }
 
-fn malformed(error: impl std::fmt::Display) -> CallError {
+pub(super) fn malformed(error: impl std::fmt::Display) -> CallError {
     CallError::Malformed(error.to_string())
-}
-
-/// The answer of one endpoint to one raw send.
-#[derive(Debug)]
-#[must_use]
-pub struct SendTicket(Answer);
-
-impl Future for SendTicket {
-    type Output = Result<B256, CallError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answered = std::task::ready!(Pin::new(&mut self.0).poll(context));
-        Poll::Ready(answered.and_then(|raw| serde_json::from_str(raw.get()).map_err(malformed)))
-    }
 }

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::Pool;
 use super::socket::Dial;
-use crate::config::{AccountBounds, Broadcast, Bump, Confirmations, Environment, FeeMode, LogSource, Node, NodeClocks, Superseded};
+use crate::config::{AccountBounds, Broadcast, Bump, Confirmations, Environment, FeeMode, LogSource, Node, NodeClocks, Roles, Superseded};
 use crate::telemetry::metrics::Metrics;
 use backend::Backend;
 
@@ -36,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) deadline: Duration,
     pub(crate) clocks: NodeClocks,
     pub(crate) pin: Option<B256>,
+    /// By backend; without any, all have the default.
+    pub(crate) roles: Vec<Roles>,
 }
 
 /// Connections that are made again at once.
@@ -45,7 +47,7 @@ pub(crate) fn quick() -> NodeClocks {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(20), clocks: quick(), pin: None }
+        Self { deadline: Duration::from_secs(20), clocks: quick(), pin: None, roles: Vec::new() }
     }
 }
 
@@ -53,7 +55,7 @@ pub(crate) fn environment(urls: Vec<Url>, deadline: Duration) -> Environment {
     Environment {
         name: "dev".into(),
         chain_id: 31337,
-        nodes: urls.into_iter().map(|url| Node { url }).collect(),
+        nodes: urls.into_iter().map(|url| Node { url, roles: Roles::default() }).collect(),
         clocks: NodeClocks::default(),
         account: AccountBounds::default(),
         answer_after: Duration::from_secs(2),
@@ -79,7 +81,8 @@ impl Setup {
         let urls = backends.iter().map(|backend| Url::parse(&format!("ws://{}", backend.address)).unwrap()).collect();
         let metrics = Arc::new(Metrics::new().unwrap());
         let stop = CancellationToken::new();
-        let environment = Environment { clocks: self.clocks, ..environment(urls, self.deadline) };
+        let mut environment = Environment { clocks: self.clocks, ..environment(urls, self.deadline) };
+        environment.nodes.iter_mut().zip(self.roles).for_each(|(node, roles)| node.roles = roles);
         let pool = Pool::start_with(&environment, self.pin, &metrics, stop.clone(), None, Dial::Tcp);
         Running { pool, metrics, stop: stop.clone(), _stop: stop.drop_guard() }
     }
@@ -87,7 +90,7 @@ impl Setup {
     /// Starts, and waits until every endpoint is up and its head is known.
     pub(crate) async fn ready(self, backends: &[&Backend]) -> Running {
         let running = self.start(backends);
-        until(&running, |pool| pool.endpoints().iter().all(|endpoint| endpoint.up && endpoint.head.is_some())).await;
+        until(&running, |pool| pool.endpoints().iter().all(|endpoint| endpoint.up && endpoint.head.is_some() == endpoint.roles.read)).await;
         running
     }
 }

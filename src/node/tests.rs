@@ -4,6 +4,7 @@ mod half_open;
 mod heads;
 mod loss;
 mod requests;
+mod roles;
 mod streams;
 mod tls;
 
@@ -17,7 +18,7 @@ use url::Url;
 
 use super::testing::{Setup, backend, environment, quick, ready, soon, until};
 use super::*;
-use crate::config::{Environment, NodeClocks};
+use crate::config::{Environment, NodeClocks, Roles};
 use crate::telemetry::metrics::Metrics;
 
 fn raw(value: impl serde::Serialize) -> Box<RawValue> {

@@ -31,6 +31,14 @@ pub fn in_namespaces(method: &str, extra: &[String]) -> bool {
     method.split_once('_').is_some_and(|(namespace, _)| NAMESPACES.contains(&namespace) || extra.iter().any(|name| name == namespace))
 }
 
+/// Whether a call brings transactions along that somebody signed (`eth_sendPrivateTransaction`, `eth_sendBundle`, `eth_callBundle`,
+/// `trace_rawTransaction` and their like): it goes where transactions go, since there may be endpoints that must not see them.
+pub fn carries_transactions(method: &str) -> bool {
+    let name = method.split_once('_').map_or(method, |(_, name)| name);
+    let begins = ["send", "cancel", "rawTransaction"].iter().any(|word| name.starts_with(word));
+    begins || name.contains("Bundle")
+}
+
 /// What a client is told when the node has no result for it. The node's own error goes on as it is; a code of more than 32 bits,
 /// which no node uses, becomes -32000.
 pub fn call_error(error: &CallError) -> ErrorObjectOwned {
@@ -61,6 +69,19 @@ mod tests {
         }
         for stays in ["eth", "ethx_call", "trace_block", "", "_eth", "personal_sign", "debugx_y"] {
             assert!(!in_namespaces(stays, &extra), "{stays}");
+        }
+    }
+
+    #[test]
+    fn what_carries_transactions_is_told_by_its_name() {
+        let carry =
+            ["eth_sendRawTransactionConditional", "eth_sendPrivateTransaction", "eth_sendBundle", "eth_callBundle", "mev_sendBundle"];
+        for method in carry.into_iter().chain(["eth_cancelPrivateTransaction", "trace_rawTransaction", "eth_sendUserOperation"]) {
+            assert!(carries_transactions(method), "{method}");
+        }
+        for method in ["eth_call", "eth_getRawTransactionByHash", "eth_getTransactionReceipt", "net_version", "debug_traceTransaction", "x"]
+        {
+            assert!(!carries_transactions(method), "{method}");
         }
     }
 

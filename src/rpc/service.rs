@@ -10,7 +10,7 @@ use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::value::RawValue;
 
 use super::order::{BatchOrder, Turn};
-use super::pass_through::{PassThrough, in_namespaces};
+use super::pass_through::{PassThrough, carries_transactions, in_namespaces};
 use super::refusals::refusal;
 use crate::config::{self, FeeCeilings, SignTransactionResult};
 use crate::journal::history::Scope;
@@ -109,7 +109,8 @@ impl PassThrough for Service {
     }
 
     fn call<'a>(&'a self, method: &'a str, params: Option<&'a RawValue>) -> BoxFuture<'a, Result<Arc<RawValue>, CallError>> {
-        Box::pin(self.chain.pool().call_raw(method, params))
+        let pool = self.chain.pool();
+        if carries_transactions(method) { Box::pin(pool.hand_in(method, params)) } else { Box::pin(pool.call_raw(method, params)) }
     }
 }
 

@@ -260,7 +260,7 @@ impl Chain {
         if self.draining.is_cancelled() {
             return Some(TransactionError::ShuttingDown);
         }
-        self.pool.fault().map(TransactionError::Call)
+        self.pool.fault().or_else(|| self.pool.send_fault()).map(TransactionError::Call)
     }
 
     /// Whether the chain is pinned and its accounts are open.

@@ -99,7 +99,7 @@ impl Chain {
         let resynced = self.operate(address, RESYNC, Command::Resync).await?;
         let count = |block: &'static str| self.pool().call_every::<U64>("eth_getTransactionCount", (address, block));
         let (latest, pending) = tokio::join!(count("latest"), count("pending"));
-        let labels = self.pool().endpoints().into_iter().map(|endpoint| endpoint.label);
+        let labels = self.pool().readers().into_iter();
         let number = |answer: Result<U64, CallError>| answer.map(|nonce| nonce.to());
         let endpoints = labels
             .zip(latest.into_iter().zip(pending))

@@ -37,6 +37,7 @@ mod reasons;
 mod refresh;
 mod reload;
 mod replacement;
+mod roles;
 mod services;
 mod simulators;
 mod sluice_namespace;

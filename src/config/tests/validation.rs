@@ -48,7 +48,7 @@ fn every_given_value_arrives() {
         [[environment]]
         name = "main"
         chain_id = 1
-        nodes = [{ url = "wss://user:pass@node.example/key" }, { url = "ws://127.0.0.1:8546" }]
+        nodes = [{ url = "wss://user:pass@node.example/key" }, { url = "ws://127.0.0.1:8546", roles = ["read"] }]
         account = { queue = 1, queue_deadline = "250ms", sign_window = 2, sign_ahead = 3, broadcast_window = 16, acknowledged = 5 }
         clocks = { connect = "1s", ping = "20ms", pong = "50ms", silence = "80ms", head_silence = "60ms", poll = "30ms", reconnect_max = "40ms" }
         gas_percent = 120
@@ -91,7 +91,8 @@ fn every_given_value_arrives() {
         reconnect_max: Duration::from_millis(40),
     };
     assert_eq!(environment.clocks, clocks);
-    assert_eq!(environment.nodes.len(), 2);
+    let roles: Vec<_> = environment.nodes.iter().map(|node| node.roles).collect();
+    assert_eq!(roles, [Roles::default(), Roles { read: true, send: false, private: false }]);
     assert_eq!(environment.gas_percent, 120);
     assert!(!format!("{config:?}").contains("pass@") && !format!("{config:?}").contains("/key\""));
     assert_eq!(config.services[0].keys, KeySelection::Ids(vec!["alias/a".to_owned(), "arn:aws:kms:eu-west-1:1:key/b".to_owned()]));
@@ -195,6 +196,13 @@ fn each_mistake_has_its_error() {
         (chain, "chain_id = 1\nanswer_after = \"0\"", "environment.dev.answer_after", Fault::Type),
         (chain, "chain_id = 1\nanswer_after = \"2 parsecs\"", "environment.dev.answer_after", Fault::Type),
         (chain, "chain_id = 1\nhold = \"0s\"", "environment.dev.hold", Fault::Value),
+        (nodes, "nodes = [{ url = \"ws://a\", roles = [] }]", "environment.dev.nodes[0].roles", Fault::Missing),
+        (nodes, "nodes = [{ url = \"ws://a\", roles = [\"write\"] }]", "environment.dev.nodes[0].roles[0]", Fault::Value),
+        (nodes, "nodes = [{ url = \"ws://a\", roles = [\"read\", \"read\"] }]", "environment.dev.nodes[0].roles[1]", Fault::Duplicate),
+        (nodes, "nodes = [{ url = \"ws://a\", roles = [\"read\"] }]", "environment.dev.nodes", Fault::Value),
+        (nodes, "nodes = [{ url = \"ws://a\", roles = [\"send\"] }]", "environment.dev.nodes", Fault::Value),
+        (nodes, "nodes = [{ url = \"ws://a\", roles = [\"read\", \"send\", \"private\"] }]", "environment.dev.nodes", Fault::Conflict),
+        (nodes, "nodes = [{ url = \"ws://a\" }, { url = \"ws://b\", roles = [\"private\"] }]", "environment.dev.nodes", Fault::Conflict),
         (chain, "chain_id = 1\nclocks = { ping = \"19ms\" }", "environment.dev.clocks.ping", Fault::Value),
         (chain, "chain_id = 1\nclocks = { poll = \"11m\" }", "environment.dev.clocks.poll", Fault::Value),
         (chain, "chain_id = 1\nclocks = { pings = \"1s\" }", "environment.dev.clocks.pings", Fault::Unknown),
@@ -404,4 +412,26 @@ fn a_role_is_assumed_one_way_and_endpoints_are_of_one_kind() {
     let both =
         format!("{ROLE}\nweb_identity_token_file = \"token\"\naccess_key_id = {{ env = \"A\" }}\nsecret_access_key = {{ env = \"A\" }}");
     assert_faults(&lines(&both), &[("A", "a")], &[("configuration.kms.access_key_id", Fault::Conflict)]);
+}
+
+#[test]
+fn roles_are_read_and_may_be_apart() {
+    let config = parse(
+        &with(
+            "nodes = [{ url = \"ws://127.0.0.1:8546\" }]",
+            "nodes = [{ url = \"ws://a\", roles = [\"private\"] }, { url = \"ws://b\", roles = [\"read\"] }]",
+        ),
+        no_variables(),
+    )
+    .unwrap();
+    let nodes: Vec<_> = config.environments[0].nodes.iter().map(|node| node.roles.names()).collect();
+    assert_eq!(nodes, [["private"], ["read"]]);
+}
+
+#[test]
+fn why_roles_do_not_fit_is_told() {
+    let text =
+        with("nodes = [{ url = \"ws://127.0.0.1:8546\" }]", "nodes = [{ url = \"ws://a\" }, { url = \"ws://b\", roles = [\"private\"] }]");
+    let error = parse(&text, no_variables()).unwrap_err().to_string();
+    assert!(error.contains("environment.dev.nodes") && error.contains("none would be private"), "{error}");
 }

@@ -30,7 +30,7 @@ impl Task {
             self.alarm("refused_payload", &format!("nonce {nonce} has refused bytes for its payload: they are not sent"));
             return self.put_back(nonce);
         }
-        live.delivery.begin(self.chain.pool.size());
+        live.delivery.begin(self.chain.pool.senders());
         live.sent_at = Some(now);
         live.absent = false;
         if live.waiting_since.is_none() {
@@ -80,7 +80,7 @@ impl Task {
         let live = self.attempts.get_mut(&hash)?;
         match endpoint {
             Some(endpoint) => live.delivery.give(endpoint),
-            None => (0..self.chain.pool.size()).for_each(|endpoint| live.delivery.give(endpoint)),
+            None => (0..self.chain.pool.senders()).for_each(|endpoint| live.delivery.give(endpoint)),
         }
         live.sent_at = Some(now);
         if let (None, Some(laps)) = (live.first_sent, &mut live.laps) {

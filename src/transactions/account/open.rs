@@ -242,7 +242,7 @@ impl Task {
             commit: None,
             sends: FuturesUnordered::new(),
             outbox: Outbox::default(),
-            outboxes: Outboxes::new(chain.environment.broadcast, chain.pool.size()),
+            outboxes: Outboxes::new(chain.environment.broadcast, chain.pool.senders()),
             probe: None,
             probe_wanted: true,
             probe_after: None,

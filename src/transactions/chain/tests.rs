@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use alloy_primitives::{B256, Bytes, U256};
 
 use super::*;
-use crate::config::{AccountBounds, Broadcast, Bump, Confirmations, FeeMode, LogSource, Node, NodeClocks, Superseded};
+use crate::config::{AccountBounds, Broadcast, Bump, Confirmations, FeeMode, LogSource, Node, NodeClocks, Roles, Superseded};
 use crate::journal::sqlite::SqliteJournal;
 use crate::journal::{Account, Record};
 
@@ -23,7 +23,7 @@ pub(in crate::transactions) async fn chain_of(folder: &std::path::Path, key_of: 
     let environment = Environment {
         name: "dev".into(),
         chain_id: 31337,
-        nodes: vec![Node { url: "ws://127.0.0.1:9".parse().unwrap() }],
+        nodes: vec![Node { url: "ws://127.0.0.1:9".parse().unwrap(), roles: Roles::default() }],
         clocks: NodeClocks::default(),
         account: AccountBounds { queue_deadline: Duration::from_millis(300), ..AccountBounds::default() },
         answer_after: Duration::from_secs(2),
