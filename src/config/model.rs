@@ -163,9 +163,9 @@ pub struct Environment {
 /// Where streams of logs come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogSource {
-    /// The blocks of the chain, without a gap.
+    /// The blocks of the chain.
     Chain,
-    /// A subscription at a node, as it is.
+    /// A subscription at a node; what it does not tell while its connection is away, the blocks.
     Node,
 }
 

@@ -1,25 +1,37 @@
 //! `sluice_subscribe` and `sluice_unsubscribe`.
 
+mod chain;
+
 use std::sync::Arc;
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use jsonrpsee::{Extensions, PendingSubscriptionSink, RpcModule};
 use serde::Deserialize;
 
+use self::chain::Begin;
 use super::arguments::Arguments;
 use super::errors::{INVALID_PARAMS, RESOURCE_NOT_FOUND, Reason, RpcError};
 use super::refusals::invalid_argument;
-use super::service::{Service, connection, current};
+use super::service::{Service, current};
 use super::sluice::{parse_id, unread};
 use super::subscribe::Open;
 use crate::journal::TransactionId;
+use crate::subscriptions::chain::{About, LogFilter};
 use crate::subscriptions::connection::ConnectionHandle;
 use crate::subscriptions::lifecycle::filter::{Filter, MAX_NAMED};
 use crate::subscriptions::lifecycle::{After, OpenError};
 
-/// The only kind there is.
-const TRANSACTIONS: &str = "transactions";
+/// What a client subscribes to.
+#[derive(Debug)]
+enum Kind {
+    /// The life of its own transactions.
+    Transactions(Selection),
+    /// The headers of the chain.
+    Heads(Begin<()>),
+    /// The logs of a filter.
+    Logs(Begin<LogFilter>),
+}
 
 /// Registers the subscription.
 pub(super) fn register(module: &mut RpcModule<Service>) -> Result<(), jsonrpsee::server::RegisterMethodError> {
@@ -95,15 +107,22 @@ fn check(length: usize, what: &str, position: usize) -> Result<(), ErrorObjectOw
     }
 }
 
-fn read(params: &Params<'_>) -> Result<Selection, ErrorObjectOwned> {
+fn read(params: &Params<'_>) -> Result<Kind, ErrorObjectOwned> {
     let arguments = Arguments::of(params)?;
     let kind: String = arguments.required(0)?;
-    if kind != TRANSACTIONS {
-        let shown: String = kind.chars().take(64).collect();
-        return Err(RpcError::new(INVALID_PARAMS, Reason::Unsupported, format!("no \"{shown}\" subscription in sluice namespace")).into());
-    }
+    let read = match kind.as_str() {
+        "transactions" => Kind::Transactions(arguments.optional(1)?.unwrap_or_default()),
+        "newHeads" => Kind::Heads(chain::heads(&arguments)?),
+        "logs" => Kind::Logs(chain::logs(&arguments)?),
+        other => {
+            let shown: String = other.chars().take(64).collect();
+            return Err(
+                RpcError::new(INVALID_PARAMS, Reason::Unsupported, format!("no \"{shown}\" subscription in sluice namespace")).into()
+            );
+        }
+    };
     arguments.at_most(2)?;
-    Ok(arguments.optional(1)?.unwrap_or_default())
+    Ok(read)
 }
 
 /// How a client is told that its stream cannot begin.
@@ -119,25 +138,64 @@ pub(super) fn open_error(error: &OpenError) -> ErrorObjectOwned {
 }
 
 async fn serve(params: &Params<'_>, pending: PendingSubscriptionSink, service: Arc<Service>, extensions: &Extensions) {
+    // The server puts one there; without it there is nobody to answer.
+    let Some(connection) = extensions.get::<ConnectionHandle>().cloned() else { return };
+    let refused = match read(params) {
+        Ok(Kind::Transactions(selection)) => transactions(selection, pending, service, extensions, connection).await,
+        Ok(Kind::Heads(Begin { after, .. })) => of_chain("newHeads", About::Heads, after, pending, service, connection).await,
+        Ok(Kind::Logs(Begin { what, after })) => {
+            let about = chain::about_logs(what, service.chain.environment().logs);
+            of_chain("logs", about, after, pending, service, connection).await
+        }
+        Err(error) => Err((pending, error)),
+    };
+    if let Err((pending, error)) = refused {
+        pending.reject(error).await;
+    }
+}
+
+/// A stream that did not begin: who waits for it, and why.
+type Refused = (PendingSubscriptionSink, ErrorObjectOwned);
+
+async fn transactions(
+    selection: Selection,
+    pending: PendingSubscriptionSink,
+    service: Arc<Service>,
+    extensions: &Extensions,
+    connection: ConnectionHandle,
+) -> Result<(), Refused> {
     let opened = async {
-        let selection = read(params)?;
         let filter = selection.filter(&service, 1)?;
         // Before the answer: what is committed behind it is in the stream.
-        let opened = service.lifecycle.open(service.scope(extensions), filter, selection.begin(), connection(extensions));
+        let opened = service.lifecycle.open(service.scope(extensions), filter, selection.begin(), Some(&connection));
         opened.await.map_err(|error| open_error(&error))
     };
     let stream = match opened.await {
         Ok(stream) => stream,
-        Err(error) => {
-            pending.reject(error).await;
-            return;
-        }
+        Err(error) => return Err((pending, error)),
     };
-    // The server puts one there; without it there is nobody to answer.
-    let Some(connection) = extensions.get::<ConnectionHandle>().cloned() else { return };
-    let Some(sink) = connection.accept(pending).await else { return };
-    let _open = Open::of(&service, TRANSACTIONS);
+    let Some(sink) = connection.accept(pending).await else { return Ok(()) };
+    let _open = Open::of(&service, "transactions");
     service.lifecycle.serve(stream, sink, Some(connection)).await;
+    Ok(())
+}
+
+async fn of_chain(
+    name: &str,
+    about: About,
+    after: Option<B256>,
+    pending: PendingSubscriptionSink,
+    service: Arc<Service>,
+    connection: ConnectionHandle,
+) -> Result<(), Refused> {
+    let stream = match service.hub.open(about, after).await {
+        Ok(stream) => stream,
+        Err(error) => return Err((pending, chain::open_error(&error))),
+    };
+    let Some(sink) = connection.accept(pending).await else { return Ok(()) };
+    let _open = Open::of(&service, name);
+    stream.serve(sink, connection).await;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -145,10 +203,20 @@ mod tests {
     use super::*;
 
     fn told(params: &str) -> String {
-        let read = read(&Params::new(Some(params)));
-        match read.and_then(|selection| selection.addresses(1).and(selection.ids(1))) {
-            Ok(ids) => format!("{} ids", ids.len()),
+        match read(&Params::new(Some(params))).and_then(|kind| match kind {
+            Kind::Transactions(selection) => selection.addresses(1).and(selection.ids(1)).map(|ids| format!("{} ids", ids.len())),
+            Kind::Heads(Begin { after, .. }) => Ok(format!("heads after {after:?}")),
+            Kind::Logs(Begin { what, after }) => Ok(format!("logs of {} after {after:?}", what.addresses.len())),
+        }) {
+            Ok(told) => told,
             Err(error) => error.message().to_owned(),
+        }
+    }
+
+    fn begin(after: &str) -> After {
+        match read(&Params::new(Some(&format!(r#"["transactions", {{{after}}}]"#)))) {
+            Ok(Kind::Transactions(selection)) => selection.begin(),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -160,10 +228,32 @@ mod tests {
         assert_eq!(told(r#"["transactions", null]"#), "0 ids");
         assert_eq!(told(&format!(r#"["transactions", {{"from":"{address}","ids":["{id}"]}}]"#)), "1 ids");
         assert_eq!(told(&format!(r#"["transactions", {{"from":["{address}"],"after":"start"}}]"#)), "0 ids");
-        let begin = |after: &str| read(&Params::new(Some(&format!(r#"["transactions", {{{after}}}]"#)))).unwrap().begin();
         assert_eq!(begin(""), After::Now);
         assert_eq!(begin(r#""after":"start""#), After::Start);
         assert_eq!(begin(r#""after":"AQ""#), After::Cursor("AQ".into()));
+    }
+
+    #[test]
+    fn streams_of_the_chain_begin_behind_a_block() {
+        let (address, block) = (Address::repeat_byte(1), B256::repeat_byte(7));
+        assert_eq!(told(r#"["newHeads"]"#), "heads after None");
+        assert_eq!(told(r#"["newHeads", {}]"#), "heads after None");
+        assert_eq!(told(&format!(r#"["newHeads", {{"after":"{block}"}}]"#)), format!("heads after Some({block:?})"));
+        assert_eq!(told(r#"["logs"]"#), "logs of 0 after None");
+        let logs = format!(r#"["logs", {{"address":["{address}"],"topics":[null,["{block}"]],"after":"{block}"}}]"#);
+        assert_eq!(told(&logs), format!("logs of 1 after Some({block:?})"));
+        for kind in ["newHeads", "logs"] {
+            let wrong = |after: &str| told(&format!(r#"["{kind}", {{"after":{after}}}]"#));
+            assert_eq!(wrong(r#""0x12""#), "invalid argument 1: after is the hash of a block");
+            assert_eq!(wrong(r#""latest""#), "invalid argument 1: after is the hash of a block");
+            assert!(wrong("7").starts_with("invalid argument 1: invalid type"), "{}", wrong("7"));
+            assert!(told(&format!(r#"["{kind}", {{"fromBlock":"0x1"}}]"#)).contains("unknown field `fromBlock`"));
+            assert_eq!(told(&format!(r#"["{kind}", {{}}, 1]"#)), "too many arguments, want at most 2");
+        }
+        assert_eq!(
+            told(r#"["logs", {"topics":["0x12"]}]"#),
+            "invalid argument 1: hex has invalid length 1 after decoding; expected 32 for topic"
+        );
     }
 
     #[test]

@@ -86,16 +86,21 @@ fn read(params: &Params<'_>) -> Result<Kind, ErrorObjectOwned> {
 
 fn logs(arguments: &Arguments<'_>) -> Result<Kind, ErrorObjectOwned> {
     let filter = arguments.raw(1).ok_or_else(|| missing_argument(1))?;
-    let (text, filter) = normalised(filter).map_err(|error| match error {
-        FilterError::Invalid(words) => invalid_argument(1, words),
-        FilterError::TooLong(words) => RpcError::new(SERVER_ERROR, Reason::LimitExceeded, words).into(),
-    })?;
+    let (text, filter) = normalised(filter).map_err(filter_error)?;
     arguments.at_most(2)?;
     let params = format!(r#"["logs",{text}]"#);
     Ok(match filter {
         Some(filter) => Kind::Logs { params, filter },
         None => Kind::Relayed { name: "logs", params: params.into() },
     })
+}
+
+/// How a client is told that its filter is not taken.
+pub(super) fn filter_error(error: FilterError) -> ErrorObjectOwned {
+    match error {
+        FilterError::Invalid(words) => invalid_argument(1, words),
+        FilterError::TooLong(words) => RpcError::new(SERVER_ERROR, Reason::LimitExceeded, words).into(),
+    }
 }
 
 /// Without `true` the hashes are meant, and a node that knows no second parameter is not given one.
@@ -179,7 +184,7 @@ async fn serve(
         Kind::Heads => ("newHeads", Subject::heads()),
         Kind::Logs { params, filter } => match service.chain.environment().logs {
             LogSource::Chain => ("logs", Subject::logs(&service.name, &params, filter)),
-            LogSource::Node => ("logs", Subject::filter(&service.name, &params)),
+            LogSource::Node => ("logs", Subject::node_logs(&service.name, &params, filter)),
         },
         // What is not spelled here is of the client's own choice.
         Kind::Relayed { name, params: Cow::Borrowed(params) } => (name, Subject::shared(params)),

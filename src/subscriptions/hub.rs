@@ -6,12 +6,14 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy_primitives::B256;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::chain::{Feed, LogFilter, StepMeter};
+use super::chain::{About, Feed, Lasting, LogFilter, StepMeter};
 use super::connection::ConnectionHandle;
 use super::relay::{Lease, Relay, Seat, Times};
 use crate::config::Environment;
@@ -44,6 +46,8 @@ pub(super) enum Source {
     Heads,
     /// The chain's logs.
     Logs(LogFilter),
+    /// A node's own, and the chain's where it was away.
+    NodeLogs(LogFilter),
 }
 
 impl PartialEq for Subject {
@@ -80,6 +84,11 @@ impl Subject {
     pub fn logs(service: &Arc<str>, params: &str, filter: LogFilter) -> Self {
         Self { source: Source::Logs(filter), ..Self::filter(service, params) }
     }
+
+    /// The same as a node's own subscription tells them, without a gap where its connection was lost.
+    pub fn node_logs(service: &Arc<str>, params: &str, filter: LogFilter) -> Self {
+        Self { source: Source::NodeLogs(filter), ..Self::filter(service, params) }
+    }
 }
 
 /// Why a client gets no seat.
@@ -88,6 +97,17 @@ pub enum JoinError {
     /// Every place of the service, or of the connection, is taken by relays that somebody watches.
     Full,
     /// The node refused, or cannot be asked.
+    Call(CallError),
+}
+
+/// Why a client's own stream of the chain cannot begin.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum OpenError {
+    /// No node has the block that it is to begin behind.
+    #[error("no node has block {0}: what came after it cannot be told")]
+    Unknown(B256),
+    /// No node can be asked.
+    #[error(transparent)]
     Call(CallError),
 }
 
@@ -146,6 +166,20 @@ impl Hub {
         });
         let lease = lease.ok_or(JoinError::Full)?;
         lease.seat(&self.0.pool, self.0.times.deadline).await.map_err(JoinError::Call)
+    }
+
+    /// A stream of the chain for one client, from the chain as it is followed here: behind the block of this hash, else from now on.
+    pub async fn open(&self, about: About, after: Option<B256>) -> Result<Lasting, OpenError> {
+        let Inner { pool, feed, times, .. } = &*self.0;
+        let open = async {
+            let after = match after {
+                Some(hash) => Some(feed.place(hash).await.map_err(OpenError::Call)?.ok_or(OpenError::Unknown(hash))?),
+                None => None,
+            };
+            Lasting::open(feed, about, after).await.map_err(OpenError::Call)
+        };
+        let late = || Err(OpenError::Call(pool.fault().unwrap_or(CallError::Deadline(times.deadline))));
+        timeout(times.deadline, open).await.unwrap_or_else(|_| late())
     }
 
     /// Interest in the relay, taken while its entry is locked: it cannot end in between. `None` if there is no place for it.

@@ -157,22 +157,49 @@ async fn a_gap_is_told_and_then_the_connection_ends() {
     assert_eq!(next(&mut pending).await, receipt["transactionHash"]);
 }
 
+/// They are what the node tells, and what it did not tell while its connection was away, with a reorg in between.
 #[tokio::test(flavor = "multi_thread")]
-async fn logs_of_a_nodes_own_end_with_its_connection() {
-    let Some(mut world) = World::start("logs_of_a_nodes_own_end_with_its_connection").await else { return };
+async fn logs_of_a_nodes_own_outlive_its_connection() {
+    let Some(mut world) = World::start("logs_of_a_nodes_own_outlive_its_connection").await else { return };
     world.extra.environment = "logs = \"node\"".into();
     let from = world.accounts(1).await[0];
     let gateway = world.gateway().await;
     let client = gateway.connect().await;
     let contract = deployed(&world, &client, from).await;
-    let mut socket = gateway.raw_socket().await;
-    socket.ask("eth_subscribe", r#"["logs",{}]"#).await.result.expect("an id");
-    emitted(&world, contract, 5).await;
-    let told: Value = serde_json::from_str(socket.notification().await.result.unwrap().get()).unwrap();
-    assert_eq!(emitter::number(&told), 5);
-    world.node.cut();
-    assert!(socket.notification().await.error.is_some());
-    assert!(socket.ended().await);
+    let mut logs = client.subscribe(json!(["logs", { "address": contract }])).await.unwrap();
+    let mut lasting = client.subscribe_by("sluice_subscribe", json!(["logs", { "address": contract }])).await.unwrap();
+    let mut number = 0;
+    let mut blocks = Vec::new();
+    for round in 0..3 {
+        for _ in 0..2 {
+            let block = emitted(&world, contract, number).await["blockHash"].clone();
+            for stream in [&mut logs, &mut lasting] {
+                assert_eq!(logged(stream).await, (number, block.clone(), false));
+            }
+            blocks.push((number, block));
+            number += 1;
+        }
+        world.node.refuse(true);
+        world.node.cut();
+        if round > 0 {
+            // Two blocks, of which the logs are not in those in their place.
+            world.anvil.call("anvil_reorg", json!([2, []])).await.unwrap();
+        }
+        let missed = [emitted(&world, contract, number).await, emitted(&world, contract, number + 1).await];
+        world.node.refuse(false);
+        for stream in [&mut logs, &mut lasting] {
+            for (gone, block) in blocks.iter().rev().take(if round > 0 { 2 } else { 0 }) {
+                assert_eq!(logged(stream).await, (*gone, block.clone(), true));
+            }
+            for (log, number) in missed.iter().zip(number..) {
+                assert_eq!(logged(stream).await, (number, log["blockHash"].clone(), false));
+            }
+        }
+        blocks.extend(missed.iter().zip(number..).map(|(log, number)| (number, log["blockHash"].clone())));
+        number += 2;
+    }
+    let (_, metrics) = gateway.admin("metrics").await;
+    assert!(metrics.contains("sluice_subscriptions_ended_total{kind=\"logs\"} 0\n"), "{metrics}");
 }
 
 /// The log of a call that somebody else made, with this number in it, and its block.

@@ -1,16 +1,15 @@
-//! One block of the chain as streams show it: its header as `newHeads` writes it, and its logs, which are fetched once somebody wants them.
+//! One block of the chain as streams show it: its header as `newHeads` writes it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use alloy_primitives::{Address, B256, Bloom, U64};
+use alloy_primitives::{B256, Bloom, U64};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::OnceCell;
 
-use super::filter::LogFilter;
 use super::members::Members;
 use super::ring::Linked;
+use super::told::Place;
 use crate::node::{CallError, Pool};
 
 /// See the module.
@@ -27,19 +26,8 @@ pub(super) struct Block {
     pub(super) bloom: Option<Bloom>,
     /// It is not canonical any more.
     orphaned: AtomicBool,
-}
-
-/// The logs of a block: read once, kept for as long as somebody reads them.
-#[derive(Debug, Default)]
-pub(super) struct BlockLogs(OnceCell<Vec<BlockLog>>);
-
-/// A log and what filters look at.
-#[derive(Debug)]
-struct BlockLog {
-    address: Address,
-    topics: Vec<B256>,
-    /// As the node gave it.
-    json: Arc<RawValue>,
+    /// The header as it is told of a block that is not canonical any more, once it was.
+    removed: OnceLock<Arc<RawValue>>,
 }
 
 impl Linked for Arc<Block> {
@@ -67,12 +55,6 @@ struct Header<'a> {
     logs_bloom: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct LogFacts {
-    address: Address,
-    topics: Vec<B256>,
-}
-
 /// Members of a block that its header does not have.
 const BODY: [&str; 5] = ["size", "totalDifficulty", "transactions", "uncles", "withdrawals"];
 
@@ -80,69 +62,60 @@ impl Block {
     fn read(header: Arc<RawValue>, is_announced: bool) -> Result<Arc<Self>, CallError> {
         let Header { number, hash, parent_hash, logs_bloom } = serde_json::from_str(header.get()).map_err(malformed)?;
         let bloom = logs_bloom.and_then(|bloom| serde_json::from_str::<Bloom>(bloom.get()).ok()).filter(|bloom| !bloom.is_zero());
-        Ok(Arc::new(Self { number: number.to(), hash, parent: parent_hash, bloom, header, is_announced, orphaned: AtomicBool::new(false) }))
+        let (orphaned, removed) = (AtomicBool::new(false), OnceLock::new());
+        Ok(Arc::new(Self { number: number.to(), hash, parent: parent_hash, bloom, header, is_announced, orphaned, removed }))
     }
 
-    /// The block of this hash: as it was announced, else as a node has it. `None` if that node does not.
-    pub(super) async fn find(pool: &Pool, hash: B256) -> Result<Option<Arc<Self>>, CallError> {
-        if let Some(header) = pool.announced(hash) {
-            return Self::read(header, true).map(Some);
+    /// The block of this hash as a node announced it, if that was lately.
+    pub(super) fn announced(pool: &Pool, hash: B256) -> Option<Arc<Self>> {
+        pool.announced(hash).and_then(|header| Self::read(header, true).ok())
+    }
+
+    /// The block of this hash as a node has it. `None` if none does.
+    pub(super) async fn of_hash(pool: &Pool, hash: B256) -> Result<Option<Arc<Self>>, CallError> {
+        let mut found: Option<Box<RawValue>> = pool.call("eth_getBlockByHash", (hash, false)).await?;
+        // Another node may have seen a branch that this one has not.
+        if found.is_none() && pool.readers().len() > 1 {
+            let answers = pool.call_every::<Option<Box<RawValue>>>("eth_getBlockByHash", (hash, false)).await;
+            found = answers.into_iter().filter_map(Result::ok).flatten().next();
         }
-        let Some(block) = pool.call::<Option<Box<RawValue>>>("eth_getBlockByHash", (hash, false)).await? else { return Ok(None) };
+        let Some(block) = found else { return Ok(None) };
         let found = Self::read(header_of(&block, pool.newest_announced().as_deref())?, false)?;
         if found.hash == hash { Ok(Some(found)) } else { Err(malformed(format_args!("asked for block {hash}, it is {}", found.hash))) }
     }
 
-    /// The newest block that a node has.
-    pub(super) async fn latest(pool: &Pool) -> Result<Arc<Self>, CallError> {
-        let block = pool.call::<Box<RawValue>>("eth_getBlockByNumber", ("latest", false)).await?;
-        let found = Self::read(header_of(&block, pool.newest_announced().as_deref())?, false)?;
-        // As it was announced, if it was.
-        pool.announced(found.hash).map_or(Ok(found), |header| Self::read(header, true))
+    /// The block that a node calls by this name or number. `None` if it has none.
+    pub(super) async fn called(pool: &Pool, name: &str) -> Result<Option<Arc<Self>>, CallError> {
+        let Some(block) = pool.call::<Option<Box<RawValue>>>("eth_getBlockByNumber", (name, false)).await? else { return Ok(None) };
+        Self::read(header_of(&block, pool.newest_announced().as_deref())?, false).map(Some)
     }
 
-    /// A reorg took it back.
-    pub(super) fn orphan(&self) {
-        self.orphaned.store(true, Ordering::Release);
+    /// Its place in the chain.
+    pub(super) fn place(&self) -> Place {
+        Place { number: self.number, hash: self.hash }
+    }
+
+    /// The place below it.
+    pub(super) fn place_below(&self) -> Place {
+        Place { number: self.number.saturating_sub(1), hash: self.parent }
+    }
+
+    /// The header, with `removed: true`.
+    pub(super) fn removed_header(&self) -> Result<Arc<RawValue>, serde_json::Error> {
+        match self.removed.get() {
+            Some(removed) => Ok(Arc::clone(removed)),
+            None => removed(&self.header).map(|header| Arc::clone(self.removed.get_or_init(|| header))),
+        }
+    }
+
+    /// A reorg took it back, or made it canonical again.
+    pub(super) fn orphan(&self, is_orphaned: bool) {
+        self.orphaned.store(is_orphaned, Ordering::Release);
     }
 
     /// Whether a reorg took it back.
     pub(super) fn is_orphaned(&self) -> bool {
         self.orphaned.load(Ordering::Acquire)
-    }
-}
-
-impl BlockLogs {
-    /// Those of this block that the filter is about. All of the block are asked for by whoever wants them first; an error if they are fewer than its bloom
-    /// says: there are nodes that answer before they have them.
-    pub(super) async fn matching(&self, block: &Block, filter: &LogFilter, pool: &Pool) -> Result<Vec<Arc<RawValue>>, CallError> {
-        if filter.is_the_nodes_to_judge() {
-            let LogFilter { addresses, topics } = filter;
-            let filter = serde_json::json!([{ "blockHash": block.hash, "address": addresses, "topics": topics }]);
-            let logs: Vec<Box<RawValue>> = pool.call("eth_getLogs", filter).await?;
-            return Ok(logs.into_iter().map(Arc::from).collect());
-        }
-        let ask = async {
-            let filter = serde_json::json!([{ "blockHash": block.hash }]);
-            let logs: Vec<Box<RawValue>> = pool.call("eth_getLogs", filter).await?;
-            let logs = logs.into_iter().map(BlockLog::read).collect::<Result<Vec<_>, _>>()?;
-            let mut bloom = Bloom::default();
-            logs.iter().for_each(|log| bloom.accrue_raw_log(log.address, &log.topics));
-            match &block.bloom {
-                Some(whole) if !bloom.contains(whole) => Err(malformed("the logs of the block are fewer than its bloom says")),
-                _ => Ok(logs),
-            }
-        };
-        let logs = self.0.get_or_try_init(|| ask).await?;
-        let ours = logs.iter().filter(|log| filter.matches(log.address, &log.topics));
-        Ok(ours.map(|log| Arc::clone(&log.json)).collect())
-    }
-}
-
-impl BlockLog {
-    fn read(json: Box<RawValue>) -> Result<Self, CallError> {
-        let LogFacts { address, topics } = serde_json::from_str(json.get()).map_err(malformed)?;
-        Ok(Self { address, topics, json: Arc::from(json) })
     }
 }
 
@@ -157,7 +130,7 @@ fn header_of(block: &RawValue, like: Option<&RawValue>) -> Result<Arc<RawValue>,
     members.written(|name, value| belongs(name).then(|| value.get())).map(Arc::from).map_err(malformed)
 }
 
-/// The same log, of a block that is not canonical any more.
+/// The same log, or header, of a block that is not canonical any more.
 pub(super) fn removed(log: &RawValue) -> Result<Arc<RawValue>, serde_json::Error> {
     let mut members: Members<'_> = serde_json::from_str(log.get())?;
     let yes: &RawValue = serde_json::from_str("true")?;

@@ -9,15 +9,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::block::{Block, BlockLogs};
+use super::block::Block;
+use super::library::{Ahead, Library};
 use super::meter::StepMeter;
 use super::ring::{Linked as _, Ring, Standing};
+use super::steps::{Step, Steps};
+use super::told::{Gap, Place};
 use crate::node::{CallError, Head, Pool};
 
-/// Blocks that are known. A reorg, or an absence of the nodes, that is deeper is a gap.
-const DEPTH: usize = 256;
-/// Steps that wait for a stream; it ends when there are more.
-const WAITING: usize = 4 * DEPTH;
+/// Blocks that are linked. A reorg, or an absence of the nodes, that is deeper is a gap.
+pub(super) const DEPTH: usize = 256;
+/// Steps that wait for a stream, for each block of the depth; when there are more it has to begin again behind what it has read.
+const WAITING: usize = 4;
 /// Time before a step that the nodes could not answer is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 /// How often the nodes may say that they do not have a block below their head before that is a gap: they may be pruned, or begin there.
@@ -25,37 +28,20 @@ const MISSING: u32 = 40;
 /// How long a node may take to say which head it has when somebody begins.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What changed.
-#[derive(Debug, Clone)]
-pub(super) enum Step {
-    /// The next block of the chain, and the place for its logs.
-    Added(Arc<Block>, Arc<BlockLogs>),
-    /// The newest block is not canonical any more.
-    Removed(Arc<Block>),
-    /// The chain moved further than can be followed: what comes next does not join what came before.
-    Gap,
-}
-
 /// The way to the task; clones are the same.
 #[derive(Debug, Clone)]
-pub(in crate::subscriptions) struct Feed(mpsc::UnboundedSender<Follower>);
+pub(in crate::subscriptions) struct Feed {
+    followers: mpsc::UnboundedSender<Follower>,
+    library: Arc<Library>,
+    /// Steps that wait for one stream, at most.
+    waiting: usize,
+}
 
 #[derive(Debug)]
 struct Follower {
     steps: mpsc::Sender<Step>,
-    /// Told once the head is known that its steps begin after.
-    begun: Option<oneshot::Sender<()>>,
-}
-
-/// What changes from now on. `None` is a gap as well: more waited than may.
-#[derive(Debug)]
-pub(super) struct Steps(mpsc::Receiver<Step>);
-
-impl Steps {
-    /// The next one; cancel safe.
-    pub(super) async fn next(&mut self) -> Option<Step> {
-        self.0.recv().await
-    }
+    /// Told the block that its steps begin behind, once that is known.
+    begun: Option<oneshot::Sender<Arc<Block>>>,
 }
 
 impl Feed {
@@ -66,23 +52,40 @@ impl Feed {
 
     pub(super) fn with(pool: Pool, meter: StepMeter, stop: CancellationToken, depth: usize) -> Self {
         let (way, followers) = mpsc::unbounded_channel();
-        let task = Task { pool, meter, ring: Ring::new(depth), followers: Vec::new(), missing: (B256::ZERO, 0) };
+        let library = Library::new(pool.clone());
+        let (ring, missing) = (Ring::new(depth), (B256::ZERO, 0));
+        let task = Task { pool, library: Arc::clone(&library), meter, ring, followers: Vec::new(), missing };
         tokio::spawn(stop.run_until_cancelled_owned(task.run(followers)));
-        Self(way)
+        Self { followers: way, library, waiting: WAITING * depth }
+    }
+
+    pub(super) fn library(&self) -> &Arc<Library> {
+        &self.library
+    }
+
+    /// The place of the block that a client names; `None` if no node has it.
+    pub(in crate::subscriptions) async fn place(&self, hash: B256) -> Result<Option<Place>, CallError> {
+        Ok(self.library.find(hash).await?.map(|block| block.place()))
     }
 
     /// Everything after the head of now; waits until a node has told one.
     pub(super) async fn follow(&self) -> Result<Steps, CallError> {
-        let (steps, receiver) = mpsc::channel(WAITING);
+        let (steps, receiver) = mpsc::channel(self.waiting);
         let (begun, told) = oneshot::channel();
-        self.0.send(Follower { steps, begun: Some(begun) }).map_err(|_| CallError::Unavailable)?;
-        told.await.map_err(|_| CallError::Unavailable)?;
-        Ok(Steps(receiver))
+        self.followers.send(Follower { steps, begun: Some(begun) }).map_err(|_| CallError::Unavailable)?;
+        let start = told.await.map_err(|_| CallError::Unavailable)?;
+        Ok(Steps::live(start, receiver))
+    }
+
+    /// Everything that changed since the chain stood there: what was taken back, what was added, and what follows.
+    pub(super) async fn resume(&self, after: Place) -> Result<Steps, CallError> {
+        Ok(self.follow().await?.after(after, Arc::clone(&self.library)))
     }
 }
 
 struct Task {
     pool: Pool,
+    library: Arc<Library>,
     meter: StepMeter,
     ring: Ring<Arc<Block>>,
     followers: Vec<Follower>,
@@ -147,11 +150,9 @@ impl Task {
 
     /// Those who came since have what follows.
     fn begin(&mut self) {
-        if self.ring.is_empty() {
-            return;
-        }
+        let Some(tip) = self.ring.tip() else { return };
         for begun in self.followers.iter_mut().filter_map(|follower| follower.begun.take()) {
-            let _gone = begun.send(());
+            let _gone = begun.send(Arc::clone(tip));
         }
     }
 
@@ -160,7 +161,7 @@ impl Task {
         if self.pool.fault().is_some() {
             return;
         }
-        let Ok(Ok(latest)) = timeout(PATIENCE, Block::latest(&self.pool)).await else { return };
+        let Ok(Ok(Some(latest))) = timeout(PATIENCE, self.library.latest()).await else { return };
         // An older view of the chain says nothing.
         if self.ring.tip().is_none_or(|tip| tip.number() < latest.number())
             && let Err(error) = self.follow_to(latest).await
@@ -183,62 +184,77 @@ impl Task {
             self.ring.restart(head);
             return Ok(());
         }
-        let mut path = vec![head];
+        if self.ring.is_out_of_reach(head.number()) {
+            return self.gap(head);
+        }
+        let down_to = self.ring.tip().map_or(u64::MAX, |tip| tip.number());
+        let mut ahead = Ahead::AtOnce;
+        let mut path = vec![Arc::clone(&head)];
         loop {
             match self.ring.standing(&path) {
                 Standing::Known => return Ok(()),
-                Standing::Wants(parent) => match self.block(parent).await? {
-                    Some(block) => path.push(block),
-                    None => return self.gap(path),
-                },
+                Standing::Wants(parent) => {
+                    let lowest = path.last().unwrap_or(&head);
+                    let below = self.library.below(lowest, down_to, &mut ahead).await?;
+                    match self.or_missing(parent, below)? {
+                        Some(block) => path.push(block),
+                        None => return self.gap(head),
+                    }
+                }
                 Standing::WantsOlder(parent) => {
-                    let Some(block) = self.block(parent).await? else { return self.gap(path) };
+                    let Some(block) = self.block(parent).await? else { return self.gap(head) };
                     if !self.ring.extend(block) {
                         return Err(broken());
                     }
                 }
-                Standing::Deep => return self.gap(path),
+                Standing::Deep => return self.gap(head),
                 Standing::Broken => return Err(broken()),
                 Standing::Joins => break,
             }
         }
         let change = self.ring.join(path);
         for block in change.removed {
-            block.orphan();
+            block.orphan(true);
             self.tell(&Step::Removed(block));
         }
         for block in change.added {
-            self.tell(&Step::Added(block, Arc::default()));
+            block.orphan(false);
+            self.tell(&Step::Added(block));
         }
         Ok(())
     }
 
     /// A block; `None` once the nodes have said often enough that they do not have it.
     async fn block(&mut self, hash: B256) -> Result<Option<Arc<Block>>, CallError> {
-        if let Some(block) = Block::find(&self.pool, hash).await? {
-            return Ok(Some(block));
+        let found = self.library.find(hash).await?;
+        self.or_missing(hash, found)
+    }
+
+    fn or_missing(&mut self, hash: B256, found: Option<Arc<Block>>) -> Result<Option<Arc<Block>>, CallError> {
+        if found.is_some() {
+            return Ok(found);
         }
         let (known, times) = self.missing;
         self.missing = (hash, if known == hash { times + 1 } else { 1 });
         if self.missing.1 < MISSING { Err(missing(hash)) } else { Ok(None) }
     }
 
-    fn gap(&mut self, mut path: Vec<Arc<Block>>) -> Result<(), CallError> {
-        path.truncate(1);
-        let Some(head) = path.pop() else { return Ok(()) };
-        tracing::warn!(number = head.number(), hash = %head.hash(), "the chain moved further than the blocks on record: streams of it have a gap");
+    fn gap(&mut self, head: Arc<Block>) -> Result<(), CallError> {
+        let to = head.place();
+        tracing::warn!(number = to.number, hash = %to.hash, "the chain moved further than the blocks on record: streams of it have a gap");
+        let from = self.ring.tip().map_or(to, |tip| tip.place());
         self.ring.restart(head);
-        self.tell(&Step::Gap);
+        self.tell(&Step::Gap(Box::new(Gap { from, to })));
         Ok(())
     }
 
     /// Who does not read is dropped, and finds out when what waits is read.
     fn tell(&mut self, step: &Step) {
         let counter = match step {
-            Step::Added(block, _) if block.is_announced => &self.meter.announced,
+            Step::Added(block) if block.is_announced => &self.meter.announced,
             Step::Added(..) => &self.meter.fetched,
-            Step::Removed(_) => &self.meter.orphaned,
-            Step::Gap => &self.meter.gap,
+            Step::Removed(_) | Step::Unwound(_) => &self.meter.orphaned,
+            Step::Gap(_) => &self.meter.gap,
         };
         counter.inc();
         self.followers.retain(|follower| follower.begun.is_some() || follower.steps.try_send(step.clone()).is_ok());

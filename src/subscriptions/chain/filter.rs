@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use alloy_primitives::{Address, B256, Bloom, BloomInput};
 
 /// Addresses and topics by geth's rules (`eth_subscribe`, `logs`).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct LogFilter {
     /// Any of these; none: whichever.
     pub addresses: BTreeSet<Address>,

@@ -1,127 +1,191 @@
 //! `logs`: those of each block that a filter is about, and again, as removed, when their block is not canonical any more.
 
-use std::collections::VecDeque;
+mod record;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::value::RawValue;
-
-use super::block::{Block, BlockLogs, removed};
-use super::feed::{Feed, Step, Steps};
+use self::record::{Known, Record};
+use super::block::Block;
+use super::block_logs::Found;
+use super::feed::Feed;
 use super::filter::LogFilter;
+use super::library::Library;
 use super::ring::Linked;
-use crate::node::{CallError, Pool, StreamItem};
+use super::steps::{Step, Steps};
+use super::told::{Gap, Place, Told};
+use crate::node::CallError;
 
 /// Time before the logs of a block that could not be read are asked for again: first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// How often the nodes may refuse to tell the logs of a canonical block, or tell too few, before that is a gap.
 const REFUSALS: u32 = 30;
-/// Blocks whose logs are kept in case a reorg takes them back; one that takes back more is a gap.
-const KEPT: usize = 128;
+/// The same for a block that a reorg took back: a node has its logs, or it has not.
+const REFUSALS_OF_ORPHANED: u32 = 3;
 
 /// One stream of logs.
 pub(in crate::subscriptions) struct Logs {
     steps: Steps,
-    pool: Pool,
-    filter: LogFilter,
+    library: Arc<Library>,
+    filter: Arc<LogFilter>,
+    /// Whether a block's bloom says which logs it has.
+    by_bloom: bool,
     /// The block whose logs are being read.
-    reading: Option<(Arc<Block>, Arc<BlockLogs>)>,
+    reading: Option<Reading>,
     refusals: u32,
     retry: Duration,
-    /// Blocks of which logs were told, oldest first.
-    told: VecDeque<(Arc<Block>, Vec<Arc<RawValue>>)>,
-    /// Logs of this block, and of none above it, were told and are kept no more.
-    forgotten: Option<u64>,
-    /// Logs that are next.
-    next: VecDeque<Arc<RawValue>>,
+    record: Record,
+    telling: Telling,
+    /// Where the stream stands once everything is told that is at hand.
+    position: Place,
+}
+
+#[derive(Debug, Clone)]
+struct Reading {
+    block: Arc<Block>,
+    /// They are to be told as removed.
+    is_removed: bool,
+}
+
+/// Logs of one block that are next.
+#[derive(Debug, Default)]
+struct Telling {
+    found: Arc<Found>,
+    is_removed: bool,
+    /// So many of them are told.
+    told: usize,
+}
+
+impl Telling {
+    fn of(found: Arc<Found>, is_removed: bool) -> Self {
+        Self { found, is_removed, told: 0 }
+    }
+
+    /// Those of a block that was taken back come newest first.
+    fn next(&mut self) -> Option<Result<Told, serde_json::Error>> {
+        let logs = self.found.logs();
+        let at = if self.is_removed { logs.len().checked_sub(self.told + 1)? } else { self.told };
+        let log = logs.get(at)?;
+        self.told += 1;
+        Some(if self.is_removed { super::block::removed(log).map(Told::Item) } else { Ok(Told::Item(Arc::clone(log))) })
+    }
 }
 
 impl Logs {
     /// Those of blocks after the head of now.
-    pub(in crate::subscriptions) async fn open(feed: &Feed, pool: &Pool, filter: LogFilter) -> Result<Self, CallError> {
+    pub(in crate::subscriptions) async fn open(feed: &Feed, filter: LogFilter) -> Result<Self, CallError> {
         let steps = feed.follow().await?;
-        let (pool, retry) = (pool.clone(), RETRY.0);
-        let (told, next) = (VecDeque::new(), VecDeque::new());
-        Ok(Self { steps, pool, filter, reading: None, refusals: 0, retry, told, forgotten: None, next })
+        let position = steps.start().place();
+        Ok(Self::new(feed, filter, position, steps, Record::of_relay(position.number)))
+    }
+
+    /// All that changes behind this position. `is_seen`: its reader has seen everything up to there, else nothing.
+    pub(super) fn behind(feed: &Feed, filter: LogFilter, position: Place, is_seen: bool, steps: Steps) -> Self {
+        Self::new(feed, filter, position, steps, Record::of_client(position.number, is_seen))
+    }
+
+    fn new(feed: &Feed, filter: LogFilter, position: Place, steps: Steps, record: Record) -> Self {
+        let (library, filter, telling) = (Arc::clone(feed.library()), Arc::new(filter), Telling::default());
+        Self { steps, library, filter, by_bloom: true, reading: None, refusals: 0, retry: RETRY.0, record, telling, position }
+    }
+
+    /// Looks into every block: the chain has logs outside of the bloom.
+    pub(super) fn whatever_the_bloom(self) -> Self {
+        Self { by_bloom: false, ..self }
+    }
+
+    /// Where the stream stands once it has no next item at hand.
+    pub(super) fn position(&self) -> Place {
+        self.position
+    }
+
+    /// Goes on with these, which follow its position.
+    pub(super) fn go_on(&mut self, steps: Steps) {
+        self.steps = steps;
     }
 
     /// The next log, or a gap. Cancel safe: a block whose logs are being read stays at hand.
-    pub(in crate::subscriptions) async fn next(&mut self) -> Option<StreamItem> {
+    pub(in crate::subscriptions) async fn next(&mut self) -> Option<Told> {
         loop {
-            if let Some(log) = self.next.pop_front() {
-                return Some(StreamItem::Item(log));
+            match self.telling.next() {
+                Some(Ok(told)) => return Some(told),
+                Some(Err(error)) => {
+                    tracing::error!(%error, "logs that were told cannot be told as removed: a gap");
+                    self.telling = Telling::default();
+                    return Some(Told::Gap(Gap { from: self.position, to: self.position }));
+                }
+                None => {}
             }
-            if let Some((block, logs)) = self.reading.clone() {
-                match logs.matching(&block, &self.filter, &self.pool).await {
-                    Ok(ours) => {
-                        self.next.extend(ours.iter().cloned());
-                        self.keep(Arc::clone(&block), ours);
-                        self.read();
-                    }
-                    // Nobody saw them, so nobody misses that they are gone.
-                    Err(_) if block.is_orphaned() => self.read(),
-                    Err(error) => {
-                        self.refusals += u32::from(matches!(error, CallError::Node(_) | CallError::Malformed(_)));
-                        if self.refusals == REFUSALS {
-                            tracing::warn!(%error, block = block.number(), "the nodes do not tell the logs of a block: a gap");
-                            self.read();
-                            return Some(StreamItem::Gap);
-                        }
-                        tracing::debug!(%error, block = block.number(), "the logs of a block cannot be read yet");
-                        let pause = self.retry;
-                        self.retry = (pause * 2).min(RETRY.1);
-                        tokio::time::sleep(pause).await;
-                    }
+            if let Some(reading) = self.reading.clone() {
+                if let Some(gap) = self.read(reading).await {
+                    return Some(Told::Gap(gap));
                 }
                 continue;
             }
             match self.steps.next().await? {
-                Step::Added(block, logs) => {
-                    if block.bloom.is_none_or(|bloom| self.filter.may_be_in(&bloom)) {
-                        self.reading = Some((block, logs));
-                    }
+                Step::Added(block) => {
+                    self.position = block.place();
+                    self.look_into(block, false);
                 }
-                Step::Removed(block) if self.take_back(&block) => {}
-                Step::Removed(_) | Step::Gap => {
-                    self.told.clear();
-                    self.forgotten = None;
-                    return Some(StreamItem::Gap);
+                Step::Removed(block) => self.take_back(block, false),
+                Step::Unwound(block) => self.take_back(block, true),
+                Step::Gap(gap) => {
+                    self.position = gap.to;
+                    self.record.gap(gap.to.number);
+                    return Some(Told::Gap(*gap));
                 }
             }
         }
     }
 
+    fn look_into(&mut self, block: Arc<Block>, is_removed: bool) {
+        if !self.by_bloom || block.bloom.is_none_or(|bloom| self.filter.may_be_in(&bloom)) {
+            self.reading = Some(Reading { block, is_removed });
+        }
+    }
+
+    /// Asks for the logs of the block at hand; a gap once they cannot be told.
+    async fn read(&mut self, Reading { block, is_removed }: Reading) -> Option<Gap> {
+        match self.library.logs(&block, &self.filter).await {
+            Ok(found) => {
+                self.telling = Telling::of(Arc::clone(&found), is_removed);
+                if !is_removed {
+                    self.record.told(block, found);
+                }
+                self.is_read();
+            }
+            // Nobody saw them, so nobody misses that they are gone.
+            Err(_) if !is_removed && block.is_orphaned() => self.is_read(),
+            Err(error) => {
+                self.refusals += u32::from(matches!(error, CallError::Node(_) | CallError::Malformed(_)));
+                if self.refusals == if is_removed { REFUSALS_OF_ORPHANED } else { REFUSALS } {
+                    tracing::warn!(%error, block = block.number(), is_removed, "the nodes do not tell the logs of a block: a gap");
+                    self.is_read();
+                    let (above, below) = (block.place(), block.place_below());
+                    return Some(if is_removed { Gap { from: above, to: below } } else { Gap { from: below, to: above } });
+                }
+                tracing::debug!(%error, block = block.number(), "the logs of a block cannot be read yet");
+                let pause = self.retry;
+                self.retry = (pause * 2).min(RETRY.1);
+                tokio::time::sleep(pause).await;
+            }
+        }
+        None
+    }
+
     /// The logs of the block are read, or never will be.
-    fn read(&mut self) {
+    fn is_read(&mut self) {
         self.reading = None;
         (self.refusals, self.retry) = (0, RETRY.0);
     }
 
-    fn keep(&mut self, block: Arc<Block>, logs: Vec<Arc<RawValue>>) {
-        if !logs.is_empty() {
-            self.told.push_back((block, logs));
-        }
-        if self.told.len() > KEPT
-            && let Some((oldest, _)) = self.told.pop_front()
-        {
-            self.forgotten = Some(oldest.number());
-        }
-    }
-
-    /// Blocks are taken back newest first, and so are their logs. False if they are not known any more, or cannot be told.
-    fn take_back(&mut self, block: &Arc<Block>) -> bool {
-        let Some((_, logs)) = self.told.pop_back_if(|(newest, _)| newest.hash() == block.hash()) else {
-            return self.forgotten.is_none_or(|forgotten| forgotten < block.number());
-        };
-        match logs.iter().rev().map(|log| removed(log)).collect::<Result<Vec<_>, _>>() {
-            Ok(logs) => {
-                self.next.extend(logs);
-                true
-            }
-            Err(error) => {
-                tracing::error!(%error, "logs that were told cannot be told as removed: a gap");
-                false
-            }
+    /// Blocks are taken back newest first, and so are their logs.
+    fn take_back(&mut self, block: Arc<Block>, is_passed: bool) {
+        self.position = block.place_below();
+        match self.record.taken_back(&block, is_passed) {
+            Known::Told(found) => self.telling = Telling::of(found, true),
+            Known::NotKept => self.look_into(block, true),
+            Known::Untold => {}
         }
     }
 }

@@ -2,19 +2,29 @@
 //! does not join what is known is followed back by its parents; blocks that a reorg took back are told before those in their place.
 
 mod block;
+mod block_logs;
 mod feed;
 mod filter;
 mod heads;
+mod lasting;
+mod library;
 mod logs;
 mod members;
 mod meter;
+mod node_logs;
 mod ring;
+mod shelf;
+mod steps;
+mod told;
+mod walk;
 
 pub(super) use feed::Feed;
 pub use filter::LogFilter;
 pub(super) use heads::Heads;
+pub use lasting::{About, Lasting};
 pub(super) use logs::Logs;
 pub(super) use meter::StepMeter;
+pub(super) use node_logs::NodeLogs;
 
 #[cfg(test)]
 mod tests;

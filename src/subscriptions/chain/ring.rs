@@ -86,6 +86,11 @@ impl<B: Linked + Clone> Ring<B> {
         at.and_then(|at| self.blocks.get(at)).is_some_and(|block| block.hash() == hash)
     }
 
+    /// Whether a head with this number is further above the ring than its depth: what joins them would not fit, however it is found.
+    pub(super) fn is_out_of_reach(&self, number: u64) -> bool {
+        self.tip().is_some_and(|tip| usize::try_from(number.saturating_sub(tip.number())).map_or(true, |above| above > self.depth))
+    }
+
     /// `path`: a head, its parent, and so on, newest first, as far as they were found.
     pub(super) fn standing(&self, path: &[B]) -> Standing {
         let (Some(head), Some(lowest)) = (path.first(), path.last()) else { return Standing::Known };
@@ -125,18 +130,14 @@ impl<B: Linked + Clone> Ring<B> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use proptest::prelude::*;
-
+pub(super) mod testing {
     use super::*;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    struct Block {
-        number: u64,
-        hash: B256,
-        parent: B256,
+    pub(in crate::subscriptions::chain) struct Block {
+        pub(in crate::subscriptions::chain) number: u64,
+        pub(in crate::subscriptions::chain) hash: B256,
+        pub(in crate::subscriptions::chain) parent: B256,
     }
 
     impl Linked for Block {
@@ -152,7 +153,7 @@ mod tests {
     }
 
     /// Block `number` of a branch that leaves the main one (branch 0) after block `fork`.
-    fn block(number: u64, branch: u8, fork: u64) -> Block {
+    pub(in crate::subscriptions::chain) fn block(number: u64, branch: u8, fork: u64) -> Block {
         let hash = |number: u64| {
             let branch = if number <= fork { 0 } else { branch };
             B256::left_padding_from(&[branch, u8::try_from(number).unwrap(), 1])
@@ -160,9 +161,19 @@ mod tests {
         Block { number, hash: hash(number), parent: hash(number.wrapping_sub(1).min(200)) }
     }
 
-    fn main(number: u64) -> Block {
+    pub(in crate::subscriptions::chain) fn main(number: u64) -> Block {
         block(number, 0, 255)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::testing::{Block, block, main};
+    use super::*;
 
     fn ring(depth: usize, numbers: std::ops::RangeInclusive<u64>) -> Ring<Block> {
         let mut ring = Ring::new(depth);
@@ -199,6 +210,15 @@ mod tests {
         let short = block(5, 2, 4);
         assert_eq!(ring.standing(&[short]), Standing::Joins);
         assert_eq!(ring.join(vec![short]).removed.len(), 3);
+    }
+
+    #[test]
+    fn a_head_too_far_above_is_out_of_reach() {
+        let ring = ring(4, 5..=9);
+        assert_eq!([3, 9, 13, 14].map(|number| ring.is_out_of_reach(number)), [false, false, false, true]);
+        let far: Vec<_> = (10..=14).rev().map(main).collect();
+        assert_eq!(ring.standing(&far[1..]), Standing::Joins, "the last that is within reach joins");
+        assert!(!Ring::<Block>::new(4).is_out_of_reach(u64::MAX));
     }
 
     #[test]

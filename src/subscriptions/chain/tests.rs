@@ -1,13 +1,18 @@
 //! Streams of the chain over a scripted node.
 
+mod ahead;
+mod node_logs;
+mod resumed;
+mod resumed_logs;
+
 use std::sync::Arc;
 
 use alloy_primitives::Bloom;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::told::Told;
 use super::*;
-use crate::node::StreamItem;
 use crate::node::testing::backend::{Asked, Backend, hash, header};
 use crate::node::testing::{Running, ready, soon, until};
 
@@ -72,7 +77,7 @@ impl World {
 
     async fn logs(&self, address: u8) -> Logs {
         let filter = LogFilter { addresses: [[address; 20].into()].into(), ..LogFilter::default() };
-        soon(Logs::open(&self.feed, &self.pool.pool, filter)).await.unwrap()
+        soon(Logs::open(&self.feed, filter)).await.unwrap()
     }
 
     /// Announces a head, and waits until the pool has it.
@@ -87,10 +92,27 @@ impl World {
     }
 }
 
-fn item(item: Option<StreamItem>) -> Arc<RawValue> {
-    match item {
-        Some(StreamItem::Item(item)) => item,
+fn item(told: Option<Told>) -> Arc<RawValue> {
+    match told {
+        Some(Told::Item(item)) => item,
         other => panic!("{other:?}"),
+    }
+}
+
+/// Answers questions for blocks by hash and by number out of these, until the work is done.
+async fn answering<T>(node: &mut Backend, blocks: &[Value], work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            asked = node.asked() => {
+                let by = if asked.method == "eth_getBlockByHash" { "hash" } else { "number" };
+                assert!(asked.method.starts_with("eth_getBlockBy"), "{} {}", asked.method, asked.params);
+                let found = blocks.iter().find(|block| block[by] == asked.params[0]);
+                asked.answer(found.cloned().unwrap_or(Value::Null));
+            }
+        }
     }
 }
 
@@ -180,7 +202,7 @@ async fn a_branch_that_leaves_the_blocks_on_record_is_a_gap_and_streams_go_on_af
     let world = World::with(1).await;
     let mut heads = world.heads().await;
     world.announce(&announced(11, 51, 50));
-    assert!(matches!(soon(heads.next()).await, Some(StreamItem::Gap)));
+    assert!(matches!(soon(heads.next()).await, Some(Told::Gap(_))));
     world.announce(&announced(12, 52, 51));
     assert_eq!(head(&mut heads).await["hash"], hash(52));
 }
@@ -190,7 +212,7 @@ async fn logs_of_a_block_are_asked_for_once_and_told_to_whom_they_concern() {
     let mut world = World::start().await;
     let mut one = world.logs(1).await;
     let filter = LogFilter { addresses: [[2; 20].into()].into(), ..LogFilter::default() };
-    let mut two = soon(Logs::open(&world.feed, &world.pool.pool, filter)).await.unwrap();
+    let mut two = soon(Logs::open(&world.feed, filter)).await.unwrap();
     world.node.announce((11, 11));
     let answered = async {
         let asked = world.asked_for_logs(11).await;
@@ -207,7 +229,7 @@ async fn a_filter_that_clients_read_differently_is_the_nodes_to_judge() {
     let mut world = World::start().await;
     let mut heads = world.heads().await;
     let filter = LogFilter { topics: vec![Some([[7; 32].into()].into()), None], ..LogFilter::default() };
-    let mut logs = soon(Logs::open(&world.feed, &world.pool.pool, filter)).await.unwrap();
+    let mut logs = soon(Logs::open(&world.feed, filter)).await.unwrap();
     world.node.announce((11, 11));
     head(&mut heads).await;
     let judged = async {
