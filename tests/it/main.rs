@@ -37,6 +37,7 @@ mod reasons;
 mod refresh;
 mod reload;
 mod replacement;
+mod resumed;
 mod roles;
 mod services;
 mod simulators;
