@@ -240,7 +240,7 @@ pub enum Confirmations {
 /// One endpoint of an environment. Its debug output is the label: the URL may hold credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Node {
-    /// `ws://` or `wss://`. May hold credentials: never shown whole, see [`Node::label`].
+    /// By WebSocket, HTTP or a Unix socket. May hold credentials: never shown whole, see [`Node::label`].
     pub url: Url,
     /// What it is asked.
     pub roles: Roles,
@@ -277,9 +277,48 @@ impl Roles {
     }
 }
 
+/// How an endpoint is talked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// `ws://`, `wss://`.
+    WebSocket,
+    /// `http://`, `https://`: it can be asked, and tells nothing by itself.
+    Http,
+    /// `ipc://`: a Unix socket.
+    Ipc,
+}
+
+impl Transport {
+    /// Its name on /status.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Http => "http",
+            Self::Ipc => "ipc",
+        }
+    }
+
+    /// Whether there are subscriptions.
+    pub fn pushes(self) -> bool {
+        !matches!(self, Self::Http)
+    }
+}
+
 impl Node {
-    /// Scheme, host and port: what logs, metrics and /status may show.
+    /// How it is talked to.
+    pub fn transport(&self) -> Transport {
+        match self.url.scheme() {
+            "http" | "https" => Transport::Http,
+            "ipc" => Transport::Ipc,
+            _ => Transport::WebSocket,
+        }
+    }
+
+    /// Scheme, host and port, or the path of a Unix socket: what logs, metrics and /status may show.
     pub fn label(&self) -> String {
+        if self.transport() == Transport::Ipc {
+            return format!("ipc://{}", self.url.path());
+        }
         let host = self.url.host_str().unwrap_or("?");
         match self.url.port() {
             Some(port) => format!("{}://{host}:{port}", self.url.scheme()),

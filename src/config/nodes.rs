@@ -12,17 +12,29 @@ use super::reader::Table;
 /// The URL of a node. Its error does not repeat it: providers put their keys into it.
 const NODE_URL: Parsed<Url> = Parsed {
     word: "URL",
-    expected: "a WebSocket URL of a node, such as \"ws://127.0.0.1:8546\" or \"wss://node.example.org\"",
+    expected: "the URL of a node, such as \"ws://127.0.0.1:8546\", \"https://node.example.org\" or \"ipc:///run/geth.ipc\"",
     parse: |text| {
         let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
         match url.scheme() {
-            "ws" | "wss" if url.fragment().is_some() => Err("has a fragment, which a WebSocket URL cannot have (RFC 6455, 3)".to_owned()),
-            "ws" | "wss" => Ok(url),
-            "http" | "https" => Err("is an HTTP URL, and heads and receipts stream over WebSocket".to_owned()),
+            "ipc" => ipc(&url).map(|()| url),
+            "ws" | "wss" | "http" | "https" if url.fragment().is_some() => Err("has a fragment, which no node is ever told".to_owned()),
+            "ws" | "wss" | "http" | "https" => Ok(url),
             _ => Err("has another scheme".to_owned()),
         }
     },
 };
+
+/// An `ipc` URL is the absolute path of a Unix socket, and nothing else.
+fn ipc(url: &Url) -> Result<(), String> {
+    if !cfg!(unix) {
+        return Err("is that of a Unix socket, which this system does not have".to_owned());
+    }
+    let more = url.has_host() || url.query().is_some() || url.fragment().is_some();
+    if more || url.path().len() < 2 {
+        return Err("is not the path of a Unix socket, with three slashes in front".to_owned());
+    }
+    Ok(())
+}
 
 const fn milliseconds(n: u64) -> Duration {
     Duration::from_millis(n)

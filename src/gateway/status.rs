@@ -242,6 +242,7 @@ fn endpoint(state: &EndpointState, chain_id: u64) -> Value {
     json!({
         "label": state.label,
         "roles": state.roles.names(),
+        "transport": state.transport.name(),
         "up": state.up,
         "chainId": state.up.then_some(chain_id),
         "head": state.head,

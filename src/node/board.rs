@@ -72,6 +72,23 @@ pub(super) struct Board {
     head_timestamp: Gauge,
 }
 
+/// What an endpoint is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    Answer,
+    /// Only where the node can push.
+    Stream,
+}
+
+impl Want {
+    fn is_met_by(self, endpoint: &Endpoint) -> bool {
+        match self {
+            Self::Answer => true,
+            Self::Stream => endpoint.transport.pushes(),
+        }
+    }
+}
+
 /// `None` if one of these is connected and on the chain, else why none is; a wrong chain says more than no connection.
 fn fault<'a>(endpoints: impl Iterator<Item = &'a Arc<Endpoint>>) -> Option<CallError> {
     let mut fault = CallError::Unavailable;
@@ -107,9 +124,11 @@ impl Board {
         self.endpoints.iter().map(view).collect()
     }
 
-    /// The best usable endpoint on whose connection this was not tried yet.
-    pub(super) fn best(&self, tried: &[Try]) -> Option<Try> {
-        rank(&self.views()).into_iter().find(|place| !tried.contains(place))
+    /// The best usable endpoint that can do this, and on whose connection it was not tried yet.
+    pub(super) fn best(&self, want: Want, tried: &[Try]) -> Option<(Try, &Arc<Endpoint>)> {
+        let untried = rank(&self.views()).into_iter().filter(|place| !tried.contains(place));
+        let endpoints = untried.filter_map(|place| Some((place, self.endpoints.get(place.0)?)));
+        endpoints.into_iter().find(|(_, endpoint)| want.is_met_by(endpoint))
     }
 
     /// The endpoints that read, in the order of the configuration.
@@ -121,9 +140,9 @@ impl Board {
         self.endpoints.iter().filter(|endpoint| endpoint.roles.takes_transactions())
     }
 
-    /// `None` if an endpoint that reads is usable, else why none is.
-    pub(super) fn fault(&self) -> Option<CallError> {
-        fault(self.readers())
+    /// `None` if an endpoint that can do this is usable, else why none is.
+    pub(super) fn fault(&self, want: Want) -> Option<CallError> {
+        fault(self.readers().filter(|endpoint| want.is_met_by(endpoint)))
     }
 
     /// The same of those that take transactions.
@@ -131,10 +150,14 @@ impl Board {
         fault(self.senders())
     }
 
-    /// The fault, if waiting for an endpoint to come back is no use: all that read are on a wrong chain.
-    pub(super) fn hopeless(&self) -> Option<CallError> {
-        let wrong = self.readers().all(|endpoint| matches!(*endpoint.status.borrow(), Status::WrongChain(_)));
-        if wrong { self.fault() } else { None }
+    /// The fault, if waiting for an endpoint to come back is no use: no endpoint can ever do this, or all that can are on a wrong chain.
+    pub(super) fn hopeless(&self, want: Want) -> Option<CallError> {
+        let mut able = self.readers().filter(|endpoint| want.is_met_by(endpoint)).peekable();
+        if able.peek().is_none() {
+            return Some(CallError::NoStreams);
+        }
+        let wrong = able.all(|endpoint| matches!(*endpoint.status.borrow(), Status::WrongChain(_)));
+        if wrong { self.fault(want) } else { None }
     }
 
     /// Changes whenever an endpoint's status or head changes.

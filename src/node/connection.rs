@@ -1,5 +1,5 @@
-//! The task that owns one endpoint's socket: connects for ever, writes what is asked in order and in few flushes, reads, and waits
-//! on nothing downstream.
+//! The task that owns one endpoint's connection: connects for ever. A socket it works itself: it writes what is asked in order and in few
+//! flushes, reads, and waits on nothing downstream. How HTTP is worked is in `http.rs`.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -22,11 +22,18 @@ use super::clocks::{Backoff, Beat, Clocks};
 use super::endpoint::{Command, Endpoint, Status};
 use super::frame::Ids;
 use super::handshake::{Chain, Fault};
+use super::http::{Client, Lanes};
 use super::session::Session;
 use super::socket::{Dial, Socket, connect, system_tls, words};
-use crate::config::NodeClocks;
+use crate::config::{NodeClocks, Transport};
 use crate::telemetry::chance;
 use crate::telemetry::crash::{self, Point, Side};
+
+/// A connection whose chain is proven.
+enum Opened {
+    Socket(Socket),
+    Http(Box<Client>),
+}
 
 /// Everything that the task of one endpoint needs.
 pub(super) struct Connection {
@@ -53,17 +60,16 @@ impl Connection {
         let mut sessions = 0;
         while !stop.is_cancelled() {
             match self.open().await {
-                Some(Ok(socket)) => {
+                Some(Ok(opened)) => {
                     sessions += 1;
                     let started = Instant::now();
-                    self.use_socket(socket, sessions).await;
+                    self.use_it(opened, sessions).await;
                     // A node that ends every connection at once is not asked ever faster.
                     if started.elapsed() >= self.clocks.reconnect_max {
                         backoff.reset();
                     }
                 }
-                Some(Err(Fault::Down(why))) => self.tell(Status::Down(why)),
-                Some(Err(Fault::WrongChain(why))) => self.tell(Status::WrongChain(why)),
+                Some(Err(fault)) => self.tell(fault.into()),
                 None => break,
             }
             let pause = backoff.pause(chance::share());
@@ -77,30 +83,35 @@ impl Connection {
     }
 
     /// One try to connect and to prove the chain; `None` when told to stop.
-    async fn open(&mut self) -> Option<Result<Socket, Fault>> {
+    async fn open(&mut self) -> Option<Result<Opened, Fault>> {
         let (url, chain, ids, deadline) = (self.url.clone(), self.chain.clone(), self.ids.clone(), self.clocks.connect);
-        let (given, dial) = (self.tls.clone(), self.dial.clone());
+        let (given, dial, transport) = (self.tls.clone(), self.dial.clone(), self.endpoint.transport);
         let opening = async move {
-            let tls = if url.scheme() == "wss" && given.is_none() {
+            let tls = if matches!(url.scheme(), "wss" | "https") && given.is_none() {
                 let loaded = tokio::task::spawn_blocking(system_tls).await.map_err(|_| Fault::Down("TLS could not be set up".into()))?;
                 Some(loaded.map_err(|error| Fault::Down(words(&error).into()))?)
             } else {
                 given
             };
             let prove = async {
+                if transport == Transport::Http {
+                    let client = Client::new(&url, tls.clone(), dial)?;
+                    client.prove(&chain, &ids).await?;
+                    return Ok(Opened::Http(Box::new(client)));
+                }
                 let mut socket = connect(&url, tls.clone(), &dial).await.map_err(|error| Fault::Down(words(&error).into()))?;
                 chain.check(&mut socket, &ids).await?;
-                Ok(socket)
+                Ok(Opened::Socket(socket))
             };
             let proved = tokio::time::timeout(deadline, prove).await;
-            proved.unwrap_or_else(|_| Err(Fault::Down(format!("no connection within {deadline:?}").into()))).map(|socket| (socket, tls))
+            proved.unwrap_or_else(|_| Err(Fault::Down(format!("no connection within {deadline:?}").into()))).map(|opened| (opened, tls))
         };
-        let (socket, tls) = match self.refusing(Box::pin(opening)).await? {
+        let (opened, tls) = match self.refusing(Box::pin(opening)).await? {
             Ok(opened) => opened,
             Err(fault) => return Some(Err(fault)),
         };
         self.tls = tls;
-        Some(Ok(socket))
+        Some(Ok(opened))
     }
 
     /// Does some work while every command is answered at once: there is no connection. `None` when told to stop.
@@ -143,17 +154,27 @@ impl Connection {
     }
 
     /// Works a connection until it ends.
-    async fn use_socket(&mut self, socket: Socket, number: u64) {
-        let mut session = Session::new(self.deadline, self.ids.clone(), self.endpoint.outcomes.clone());
+    async fn use_it(&mut self, opened: Opened, number: u64) {
         if number > 1 {
             self.endpoint.reconnects.fetch_add(1, Ordering::Relaxed);
             self.reconnects.inc();
         }
         self.tell(Status::Up(number));
-        let why = self.work(socket, &mut session).await;
         // Readers learn of the end by their streams and answers: they must find the endpoint down by then.
-        self.tell(Status::Down(why));
-        session.end();
+        match opened {
+            Opened::Socket(socket) => {
+                let mut session = Session::new(self.deadline, self.ids.clone(), self.endpoint.outcomes.clone());
+                let why = self.work(socket, &mut session).await;
+                self.tell(Status::Down(why));
+                session.end();
+            }
+            Opened::Http(client) => {
+                let mut lanes = Lanes::new(self.deadline, self.endpoint.outcomes.clone());
+                let why = self.converse(&client, &mut lanes).await;
+                self.tell(why.into());
+                lanes.end();
+            }
+        }
     }
 
     /// Reads and writes until the connection ends, and says why it ended.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::frame::Request;
 use super::{CallError, Head, StreamItem};
-use crate::config::Roles;
+use crate::config::{Node, Roles, Transport};
 
 /// Commands that wait for the task.
 pub(super) const QUEUE: usize = 4096;
@@ -56,7 +56,7 @@ impl Outcomes {
         match outcome {
             Ok(_) => &self.ok,
             Err(CallError::Node(_)) => &self.error,
-            Err(CallError::Unavailable) => &self.unavailable,
+            Err(CallError::Unavailable | CallError::NoStreams) => &self.unavailable,
             Err(CallError::WrongChain(_)) => &self.wrong_chain,
             Err(CallError::Full) => &self.full,
             Err(CallError::Deadline(_)) => &self.deadline,
@@ -190,6 +190,8 @@ pub struct EndpointState {
     pub label: String,
     /// What it is asked.
     pub roles: Roles,
+    /// How it is talked to.
+    pub transport: Transport,
     /// Connected, and on the pinned chain.
     pub up: bool,
     /// Why it is not up.
@@ -210,6 +212,7 @@ pub struct EndpointState {
 pub(super) struct Endpoint {
     pub(super) label: String,
     pub(super) roles: Roles,
+    pub(super) transport: Transport,
     commands: mpsc::Sender<Command>,
     pub(super) status: watch::Sender<Status>,
     pub(super) head: watch::Sender<Option<Arc<Head>>>,
@@ -223,11 +226,12 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// A handle, and the queue that its task reads.
-    pub(super) fn new(label: String, roles: Roles, outcomes: Outcomes, seconds: Histogram) -> (Self, mpsc::Receiver<Command>) {
+    pub(super) fn new(label: String, node: &Node, outcomes: Outcomes, seconds: Histogram) -> (Self, mpsc::Receiver<Command>) {
         let (commands, queue) = mpsc::channel(QUEUE);
         let endpoint = Self {
             label,
-            roles,
+            roles: node.roles,
+            transport: node.transport(),
             commands,
             status: watch::Sender::new(Status::Down("not connected yet".into())),
             head: watch::Sender::new(None),
@@ -273,8 +277,11 @@ impl Endpoint {
         answers
     }
 
-    /// Subscribes on this connection; the stream ends with it.
+    /// Subscribes on this connection, if it can push; the stream ends with it.
     pub(super) async fn subscribe(self: &Arc<Self>, request: Request) -> Result<EndpointStream, CallError> {
+        if !self.transport.pushes() {
+            return Err(CallError::NoStreams);
+        }
         let (caller, answer) = oneshot::channel();
         self.enqueue(request, Instant::now(), Reply::Stream(Some(caller)));
         let items = answer.await.unwrap_or(Err(CallError::Lost))?;
@@ -314,6 +321,7 @@ impl Endpoint {
         EndpointState {
             label: self.label.clone(),
             roles: self.roles,
+            transport: self.transport,
             up: status.session().is_some(),
             detail,
             head: self.head.borrow().as_ref().map(|head| head.number),

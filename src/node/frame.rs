@@ -20,19 +20,25 @@ impl Ids {
     }
 }
 
+/// The method that sends.
+pub(super) const SEND: &str = "eth_sendRawTransaction";
+
 /// A request, ready to be written; clones share the bytes. It has no Debug: the parameters may be signed bytes.
 #[derive(Clone)]
 pub(super) struct Request {
     pub(super) id: u64,
     pub(super) text: Utf8Bytes,
+    /// It carries a transaction: what is written before it must arrive before it.
+    pub(super) in_order: bool,
 }
 
 impl Request {
     /// Writes the request; absent parameters are written as `[]`, which every node reads.
     pub(super) fn new(id: u64, method: &str, params: Option<&RawValue>) -> Self {
         let params = params.map_or("[]", RawValue::get);
+        let in_order = method == SEND;
         let method = serde_json::Value::from(method);
-        Self { id, text: format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#).into() }
+        Self { id, text: format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#).into(), in_order }
     }
 }
 

@@ -6,10 +6,10 @@ use alloy_primitives::{B256, U64};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::CallError;
+use super::endpoint::{Answered, Status};
 use super::frame::{Ids, Incoming, Request, parse};
 use super::socket::words;
 
@@ -33,6 +33,15 @@ pub(super) enum Fault {
     WrongChain(Arc<str>),
 }
 
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Down(why) => Self::Down(why),
+            Fault::WrongChain(why) => Self::WrongChain(why),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Genesis {
     hash: B256,
@@ -42,12 +51,8 @@ impl Chain {
     /// Judges what an endpoint says about its chain; the first genesis seen becomes the pin if there was none. Clients are told the
     /// words, so they do not say which endpoint it is: the log and /status do.
     fn judge(&self, chain_id: u64, genesis: B256) -> Result<(), Fault> {
+        self.judge_id(chain_id)?;
         let environment = &self.environment;
-        if chain_id != self.chain_id {
-            return Err(Fault::WrongChain(
-                format!("environment {environment}: expected chain id {}, but a node has chain id {chain_id}", self.chain_id).into(),
-            ));
-        }
         let pinned = *self.genesis.get_or_init(|| genesis);
         if genesis != pinned {
             return Err(Fault::WrongChain(
@@ -61,14 +66,44 @@ impl Chain {
         Ok(())
     }
 
-    /// Asks the endpoint for its chain id and its genesis, both at once, and judges them. Other frames are passed over.
+    fn judge_id(&self, chain_id: u64) -> Result<(), Fault> {
+        let (environment, expected) = (&self.environment, self.chain_id);
+        if chain_id == expected {
+            return Ok(());
+        }
+        Err(Fault::WrongChain(
+            format!("environment {environment}: expected chain id {expected}, but a node has chain id {chain_id}").into(),
+        ))
+    }
+
+    /// What an endpoint is asked: its chain id and its genesis.
+    pub(super) fn questions(ids: &Ids) -> Result<[Request; 2], Fault> {
+        let first_block = serde_json::value::to_raw_value(&("0x0", false)).map_err(|error| down(&error.to_string()))?;
+        Ok([Request::new(ids.next(), "eth_chainId", None), Request::new(ids.next(), "eth_getBlockByNumber", Some(&first_block))])
+    }
+
+    /// Judges the answers to [`Self::questions`].
+    pub(super) fn verdict(&self, [chain_id, genesis]: [&Answered; 2]) -> Result<(), Fault> {
+        let chain_id: U64 = read(chain_id, "eth_chainId")?;
+        let genesis: Genesis = read(genesis, "the genesis block")?;
+        self.judge(chain_id.to(), genesis.hash)
+    }
+
+    /// Judges a later answer of an endpoint to the question for its chain id; an error says nothing.
+    pub(super) fn still(&self, answer: &Answered) -> Result<(), Fault> {
+        if matches!(answer, Err(CallError::Node(_))) {
+            return Ok(());
+        }
+        let chain_id: U64 = read(answer, "eth_chainId")?;
+        self.judge_id(chain_id.to())
+    }
+
+    /// Asks the endpoint both at once, and judges the answers. Other frames are passed over.
     pub(super) async fn check<S>(&self, socket: &mut S, ids: &Ids) -> Result<(), Fault>
     where
-        S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error> + Unpin,
+        S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error> + Unpin + ?Sized,
     {
-        let first_block = serde_json::value::to_raw_value(&("0x0", false)).map_err(|error| down(&error.to_string()))?;
-        let requests =
-            [Request::new(ids.next(), "eth_chainId", None), Request::new(ids.next(), "eth_getBlockByNumber", Some(&first_block))];
+        let requests = Self::questions(ids)?;
         for request in &requests {
             socket.feed(Message::Text(request.text.clone())).await.map_err(|error| down(&words(&error)))?;
         }
@@ -76,9 +111,7 @@ impl Chain {
         let mut answers = [None, None];
         loop {
             if let [Some(chain_id), Some(genesis)] = &answers {
-                let chain_id: U64 = read(chain_id, "eth_chainId")?;
-                let genesis: Genesis = read(genesis, "the genesis block")?;
-                return self.judge(chain_id.to(), genesis.hash);
+                return self.verdict([chain_id, genesis]);
             }
             let message = match socket.next().await {
                 Some(Ok(message)) => message,
@@ -94,11 +127,11 @@ impl Chain {
     }
 }
 
-fn down(why: &str) -> Fault {
+pub(super) fn down(why: &str) -> Fault {
     Fault::Down(why.into())
 }
 
-fn read<T: DeserializeOwned>(answer: &Result<Box<RawValue>, CallError>, what: &str) -> Result<T, Fault> {
+fn read<T: DeserializeOwned>(answer: &Answered, what: &str) -> Result<T, Fault> {
     let raw = answer.as_ref().map_err(|error| down(&format!("{what}: {error}")))?;
     serde_json::from_str(raw.get()).map_err(|_| down(&format!("{what}: the node's answer could not be read")))
 }

@@ -148,6 +148,7 @@ impl Follower {
         let Ok(params) = to_raw_value(&["newHeads"]) else { return };
         let mut stream = match self.endpoint.subscribe(Request::new(self.ids.next(), "eth_subscribe", Some(&params))).await {
             Ok(stream) => Some(stream),
+            Err(CallError::NoStreams) => None,
             Err(CallError::Node(error)) => {
                 tracing::warn!(endpoint = %self.endpoint.label, code = error.code, "node has no newHeads: its head is asked for");
                 None

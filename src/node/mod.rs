@@ -1,4 +1,4 @@
-//! Talking to the environment's nodes: one WebSocket per endpoint, a pool over them, and the head of the chain.
+//! Talking to the environment's nodes: one connection per endpoint, a pool over them, and the head of the chain.
 //!
 //! What a node says about a transaction is the caller's business and never counts against the node's health (I6).
 
@@ -10,6 +10,8 @@ mod followed;
 mod frame;
 mod handshake;
 mod heads;
+mod http;
+mod ipc;
 mod outlet;
 mod pool;
 mod senders;
@@ -65,6 +67,9 @@ pub enum CallError {
     /// Sent, and the connection ended before the answer.
     #[error("the connection to the node was lost before it answered")]
     Lost,
+    /// No endpoint can push what it would be subscribed to; nothing was sent.
+    #[error("no node of the environment has subscriptions: all are asked over HTTP")]
+    NoStreams,
     /// An answer that is not what the method returns.
     #[error("the node's answer could not be read: {0}")]
     Malformed(String),

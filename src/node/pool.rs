@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::board::{Board, Try};
+use super::board::{Board, Try, Want};
 use super::clocks::Backoff;
 use super::connection::Connection;
 use super::endpoint::{Answered, Endpoint, EndpointState, EndpointStream, Outcomes};
@@ -76,7 +76,7 @@ impl Pool {
             .zip(&environment.nodes)
             .map(|(label, node)| {
                 let seconds = nodes.request_seconds.with_label_values(&[name, &label]);
-                let (endpoint, queue) = Endpoint::new(label, node.roles, outcomes.clone(), seconds);
+                let (endpoint, queue) = Endpoint::new(label, node, outcomes.clone(), seconds);
                 (Arc::new(endpoint), queue)
             })
             .unzip();
@@ -133,7 +133,7 @@ impl Pool {
 
     /// `None` if at least one endpoint that reads is usable, else why none is.
     pub fn fault(&self) -> Option<CallError> {
-        self.inner.board.fault()
+        self.inner.board.fault(Want::Answer)
     }
 
     /// Every endpoint as operators see it, in the order of the configuration.
@@ -176,7 +176,7 @@ impl Pool {
     /// `eth_subscribe` with these params on the best endpoint; what the node answers to it, if an error, is the error.
     pub async fn subscribe(&self, params: &RawValue) -> Result<Subscription, CallError> {
         let subscribe = |endpoint: Arc<Endpoint>, request| async move { endpoint.subscribe(request).await };
-        let stream = self.repeat(self.request("eth_subscribe", Some(params)), subscribe).await?;
+        let stream = self.repeat(Want::Stream, self.request("eth_subscribe", Some(params)), subscribe).await?;
         Ok(Subscription::new(self.clone(), Arc::from(params.to_owned()), stream))
     }
 
@@ -206,11 +206,11 @@ impl Pool {
     }
 
     async fn read(&self, request: Request) -> Answered {
-        self.repeat(request, |endpoint, request| endpoint.call(request)).await
+        self.repeat(Want::Answer, request, |endpoint, request| endpoint.call(request)).await
     }
 
     /// Asks the best endpoint, and the next as long as connections are the problem and the deadline has not passed.
-    async fn repeat<T, F>(&self, request: Request, ask: impl Fn(Arc<Endpoint>, Request) -> F) -> Result<T, CallError>
+    async fn repeat<T, F>(&self, want: Want, request: Request, ask: impl Fn(Arc<Endpoint>, Request) -> F) -> Result<T, CallError>
     where
         F: Future<Output = Result<T, CallError>>,
     {
@@ -220,9 +220,7 @@ impl Pool {
         let mut tried: Vec<Try> = Vec::new();
         let mut last = CallError::Unavailable;
         loop {
-            if let Some(place) = board.best(&tried)
-                && let Some(endpoint) = board.endpoints.get(place.0)
-            {
+            if let Some((place, endpoint)) = board.best(want, &tried) {
                 match timeout_at(deadline, ask(endpoint.clone(), request.clone())).await {
                     Err(_) => return Err(CallError::Deadline(self.inner.deadline)),
                     Ok(Err(error @ (CallError::Lost | CallError::Unavailable | CallError::WrongChain(_) | CallError::Full))) => {
@@ -233,7 +231,7 @@ impl Pool {
                 }
                 continue;
             }
-            if let Some(fault) = board.hopeless() {
+            if let Some(fault) = board.hopeless(want) {
                 return Err(fault);
             }
             // A full queue is not waited for: that is the caller's sign to slow down.
@@ -262,9 +260,7 @@ impl Pool {
         let mut refusals = 0;
         while !self.inner.stop.is_cancelled() {
             let mut pause = None;
-            if let Some(place) = board.best(&refused)
-                && let Some(endpoint) = board.endpoints.get(place.0)
-            {
+            if let Some((place, endpoint)) = board.best(Want::Stream, &refused) {
                 match endpoint.subscribe(self.request("eth_subscribe", Some(&params))).await {
                     Ok(stream) => return Some(stream),
                     Err(CallError::Node(error)) => {
@@ -273,7 +269,7 @@ impl Pool {
                     }
                     Err(_) => pause = Some(backoff.pause(chance::share())),
                 }
-            } else if board.fault().is_none() {
+            } else if board.fault(Want::Stream).is_none() {
                 refused.clear();
                 refusals += 1;
                 if refusals == REFUSALS {

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::CallError;
 use super::endpoint::Answer;
+use super::frame::SEND;
 use super::pool::{Pool, malformed};
 
 impl Pool {
@@ -28,7 +29,7 @@ impl Pool {
     /// the order of calls is the order on each socket; dropping a ticket takes nothing back. Tickets are in the order of the
     /// configuration.
     pub fn send_raw(&self, params: Arc<RawValue>) -> Vec<SendTicket> {
-        let request = self.request("eth_sendRawTransaction", Some(&params));
+        let request = self.request(SEND, Some(&params));
         self.inner.senders.iter().map(|endpoint| SendTicket(endpoint.call(request.clone()))).collect()
     }
 
@@ -36,7 +37,7 @@ impl Pool {
     /// one JSON-RPC batch, in this order. Tickets are in the order of the payloads; without such an endpoint there is none.
     pub fn send_raw_to(&self, sender: usize, payloads: &[Arc<RawValue>]) -> Vec<SendTicket> {
         let Some(endpoint) = self.inner.senders.get(sender) else { return Vec::new() };
-        let requests = payloads.iter().map(|params| self.request("eth_sendRawTransaction", Some(params))).collect();
+        let requests = payloads.iter().map(|params| self.request(SEND, Some(params))).collect();
         endpoint.call_batch(requests).into_iter().map(SendTicket).collect()
     }
 

@@ -1,10 +1,10 @@
-//! Opening one WebSocket to a node: TCP without Nagle, TLS by rustls, every bound set.
+//! Opening one connection to a node: TCP without Nagle, TLS by rustls, every bound set.
 
 use std::io;
 use std::sync::Arc;
 
 use data_encoding::BASE64;
-use futures_util::TryFutureExt;
+use futures_util::{Sink, Stream, TryFutureExt};
 use percent_encoding::percent_decode_str;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -12,19 +12,27 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::TlsError;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::http::header::InvalidHeaderValue;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{self, Error};
-use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+use tokio_tungstenite::tungstenite::{self, Error, Message};
+use tokio_tungstenite::{Connector, client_async_tls_with_config};
 use url::{Host, Url};
+
+use super::ipc;
 
 /// What a connection's bytes travel on, below TLS and WebSocket.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
-/// A connected WebSocket.
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Wire>>>;
+/// Texts in both directions, and pings: a WebSocket, or what behaves like one.
+pub(super) trait Frames: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error> + Unpin + Send {}
+
+impl<T: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error> + Unpin + Send> Frames for T {}
+
+/// A connection to a node that can push.
+pub(super) type Socket = Box<dyn Frames>;
 
 /// How a wire is had.
 #[derive(Clone)]
@@ -40,7 +48,8 @@ pub(super) enum Dial {
 pub(super) type Wires = dyn Fn(&Url) -> Option<tokio::io::DuplexStream> + Send + Sync;
 
 impl Dial {
-    async fn wire(&self, url: &Url) -> Result<Box<dyn Wire>, Error> {
+    /// A connection to the URL's host, below TLS.
+    pub(super) async fn wire(&self, url: &Url) -> Result<Box<dyn Wire>, Error> {
         match self {
             Self::Tcp => Ok(Box::new(tcp(url).await?)),
             #[cfg(test)]
@@ -53,15 +62,20 @@ impl Dial {
 }
 
 /// Largest message that a node may send: block receipts and traces are megabytes.
-const MAX_MESSAGE: usize = 64 << 20;
+pub(super) const MAX_MESSAGE: usize = 64 << 20;
 /// Bytes gathered before they are written without a flush.
 const WRITE_BUFFER: usize = 128 << 10;
 
-/// Connects; for `wss` the certificates of the system decide.
+/// Connects: to a Unix socket, or by WebSocket; for `wss` the certificates of the system decide.
 pub(super) async fn connect(url: &Url, tls: Option<Arc<ClientConfig>>, dial: &Dial) -> Result<Socket, Error> {
+    if url.scheme() == "ipc" {
+        return ipc::connect(url).await;
+    }
     let wire = dial.wire(url).await?;
     let connector = tls.map_or(Connector::Plain, Connector::Rustls);
-    client_async_tls_with_config(request(url)?, wire, Some(bounds()), Some(connector)).map_ok(|(socket, _)| socket).await
+    client_async_tls_with_config(request(url)?, wire, Some(bounds()), Some(connector))
+        .map_ok(|(socket, _)| Box::new(socket) as Socket)
+        .await
 }
 
 async fn tcp(url: &Url) -> Result<TcpStream, Error> {
@@ -84,25 +98,34 @@ fn bounds() -> WebSocketConfig {
         .max_write_buffer_size(MAX_MESSAGE + 2 * WRITE_BUFFER)
 }
 
-/// The upgrade request. Credentials of the URL become a header of basic authentication, and are nowhere else.
+/// The upgrade request.
 fn request(url: &Url) -> Result<Request, Error> {
-    let mut bare = url.clone();
-    // Both fail for URLs without a host only, which were refused before.
-    let _ = bare.set_username("");
-    let _ = bare.set_password(None);
+    let (bare, authorization) = credentials(url).map_err(tungstenite::http::Error::from)?;
     let mut request = bare.as_str().into_client_request()?;
-    if !url.username().is_empty() || url.password().is_some() {
-        let mut pair: Vec<u8> = percent_decode_str(url.username()).collect();
-        pair.push(b':');
-        pair.extend(percent_decode_str(url.password().unwrap_or_default()));
-        let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(&pair))).map_err(tungstenite::http::Error::from)?;
-        value.set_sensitive(true);
+    if let Some(value) = authorization {
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
     Ok(request)
 }
 
-/// The TLS settings for `wss`, trusting what the system trusts. Reads files: not for the runtime's own threads.
+/// The URL without its credentials, and these as a header of basic authentication. They are nowhere else.
+pub(super) fn credentials(url: &Url) -> Result<(Url, Option<HeaderValue>), InvalidHeaderValue> {
+    let mut bare = url.clone();
+    // Both fail for URLs without a host only, which were refused before.
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok((bare, None));
+    }
+    let mut pair: Vec<u8> = percent_decode_str(url.username()).collect();
+    pair.push(b':');
+    pair.extend(percent_decode_str(url.password().unwrap_or_default()));
+    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(&pair)))?;
+    value.set_sensitive(true);
+    Ok((bare, Some(value)))
+}
+
+/// The TLS settings for `wss` and `https`, trusting what the system trusts. Reads files: not for the runtime's own threads.
 pub(super) fn system_tls() -> Result<Arc<ClientConfig>, Error> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();

@@ -78,7 +78,7 @@ pub(crate) fn environment(urls: Vec<Url>, deadline: Duration) -> Environment {
 
 impl Setup {
     pub(crate) fn start(self, backends: &[&Backend]) -> Running {
-        let urls = backends.iter().map(|backend| Url::parse(&format!("ws://{}", backend.address)).unwrap()).collect();
+        let urls = backends.iter().map(|backend| backend.url()).collect();
         let metrics = Arc::new(Metrics::new().unwrap());
         let stop = CancellationToken::new();
         let mut environment = Environment { clocks: self.clocks, ..environment(urls, self.deadline) };

@@ -2,6 +2,8 @@
 
 mod half_open;
 mod heads;
+mod http;
+mod ipc;
 mod loss;
 mod requests;
 mod roles;
@@ -18,7 +20,7 @@ use url::Url;
 
 use super::testing::{Setup, backend, environment, quick, ready, soon, until};
 use super::*;
-use crate::config::{Environment, NodeClocks, Roles};
+use crate::config::{Environment, NodeClocks, Roles, Transport};
 use crate::telemetry::metrics::Metrics;
 
 fn raw(value: impl serde::Serialize) -> Box<RawValue> {

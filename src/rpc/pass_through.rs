@@ -8,7 +8,7 @@ use jsonrpsee::Extensions;
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::value::RawValue;
 
-use super::errors::{RESOURCE_UNAVAILABLE, Reason, RpcError, SERVER_ERROR};
+use super::errors::{METHOD_NOT_FOUND, RESOURCE_UNAVAILABLE, Reason, RpcError, SERVER_ERROR};
 use crate::node::CallError;
 
 /// Namespaces that pass through without being configured.
@@ -51,6 +51,7 @@ pub fn call_error(error: &CallError) -> ErrorObjectOwned {
         }
         CallError::Unavailable | CallError::Full | CallError::Deadline(_) | CallError::Lost => unavailable(error.to_string()),
         CallError::WrongChain(what) => RpcError::new(RESOURCE_UNAVAILABLE, Reason::ChainMismatch, what.to_string()),
+        CallError::NoStreams => RpcError::new(METHOD_NOT_FOUND, Reason::Unsupported, error.to_string()),
         CallError::Malformed(_) => RpcError::internal(),
     };
     told.into()
@@ -103,6 +104,7 @@ mod tests {
             (CallError::Lost, -32002, "node_unavailable"),
             (CallError::Deadline(Duration::from_secs(10)), -32002, "node_unavailable"),
             (CallError::WrongChain(Arc::from("the node is on chain 5")), -32002, "chain_mismatch"),
+            (CallError::NoStreams, -32601, "unsupported"),
             (CallError::Malformed("secret inside".into()), -32603, "internal"),
         ];
         for (error, code, reason) in cases {

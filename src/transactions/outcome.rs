@@ -78,7 +78,7 @@ pub fn classify(answer: &Result<B256, CallError>, ours: B256) -> Outcome {
         Ok(hash) if *hash == ours => Outcome::Accepted,
         Ok(hash) => Outcome::Unknown(format!("the node answered with another hash: {hash}")),
         Err(CallError::Node(error)) => classify_error(error),
-        Err(CallError::Unavailable | CallError::WrongChain(_) | CallError::Full) => Outcome::NotSent,
+        Err(CallError::Unavailable | CallError::WrongChain(_) | CallError::Full | CallError::NoStreams) => Outcome::NotSent,
         Err(error) => Outcome::Unknown(error.to_string()),
     }
 }

@@ -47,3 +47,4 @@ mod stream_faults;
 mod streams;
 mod support;
 mod thousand;
+mod transports;

@@ -28,7 +28,7 @@ fn its_keys_sign_on_development_chains_only() {
 
 #[test]
 fn the_rules_of_a_file_hold() {
-    let errors = made("http://127.0.0.1:8546", 31337, 0, "0.0.0.0:8545").unwrap_err();
+    let errors = made("ftp://127.0.0.1:8546", 31337, 0, "0.0.0.0:8545").unwrap_err();
     let keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
     for key in ["environment.dev.nodes[0].url", "configuration.dev.accounts", "server.token_file", "server.tls"] {
         assert!(keys.contains(&key), "{errors}");

@@ -109,7 +109,7 @@ drain = 30
 [[environment]]
 name = "dev"
 chain_id = "31337"
-nodes = [{ url = "http://127.0.0.1:8546" }]
+nodes = [{ url = "ftp://127.0.0.1:8546" }]
 account = { sign_window = 0 }
 [[configuration]]
 name = "kms"
@@ -179,6 +179,10 @@ fn each_mistake_has_its_error() {
         (nodes, "nodes = [\"ws://127.0.0.1\"]", "environment.dev.nodes[0]", Fault::Type),
         (nodes, "nodes = [{ url = \"ftp://a\" }]", "environment.dev.nodes[0].url", Fault::Value),
         (nodes, "nodes = [{ url = \"ws://a#b\" }]", "environment.dev.nodes[0].url", Fault::Value),
+        (nodes, "nodes = [{ url = \"https://a#b\" }]", "environment.dev.nodes[0].url", Fault::Value),
+        (nodes, "nodes = [{ url = \"ipc://host/geth.ipc\" }]", "environment.dev.nodes[0].url", Fault::Value),
+        (nodes, "nodes = [{ url = \"ipc:///\" }]", "environment.dev.nodes[0].url", Fault::Value),
+        (nodes, "nodes = [{ url = \"ipc:///geth.ipc?a\" }]", "environment.dev.nodes[0].url", Fault::Value),
         (nodes, "nodes = [{ url = \"a\" }]", "environment.dev.nodes[0].url", Fault::Value),
         (nodes, "nodes = [{ url = \"ws://a\" }, { url = \"ws://a/\" }]", "environment.dev.nodes[1].url", Fault::Duplicate),
         (chain, "", "environment.dev.chain_id", Fault::Missing),
@@ -434,4 +438,21 @@ fn why_roles_do_not_fit_is_told() {
         with("nodes = [{ url = \"ws://127.0.0.1:8546\" }]", "nodes = [{ url = \"ws://a\" }, { url = \"ws://b\", roles = [\"private\"] }]");
     let error = parse(&text, no_variables()).unwrap_err().to_string();
     assert!(error.contains("environment.dev.nodes") && error.contains("none would be private"), "{error}");
+}
+
+#[test]
+fn nodes_are_reached_by_websocket_http_and_unix_sockets() {
+    let urls = ["ws://u:p@a:1/k", "wss://b/k", "http://u:p@a:1/k", "https://b/k?x=1", "ipc:///run/a%20node/geth.ipc"];
+    let nodes: Vec<_> = urls.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
+    let text = with("nodes = [{ url = \"ws://127.0.0.1:8546\" }]", &format!("nodes = [{}]", nodes.join(", ")));
+    let config = parse(&text, no_variables()).unwrap();
+    let seen: Vec<_> = config.environments[0].nodes.iter().map(|node| (node.transport().name(), node.label())).collect();
+    let expected = [
+        ("websocket", "ws://a:1"),
+        ("websocket", "wss://b"),
+        ("http", "http://a:1"),
+        ("http", "https://b"),
+        ("ipc", "ipc:///run/a%20node/geth.ipc"),
+    ];
+    assert_eq!(seen, expected.map(|(transport, label)| (transport, label.to_owned())));
 }

@@ -1,7 +1,11 @@
-//! A scripted node on a loopback WebSocket. It answers what belongs to connecting and to heads by itself; every other request goes
-//! to the test, which says what is answered, when and how.
+//! A scripted node on a loopback WebSocket, over HTTP or on a Unix socket. It answers what belongs to connecting and to heads by itself; every
+//! other request goes to the test, which says what is answered, when and how.
+
+mod http;
+mod ipc;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use futures_util::{SinkExt, StreamExt};
@@ -12,6 +16,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::Message;
+use url::Url;
+
+use crate::config::Transport;
 
 /// What the node says by itself.
 pub(crate) struct Script {
@@ -38,6 +45,8 @@ struct State {
 /// What a connection is told.
 enum Order {
     Write(String),
+    /// Over HTTP: this status and no body.
+    Status(u16),
     /// It reads nothing more, not even pings, and stays open.
     Deafen,
     Drop,
@@ -50,6 +59,10 @@ pub(crate) struct Peer(mpsc::UnboundedSender<Order>);
 impl Peer {
     pub(crate) fn text(&self, text: impl ToString) {
         self.0.send(Order::Write(text.to_string())).ok();
+    }
+
+    pub(crate) fn status(&self, code: u16) {
+        self.0.send(Order::Status(code)).ok();
     }
 
     pub(crate) fn disconnect(&self) {
@@ -72,9 +85,25 @@ pub(crate) struct Asked {
     pub(crate) method: String,
     pub(crate) params: Value,
     pub(crate) peer: Peer,
+    /// Requests that came with it, itself included.
+    pub(crate) together: usize,
 }
 
 impl Asked {
+    fn read(request: &Value, peer: Peer, together: usize) -> Self {
+        assert_eq!(request["jsonrpc"], "2.0");
+        let method = request["method"].as_str().unwrap().to_owned();
+        Self { id: request["id"].clone(), method, params: request["params"].clone(), peer, together }
+    }
+
+    /// Answered by the node itself, or given to the test.
+    fn settle(self, state: &Mutex<State>, ask: &mpsc::UnboundedSender<Self>) {
+        match by_itself(&state.lock().unwrap().script, &self) {
+            Some(result) => self.answer(result),
+            None => drop(ask.send(self)),
+        }
+    }
+
     pub(crate) fn answer(&self, result: Value) {
         self.peer.text(json!({ "jsonrpc": "2.0", "id": self.id, "result": result }));
     }
@@ -91,6 +120,9 @@ pub(crate) struct Backend {
     ask: mpsc::UnboundedSender<Asked>,
     accepting: Option<JoinHandle<()>>,
     tls: Option<TlsAcceptor>,
+    transport: Transport,
+    /// Of the Unix socket.
+    path: Option<PathBuf>,
 }
 
 pub(crate) fn hash(byte: u8) -> String {
@@ -108,31 +140,64 @@ impl Backend {
     }
 
     pub(crate) async fn with(script: Script) -> Self {
-        Self::over(script, None).await
+        Self::by(Transport::WebSocket, script, None).await
     }
 
-    pub(crate) async fn over(script: Script, tls: Option<TlsAcceptor>) -> Self {
-        let (ask, asked) = mpsc::unbounded_channel();
-        let state = Arc::new(Mutex::new(State { script, ..State::default() }));
-        let address = "127.0.0.1:0".parse().unwrap();
-        let mut backend = Self { address, state, asked, ask, accepting: None, tls };
+    /// A node that is asked over HTTP.
+    pub(crate) async fn http() -> Self {
+        Self::by(Transport::Http, Script::default(), None).await
+    }
+
+    /// A node with a Unix socket at this path.
+    pub(crate) async fn ipc(path: PathBuf) -> Self {
+        let mut backend = Self::new(Transport::Ipc, Script::default(), None);
+        backend.path = Some(path);
         backend.up().await;
         backend
     }
 
+    pub(crate) async fn by(transport: Transport, script: Script, tls: Option<TlsAcceptor>) -> Self {
+        let mut backend = Self::new(transport, script, tls);
+        backend.up().await;
+        backend
+    }
+
+    fn new(transport: Transport, script: Script, tls: Option<TlsAcceptor>) -> Self {
+        let (ask, asked) = mpsc::unbounded_channel();
+        let state = Arc::new(Mutex::new(State { script, ..State::default() }));
+        let address = "127.0.0.1:0".parse().unwrap();
+        Self { address, state, asked, ask, accepting: None, tls, transport, path: None }
+    }
+
+    pub(crate) fn url(&self) -> Url {
+        let url = match (&self.path, self.transport) {
+            (Some(path), _) => format!("ipc://{}", path.display()),
+            (None, Transport::Http) => format!("http://{}", self.address),
+            (None, _) => format!("ws://{}", self.address),
+        };
+        Url::parse(&url).unwrap()
+    }
+
     /// Accepts connections, on the same port as before.
     pub(crate) async fn up(&mut self) {
+        if let Some(path) = &self.path {
+            self.accepting = Some(tokio::spawn(ipc::accept(path.clone(), self.state.clone(), self.ask.clone())));
+            return until_there(path).await;
+        }
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.address = listener.local_addr().unwrap();
-        let (state, ask, tls) = (self.state.clone(), self.ask.clone(), self.tls.clone());
+        let (state, ask, tls, transport) = (self.state.clone(), self.ask.clone(), self.tls.clone(), self.transport);
         self.accepting = Some(tokio::spawn(async move {
             while let Ok((tcp, _)) = listener.accept().await {
                 let (state, ask) = (state.clone(), ask.clone());
                 match tls.clone() {
+                    None if transport == Transport::Http => drop(tokio::spawn(http::serve(tcp, state, ask))),
                     None => drop(tokio::spawn(serve(tcp, state, ask))),
                     Some(tls) => drop(tokio::spawn(async move {
-                        if let Ok(stream) = tls.accept(tcp).await {
-                            serve(stream, state, ask).await;
+                        match tls.accept(tcp).await {
+                            Ok(stream) if transport == Transport::Http => http::serve(stream, state, ask).await,
+                            Ok(stream) => serve(stream, state, ask).await,
+                            Err(_) => {}
                         }
                     })),
                 }
@@ -190,32 +255,26 @@ impl Backend {
     }
 }
 
+/// A new connection, and what it is told.
+fn enter(state: &Mutex<State>) -> (Peer, mpsc::UnboundedReceiver<Order>) {
+    let (out, outgoing) = mpsc::unbounded_channel();
+    let peer = Peer(out);
+    let mut state = state.lock().unwrap();
+    state.connections += 1;
+    state.peers.push(peer.clone());
+    (peer, outgoing)
+}
+
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, state: Arc<Mutex<State>>, ask: mpsc::UnboundedSender<Asked>) {
     let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };
-    let (out, mut outgoing) = mpsc::unbounded_channel();
-    let peer = Peer(out);
-    {
-        let mut state = state.lock().unwrap();
-        state.connections += 1;
-        state.peers.push(peer.clone());
-    }
+    let (peer, mut outgoing) = enter(&state);
     let mut deaf = false;
     loop {
         tokio::select! {
             message = socket.next(), if !deaf => match message {
                 Some(Ok(Message::Text(text))) => {
                     let request: Value = serde_json::from_str(&text).unwrap();
-                    assert_eq!(request["jsonrpc"], "2.0");
-                    let asked = Asked {
-                        id: request["id"].clone(),
-                        method: request["method"].as_str().unwrap().to_owned(),
-                        params: request["params"].clone(),
-                        peer: peer.clone(),
-                    };
-                    match by_itself(&state.lock().unwrap().script, &asked) {
-                        Some(result) => asked.answer(result),
-                        None => drop(ask.send(asked)),
-                    }
+                    Asked::read(&request, peer.clone(), 1).settle(&state, &ask);
                 }
                 Some(Ok(_)) => {}
                 _ => return,
@@ -223,16 +282,26 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(stream: S, state: Arc<Mutex<St
             order = outgoing.recv() => match order {
                 Some(Order::Write(text)) => if socket.send(Message::Text(text.into())).await.is_err() { return },
                 Some(Order::Deafen) => deaf = true,
-                Some(Order::Drop) | None => return,
+                Some(Order::Status(_) | Order::Drop) | None => return,
             },
         }
     }
+}
+
+async fn until_there(path: &std::path::Path) {
+    super::soon(async {
+        while !path.exists() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 fn by_itself(script: &Script, asked: &Asked) -> Option<Value> {
     let first = &asked.params[0];
     match asked.method.as_str() {
         _ if script.manual => None,
+        "web3_clientVersion" if asked.id == "ping" => Some(json!("test")),
         "eth_chainId" => Some(json!(format!("{:#x}", script.chain_id))),
         "eth_getBlockByNumber" if first == "0x0" => Some(header((0, script.genesis))),
         "eth_getBlockByNumber" if first == "latest" => Some(header(script.head)),

@@ -9,8 +9,7 @@ use super::*;
 const NEVER: Duration = Duration::from_secs(600);
 
 /// A read and a stream of a pool whose node is deaf from now on. Both must go on once the connection is left; answers why it was.
-async fn left(clocks: NodeClocks, talks: bool) -> Arc<str> {
-    let mut node = Backend::start().await;
+pub(super) async fn left(mut node: Backend, clocks: NodeClocks, talks: bool) -> Arc<str> {
     let pool = Setup { clocks, ..Setup::default() }.ready(&[&node]).await;
     let params = raw(["logs"]);
     let (stream, ()) = soon(async { tokio::join!(pool.subscribe(&params), async { node.asked().await.answer(json!("0x5")) }) }).await;
@@ -46,11 +45,11 @@ async fn left(clocks: NodeClocks, talks: bool) -> Arc<str> {
 #[tokio::test]
 async fn a_node_that_answers_no_ping_is_left_although_its_heads_come() {
     let clocks = NodeClocks { ping: Duration::from_millis(50), pong: Duration::from_millis(500), silence: NEVER, ..quick() };
-    assert_eq!(&*left(clocks, true).await, "a ping was not answered");
+    assert_eq!(&*left(Backend::start().await, clocks, true).await, "a ping was not answered");
 }
 
 #[tokio::test]
 async fn a_connection_on_which_nothing_arrives_is_left_before_its_ping_is_late() {
     let clocks = NodeClocks { ping: Duration::from_millis(50), pong: NEVER, silence: Duration::from_millis(500), ..quick() };
-    assert_eq!(&*left(clocks, false).await, "no frame arrived for too long");
+    assert_eq!(&*left(Backend::start().await, clocks, false).await, "no frame arrived for too long");
 }

@@ -1,7 +1,7 @@
 //! go-ethereum's own node, as a chain of its own with one block a second.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use alloy_primitives::{Address, B256};
@@ -20,6 +20,8 @@ pub(crate) struct Geth {
     process: Process,
     /// HTTP and WebSocket.
     pub(crate) address: SocketAddr,
+    /// Its Unix socket.
+    pub(crate) ipc: PathBuf,
     /// The node's own account: unlocked, with more ether than anybody needs.
     pub(crate) account: Address,
     client: Client,
@@ -36,7 +38,9 @@ impl Geth {
         let (port_text, engine) = (port.to_string(), free_port().to_string());
         let apis = "eth,net,web3,txpool,debug";
         let mut command = Command::new(parts::geth());
-        command.args(["--dev", "--dev.period", "1", "--maxpeers", "0", "--nodiscover", "--ipcdisable", "--cache", "128"]);
+        command.args(["--dev", "--dev.period", "1", "--maxpeers", "0", "--nodiscover", "--cache", "128", "--ipcpath"]);
+        let ipc = folder.join(format!("geth-{port}.ipc"));
+        command.arg(&ipc);
         command.args(["--http", "--http.port", &port_text, "--http.api", apis, "--ws", "--ws.port", &port_text, "--ws.api", apis]);
         command.args(["--authrpc.port", &engine, "--verbosity", "2", "--datadir"]).arg(folder.join("geth"));
         let mut process = Process::start(&mut command, &folder.join(format!("geth-{port}.log")));
@@ -49,7 +53,7 @@ impl Geth {
                 Some((client, parse(accounts.get(0)?)))
             })
             .await;
-        Self { process, address, account, client }
+        Self { process, address, ipc, account, client }
     }
 
     /// Ends it, so that it finds its chain again: SIGTERM, and waits.

@@ -1,0 +1,152 @@
+//! One endpoint over HTTP. It is up while its answers come: it is asked for its chain id at every ping, and a lost connection or a silence
+//! means that the chain is proven anew. There are no subscriptions: whoever follows its head asks for it.
+
+mod answers;
+mod client;
+mod lanes;
+
+use std::future::{Future, pending};
+use std::pin::{Pin, pin};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use http::StatusCode;
+use tokio::time::{Instant, timeout_at};
+
+use self::answers::read;
+pub(super) use self::client::{Client, Trouble};
+pub(super) use self::lanes::Lanes;
+use self::lanes::{Flying, READS};
+use super::CallError;
+use super::clocks::{Beat, Clocks};
+use super::connection::Connection;
+use super::endpoint::Answered;
+use super::frame::{Request, batch};
+use super::handshake::{Fault, down};
+use crate::telemetry::crash::{self, Point, Side};
+
+/// A request that is under way.
+type Flight<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What came of one request; `None` when its deadline passed.
+type Landed = (Flying, Option<Result<(StatusCode, Bytes), Trouble>>);
+
+impl Connection {
+    /// Asks and answers until the endpoint is lost, and says why it is.
+    pub(super) async fn converse(&mut self, client: &Client, lanes: &mut Lanes) -> Fault {
+        let mut clocks = Clocks::new(self.clocks, Instant::now());
+        let mut reading = FuturesUnordered::new();
+        let mut sending: Option<Flight<'_, Landed>> = None;
+        let mut pinging: Option<Flight<'_, Result<Option<Answered>, Fault>>> = None;
+        let mut alarm = pin!(tokio::time::sleep_until(clocks.due()));
+        loop {
+            while reading.len() < READS
+                && let Some(flying) = lanes.read()
+            {
+                reading.push(self.fly(client, flying, false));
+            }
+            if sending.is_none() {
+                sending = lanes.send().map(|flying| Box::pin(self.fly(client, flying, true)) as _);
+            }
+            let due = lanes.due().map_or(clocks.due(), |due| due.min(clocks.due()));
+            alarm.as_mut().reset(due);
+            // In this order, so that chance has no part in it.
+            let (landed, is_send) = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return down("stopped"),
+                () = &mut alarm => {
+                    let now = Instant::now();
+                    lanes.expire(now);
+                    match clocks.beat(now) {
+                        Beat::Wait => {}
+                        Beat::Ping if pinging.is_some() => {}
+                        Beat::Ping => {
+                            let question = Request::new(self.ids.next(), "eth_chainId", None);
+                            pinging = Some(Box::pin(async move { client.ping(&question).await }));
+                        }
+                        Beat::Dead(why) => return down(why),
+                    }
+                    continue;
+                }
+                pong = flown(&mut pinging) => {
+                    match pong.and_then(|answer| answer.map_or(Ok(()), |answer| self.chain.still(&answer))) {
+                        Ok(()) => {
+                            clocks.frame(Instant::now());
+                            clocks.pong();
+                        }
+                        Err(fault) => return fault,
+                    }
+                    continue;
+                }
+                landed = flown(&mut sending) => (landed, true),
+                Some(landed) = reading.next(), if !reading.is_empty() => (landed, false),
+                // The endpoint holds a sender: the queue never ends before the task.
+                Some(command) = self.commands.recv() => {
+                    lanes.command(command);
+                    while let Ok(command) = self.commands.try_recv() {
+                        lanes.command(command);
+                    }
+                    continue;
+                }
+            };
+            match landed {
+                (flying, Some(Ok((status, body)))) => {
+                    clocks.frame(Instant::now());
+                    let answers = read(&flying.ids(), status, &body);
+                    // What is said to a transaction never counts against the endpoint; nor does a limit of what it may be asked.
+                    if let Some(why) = lanes.answered(flying, answers)
+                        && !is_send
+                        && status != StatusCode::TOO_MANY_REQUESTS
+                    {
+                        return down(&why);
+                    }
+                }
+                (flying, Some(Err(Trouble::NotSent(why)))) => {
+                    flying.fail(&CallError::Unavailable);
+                    return Fault::Down(why);
+                }
+                (flying, Some(Err(Trouble::Lost { why, stale }))) => {
+                    flying.fail(&CallError::Lost);
+                    if !stale {
+                        return Fault::Down(why);
+                    }
+                }
+                (flying, None) => flying.fail(&CallError::Deadline(self.deadline)),
+            }
+        }
+    }
+
+    /// One request on its way.
+    fn fly<'a>(&self, client: &'a Client, flying: Flying, is_send: bool) -> impl Future<Output = Landed> + Send + use<'a> {
+        let deadline = flying.deadline(self.deadline);
+        let text: Bytes = match flying.calls.as_slice() {
+            [call] => call.request.text.clone(),
+            calls => batch(calls.iter().map(|call| &call.request)),
+        }
+        .into();
+        async move {
+            let response = if is_send {
+                crash::edge(Side::Before, Point::Send);
+                let response = timeout_at(deadline, client.post_once(text)).await;
+                crash::edge(Side::After, Point::Send);
+                response
+            } else {
+                timeout_at(deadline, client.read(&text)).await
+            };
+            (flying, response.ok())
+        }
+    }
+}
+
+/// What is under way, if something is; cancel safe.
+async fn flown<T>(flight: &mut Option<Flight<'_, T>>) -> T {
+    match flight {
+        Some(flying) => {
+            let landed = flying.await;
+            *flight = None;
+            landed
+        }
+        None => pending().await,
+    }
+}
