@@ -10,8 +10,8 @@ demo: ## Show it: KMS keys, sends over one WebSocket, receipts that stream back
 test: ## Everything: format, lints, unit, integration and client tests
 	@scripts/test
 
-soak: ## Kill the gateway KILLS times (100), cut its nodes off 3 x STREAMS times (170): KILLS=1000 ON=anvil,geth,simulator SEED=1 FAULTS=all
-	@KILLS=$(KILLS) ON=$(ON) SEED=$(SEED) FAULTS=$(FAULTS) STREAMS=$(STREAMS) scripts/soak
+soak: ## Kill the gateway KILLS times (100); STREAMS (170) faults of each kind under its streams: KILLS=1000 ON=anvil,geth,simulator SEED=1 FAULTS=all
+	@KILLS=$(KILLS) ON=$(ON) SEED=$(SEED) FAULTS=$(FAULTS) STREAMS=$(STREAMS) CLIENTS=$(CLIENTS) scripts/soak
 
 bench: ## Measure the path through a KMS of limited quota, release build: BENCH="storm --seconds 20" (all)
 	@scripts/bench $(BENCH)

@@ -14,6 +14,7 @@ pub mod node_proxy;
 pub mod random;
 pub mod sim_kms;
 pub mod sim_node;
+pub mod streams;
 pub mod transaction;
 pub mod wallet;
 

@@ -83,6 +83,8 @@ struct Inner {
     sent: Vec<Sent>,
     faults: VecDeque<RawFault>,
     head_faults: Faults<HeadFault>,
+    /// Heads that were not told as the node did.
+    misled: u64,
     /// Decides chances.
     luck: Random,
     refusing: bool,
@@ -116,6 +118,7 @@ impl NodeProxy {
             sent: Vec::new(),
             faults: VecDeque::new(),
             head_faults: Faults::default(),
+            misled: 0,
             luck: Random::new(u64::from(upstream.port()), "heads"),
             refusing: false,
             connections: 0,
@@ -186,6 +189,11 @@ impl NodeProxy {
     /// What goes wrong with the heads that the node announces from now on, instead of what did. Each subscription counts for itself.
     pub fn set_head_faults(&self, faults: Faults<HeadFault>) {
         lock(&self.shared.inner).head_faults = faults;
+    }
+
+    /// Heads that were not told as the node told them: by their faults, or behind one that was.
+    pub fn misled(&self) -> u64 {
+        lock(&self.shared.inner).misled
     }
 
     /// Every open connection is half-open from here on: it stays, what comes on it is taken and not looked at, and nothing goes out on it, not even

@@ -140,6 +140,7 @@ fn announced(shared: &Shared, text: &Utf8Bytes, lines: &mut Lines) -> Option<Vec
     if told == [head] {
         return None;
     }
+    inner.misled += 1;
     let notification = |head| {
         json["params"]["result"] = head;
         json.to_string()

@@ -1,12 +1,15 @@
-//! What a checker asks: which transactions are in blocks, and which ever were.
+//! What a checker asks: which transactions are in blocks, which ever were, and how they and their blocks are told.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use alloy_primitives::{Address, B256};
 use serde::Serialize;
+use serde_json::Value;
 
-use super::chain::Block;
+use super::chain::{Block, Place};
 use super::node::Node;
+use super::views;
 
 /// A transaction that is or was in a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,6 +32,18 @@ pub struct Payload {
 }
 
 impl Node {
+    /// The header of a block, orphaned ones included, as `newHeads` tells it.
+    pub fn header(&self, block: B256) -> Option<Value> {
+        self.chain.hash(block).map(|block| views::header(block))
+    }
+
+    /// The receipt of a transaction in that block, orphaned ones included.
+    pub fn receipt(&self, block: B256, transaction: B256) -> Option<Value> {
+        let block = self.chain.hash(block)?;
+        let index = block.transactions.iter().position(|mined| mined.transaction.hash == transaction)?;
+        Some(views::receipt(&Place { block: Arc::clone(block), index }))
+    }
+
     /// The canonical transactions by sender and nonce.
     pub fn mined(&self) -> BTreeMap<(Address, u64), Payload> {
         let blocks = self.chain.canonical().flat_map(|block| self.payloads_of(block));

@@ -83,6 +83,16 @@ impl Feed {
     }
 }
 
+/// How the ring gets to a block.
+enum Way {
+    /// It has it.
+    Known,
+    /// By these, newest first.
+    Joins(Vec<Arc<Block>>),
+    /// Not at all.
+    Gap,
+}
+
 struct Task {
     pool: Pool,
     library: Arc<Library>,
@@ -179,39 +189,64 @@ impl Task {
         self.follow_to(head).await
     }
 
+    /// Follows the chain to this block. Before blocks are taken back, or a gap is told, the node is asked for its latest, and that is followed: an endpoint that is
+    /// behind the others tells late what they have left already.
     async fn follow_to(&mut self, head: Arc<Block>) -> Result<(), CallError> {
         if self.ring.is_empty() {
             self.ring.restart(head);
             return Ok(());
         }
+        let mut way = self.way_to(&head).await?;
+        let is_news = match &way {
+            Way::Joins(path) => !self.ring.is_taken_back_by(path),
+            Way::Known => true,
+            Way::Gap => false,
+        };
+        let mut to = head;
+        if !is_news && let Some(latest) = self.library.latest().await?.filter(|latest| latest.hash() != to.hash()) {
+            way = self.way_to(&latest).await?;
+            to = latest;
+        }
+        match way {
+            Way::Known => {}
+            Way::Joins(path) => self.join(path),
+            Way::Gap => self.gap(to),
+        }
+        Ok(())
+    }
+
+    async fn way_to(&mut self, head: &Arc<Block>) -> Result<Way, CallError> {
         if self.ring.is_out_of_reach(head.number()) {
-            return self.gap(head);
+            return Ok(Way::Gap);
         }
         let down_to = self.ring.tip().map_or(u64::MAX, |tip| tip.number());
         let mut ahead = Ahead::AtOnce;
-        let mut path = vec![Arc::clone(&head)];
+        let mut path = vec![Arc::clone(head)];
         loop {
             match self.ring.standing(&path) {
-                Standing::Known => return Ok(()),
+                Standing::Known => return Ok(Way::Known),
                 Standing::Wants(parent) => {
-                    let lowest = path.last().unwrap_or(&head);
+                    let lowest = path.last().unwrap_or(head);
                     let below = self.library.below(lowest, down_to, &mut ahead).await?;
                     match self.or_missing(parent, below)? {
                         Some(block) => path.push(block),
-                        None => return self.gap(head),
+                        None => return Ok(Way::Gap),
                     }
                 }
                 Standing::WantsOlder(parent) => {
-                    let Some(block) = self.block(parent).await? else { return self.gap(head) };
+                    let Some(block) = self.block(parent).await? else { return Ok(Way::Gap) };
                     if !self.ring.extend(block) {
                         return Err(broken());
                     }
                 }
-                Standing::Deep => return self.gap(head),
+                Standing::Deep => return Ok(Way::Gap),
                 Standing::Broken => return Err(broken()),
-                Standing::Joins => break,
+                Standing::Joins => return Ok(Way::Joins(path)),
             }
         }
+    }
+
+    fn join(&mut self, path: Vec<Arc<Block>>) {
         let change = self.ring.join(path);
         for block in change.removed {
             block.orphan(true);
@@ -221,7 +256,6 @@ impl Task {
             block.orphan(false);
             self.tell(&Step::Added(block));
         }
-        Ok(())
     }
 
     /// A block; `None` once the nodes have said often enough that they do not have it.
@@ -239,13 +273,12 @@ impl Task {
         if self.missing.1 < MISSING { Err(missing(hash)) } else { Ok(None) }
     }
 
-    fn gap(&mut self, head: Arc<Block>) -> Result<(), CallError> {
+    fn gap(&mut self, head: Arc<Block>) {
         let to = head.place();
         tracing::warn!(number = to.number, hash = %to.hash, "the chain moved further than the blocks on record: streams of it have a gap");
         let from = self.ring.tip().map_or(to, |tip| tip.place());
         self.ring.restart(head);
         self.tell(&Step::Gap(Box::new(Gap { from, to })));
-        Ok(())
     }
 
     /// Who does not read is dropped, and finds out when what waits is read.

@@ -114,6 +114,11 @@ impl<B: Linked + Clone> Ring<B> {
         }
     }
 
+    /// Whether blocks would not be canonical any more if this path joined.
+    pub(super) fn is_taken_back_by(&self, path: &[B]) -> bool {
+        self.tip().zip(path.last()).is_some_and(|(tip, lowest)| lowest.number() <= tip.number())
+    }
+
     /// Takes in a path that [joins](Standing::Joins).
     pub(super) fn join(&mut self, path: Vec<B>) -> Change<B> {
         let lowest = path.last().map_or(u64::MAX, Linked::number);
@@ -209,6 +214,7 @@ mod tests {
         // A shorter branch counts too: the nodes say what is canonical.
         let short = block(5, 2, 4);
         assert_eq!(ring.standing(&[short]), Standing::Joins);
+        assert!(ring.is_taken_back_by(&[short]) && !ring.is_taken_back_by(&[main(10)]));
         assert_eq!(ring.join(vec![short]).removed.len(), 3);
     }
 

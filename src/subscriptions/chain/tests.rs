@@ -7,7 +7,7 @@ mod resumed_logs;
 
 use std::sync::Arc;
 
-use alloy_primitives::Bloom;
+use alloy_primitives::{B256, Bloom, U64};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -86,8 +86,15 @@ impl World {
         until(&self.pool, |pool| pool.endpoints().iter().all(|endpoint| endpoint.head == Some(head.0))).await;
     }
 
-    /// A head that is not the child of the one before it in the script.
+    /// A head that is not the child of the one before it in the script. It is the node's latest.
     fn announce(&self, head: &Value) {
+        let (number, hash): (U64, B256) = serde_json::from_value(json!([head["number"], head["hash"]])).unwrap();
+        self.node.script(|script| script.head = (number.to(), hash[0]));
+        self.announce_late(head);
+    }
+
+    /// The same, when it is not the latest any more.
+    fn announce_late(&self, head: &Value) {
         self.node.notify("0xheads", head);
     }
 }
@@ -195,6 +202,23 @@ async fn a_head_of_before_that_is_told_late_changes_nothing() {
     world.announce(&announced(11, 11, 10));
     assert_eq!(head(&mut heads).await["hash"], hash(11));
     assert!(world.node.nothing_asked(), "its header was announced");
+}
+
+#[tokio::test]
+async fn a_head_of_another_branch_that_is_told_late_changes_nothing() {
+    let world = World::start().await;
+    let mut heads = world.heads().await;
+    world.node.announce((11, 11));
+    world.announce(&announced(11, 41, 10));
+    // One that was taken back, and one that nobody saw.
+    world.announce_late(&announced(11, 11, 10));
+    world.announce_late(&announced(11, 51, 10));
+    world.announce(&announced(12, 42, 41));
+    for byte in [11, 41, 42] {
+        assert_eq!(head(&mut heads).await["hash"], hash(byte));
+    }
+    world.announce(&announced(11, 11, 10));
+    assert_eq!(head(&mut heads).await["hash"], hash(11), "the chain went back to it");
 }
 
 #[tokio::test]
