@@ -1,0 +1,58 @@
+//! Streams of heads, logs and receipts while the ways to two endpoints of one chain fail in every kind, with a reorg meanwhile or without. What each
+//! client was told is compared with the chain: docs/crash-testing.md.
+
+mod kinds;
+mod observers;
+mod stage;
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use self::kinds::Kind;
+use self::stage::Stage;
+
+/// Faults of each kind; `SLUICE_STREAM_FAULTS` says another number.
+const FAULTS: u64 = 10;
+/// Clients; `SLUICE_STREAM_CLIENTS` says another number.
+const CLIENTS: u64 = 100;
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// `SLUICE_STREAM_SEED`, or one by the clock; it is printed.
+fn seed() -> u64 {
+    let by_clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let seed = variable("SLUICE_STREAM_SEED").unwrap_or_else(by_clock);
+    println!("again: SLUICE_STREAM_SEED={seed}");
+    seed
+}
+
+/// So many faults of each of these kinds, in turn; how many there were, and how many with a reorg, and how many events were compared. An error is the first
+/// thing that a client was told and a node without a gap would not have told it.
+async fn run(stage: &Stage, kinds: &[Kind], faults: u64) -> Result<(BTreeMap<Kind, (u64, u64)>, u64), String> {
+    let mut counts = BTreeMap::<Kind, (u64, u64)>::new();
+    for number in 0..faults {
+        for kind in kinds {
+            stage.fault(*kind, number).await.map_err(|why| format!("{kind:?} {number}: {why}"))?;
+            let (all, with_reorg) = counts.entry(*kind).or_default();
+            *all += 1;
+            *with_reorg += u64::from(kind.has_reorg(number));
+        }
+    }
+    let events = stage.complete().await?;
+    Ok((counts, events))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_client_sees_the_chain_whatever_happens_to_the_connections() {
+    let (faults, clients) = (variable("SLUICE_STREAM_FAULTS").unwrap_or(FAULTS), variable("SLUICE_STREAM_CLIENTS").unwrap_or(CLIENTS));
+    let stage = Stage::start(seed(), clients as usize, None).await;
+    let (counts, events) = run(&stage, &Kind::ALL, faults).await.unwrap_or_else(|why| panic!("{why}"));
+    for (kind, (all, with_reorg)) in &counts {
+        println!("{all:>6} {kind:?}, {with_reorg} of them with a reorg");
+    }
+    println!("{events:>6} events compared at {clients} clients: none missing, doubled or out of order");
+    assert!(stage.steps("fetched").await > 0.0 && stage.steps("orphaned").await > 0.0, "faults that nobody noticed prove nothing");
+    assert_eq!(stage.steps("gap").await, 0.0);
+}
