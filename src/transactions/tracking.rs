@@ -10,7 +10,8 @@ mod reason;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -265,6 +266,9 @@ struct Tagged {
 
 /// Time before a step that the node could not answer is tried again.
 const RETRY: Duration = Duration::from_millis(250);
+/// So many missing blocks are walked, one after the other.
+const FEW: u64 = 2;
+
 impl Task {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
         let mut heads = self.pool.heads();
@@ -397,6 +401,8 @@ impl Task {
         }
         let mut path = vec![(top, None)];
         let mut joined = self.line.is_empty();
+        let mut ahead = HashMap::new();
+        let mut is_read_ahead = false;
         while !joined {
             let lowest = path.last().map_or(top, |(link, _)| *link);
             if lowest.number == 0 || self.line.contains(lowest.number - 1, lowest.parent) {
@@ -404,7 +410,14 @@ impl Task {
             } else if lowest.number <= self.line.front().unwrap_or(u64::MAX) || path.len() > self.line.depth() {
                 break;
             } else {
-                let body = block(&self.pool, lowest.parent).await?;
+                if !std::mem::replace(&mut is_read_ahead, true) {
+                    ahead = fetch::ahead(&self.pool, self.missing(lowest.number)).await;
+                }
+                // By hash: what was read ahead may be of another branch.
+                let body = match ahead.remove(&lowest.parent) {
+                    Some(body) => body,
+                    None => block(&self.pool, lowest.parent).await?,
+                };
                 let link = Link { number: body.number.to(), hash: body.hash, parent: body.parent_hash };
                 path.push((link, Some(body.transactions)));
             }
@@ -435,6 +448,14 @@ impl Task {
         self.confirm(head.number);
         self.processed.tell(Some(Arc::clone(head)));
         Ok(())
+    }
+
+    /// Numbers of the blocks between the line and one above it; none if they are few, or more than can be joined.
+    fn missing(&self, above: u64) -> Range<u64> {
+        let first = self.line.tip().map_or(above, |tip| tip + 1);
+        let count = above.saturating_sub(first);
+        let is_worth_it = count > FEW && usize::try_from(count).is_ok_and(|count| count < self.line.depth());
+        if is_worth_it { first..above } else { 0..0 }
     }
 
     /// Takes blocks from `lowest` up off the line, newest first.

@@ -34,6 +34,7 @@ mod nonces;
 mod openrpc;
 mod proxies;
 mod reasons;
+mod receipts;
 mod refresh;
 mod reload;
 mod replacement;

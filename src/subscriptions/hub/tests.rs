@@ -1,5 +1,6 @@
 //! Relays between a scripted node and clients of a small module.
 
+mod ids;
 mod places;
 mod races;
 
@@ -63,6 +64,10 @@ impl World {
     async fn with_times(places: usize, times: Times) -> Self {
         let node = Backend::start().await;
         let pool = ready(&[&node]).await;
+        Self::over(node, pool, places, times)
+    }
+
+    fn over(node: Backend, pool: Running, places: usize, times: Times) -> Self {
         let hub = Hub::with(pool.pool.clone(), times, StepMeter::new(&pool.metrics, "dev"), pool.stop.child_token(), places);
         let connection = ConnectionHandle::new(CancellationToken::new());
         let go = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
@@ -74,6 +79,7 @@ impl World {
                 let params = params.as_str().unwrap();
                 let subject = match SHARED.into_iter().find(|shared| *shared == params) {
                     Some(shared) => Subject::shared(shared),
+                    None if params == HEADS => Subject::heads(),
                     None => Subject::filter(&Arc::from(if params.contains("0xother") { "other" } else { "payments" }), params),
                 };
                 let seat = match shared.hub.join(subject, &shared.connection).await {
@@ -153,6 +159,8 @@ impl Client {
 
 const LOGS: &str = r#"["logs",{}]"#;
 const PENDING: &str = r#"["newPendingTransactions"]"#;
+/// The chain's own heads; those of `SHARED` are a node's.
+const HEADS: &str = r#"["heads"]"#;
 const SHARED: [&str; 4] = [r#"["newHeads"]"#, r#"["syncing"]"#, PENDING, r#"["newPendingTransactions",true]"#];
 
 /// The filter of one address, and that of the other service where the name begins with `other`.

@@ -1,5 +1,7 @@
 //! What is fetched of the chain: blocks with the hashes of their transactions, and receipts.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use crate::node::{CallError, Pool};
 
 /// Look-ups in flight.
 pub(super) const LOOK_UPS: usize = 64;
+/// Blocks that are asked for by number at the same time.
+const BLOCKS: usize = 16;
 /// Time for the reasons of all failed executions of a block together, and for that of one that was looked up.
 pub(super) const REASONS: Duration = Duration::from_secs(1);
 
@@ -56,6 +60,17 @@ pub(super) async fn block(pool: &Pool, hash: B256) -> Result<BlockBody, CallErro
     pool.call::<Option<BlockBody>>("eth_getBlockByHash", (hash, false))
         .await?
         .ok_or_else(|| CallError::Malformed(format!("the node does not have block {hash} that it announced")))
+}
+
+/// Blocks by these numbers, some at a time, as far as the nodes tell them without a fault: a walk by hash finds what it needs in them, and the rest by itself.
+pub(super) async fn ahead(pool: &Pool, numbers: Range<u64>) -> HashMap<B256, BlockBody> {
+    let ask = |number| async move { pool.call::<Option<BlockBody>>("eth_getBlockByNumber", (U64::from(number), false)).await };
+    let mut answers = stream::iter(numbers.rev()).map(ask).buffer_unordered(BLOCKS);
+    let mut found = HashMap::new();
+    while let Some(Ok(body)) = answers.next().await {
+        found.extend(body.map(|body| (body.hash, body)));
+    }
+    found
 }
 
 /// Each hash with whether the reason of a failure is wanted.

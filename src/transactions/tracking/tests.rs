@@ -129,7 +129,15 @@ impl Bench {
                     "transactionIndex": "0x0", "status": if *success { "0x1" } else { "0x0" } })
                 }))
             }
-            "eth_getBlockByNumber" if first == "finalized" => match chain.finalized {
+            "eth_getBlockByNumber" if first != "finalized" => {
+                let number = u64::from_str_radix(first.as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
+                let found = chain.blocks.iter().find(|(_, (other, _))| *other == number).map(|(byte, (_, transactions))| {
+                    let hashes: Vec<String> = transactions.iter().map(|byte| text(*byte)).collect();
+                    json!({ "hash": text(*byte), "number": first, "parentHash": text(byte.wrapping_sub(1)), "transactions": hashes })
+                });
+                asked.answer(found.unwrap_or(Value::Null));
+            }
+            "eth_getBlockByNumber" => match chain.finalized {
                 Some((number, byte)) => asked.answer(json!({ "number": format!("{number:#x}"), "hash": text(byte) })),
                 None => asked.error(-39001, "finalized block not found"),
             },
@@ -209,6 +217,54 @@ async fn an_inclusion_that_a_client_observed_is_told_to_its_owner_before_it_is_c
     question.answer(json!({ "blockHash": text(11), "blockNumber": "0xb", "status": "0x1" }));
     assert_eq!(short(&bench.sighting().await), ("included", 0xa1, 11));
     assert_eq!(short(&bench.sighting().await), ("confirmed", 0xa1, 11));
+}
+
+/// What is mined while the node is away is told in the order of the chain, and the blocks are asked for side by side.
+#[tokio::test]
+async fn what_was_mined_while_the_node_was_away_is_told_in_order() {
+    let mut bench = Bench::start(Confirmations::Blocks(12)).await;
+    bench.processed(10).await;
+    for transaction in [0xa1, 0xa2, 0xa3] {
+        bench.watch(transaction, false);
+    }
+    for (number, transactions) in [(11, vec![0xa2]), (12, vec![]), (13, vec![0xa1]), (14, vec![0xa3]), (15, vec![])] {
+        bench.block(number, number as u8, &transactions);
+    }
+    bench.node.script(|script| script.head = (15, 15));
+    bench.node.disconnect();
+    // All four that nobody announced, before any is answered.
+    let mut asked = Vec::new();
+    while asked.len() < 4 {
+        let question = bench.node.asked().await;
+        assert_eq!(question.method, "eth_getBlockByNumber", "{}", question.params);
+        asked.push(question);
+    }
+    asked.into_iter().for_each(|question| bench.answer(question));
+    for expected in [("included", 0xa2, 11), ("included", 0xa1, 13), ("included", 0xa3, 14)] {
+        assert_eq!(short(&bench.sighting().await), expected);
+    }
+    bench.processed(15).await;
+    bench.nothing_told();
+}
+
+/// A reorg between the announcement and the question: the numbers are another branch's by then.
+#[tokio::test]
+async fn blocks_of_another_branch_that_were_read_ahead_count_for_nothing() {
+    let mut bench = Bench::start(Confirmations::Blocks(12)).await;
+    bench.processed(10).await;
+    bench.watch(0xa1, false);
+    for number in 11..=14 {
+        bench.block(number, number as u8, if number == 12 { &[0xa1] } else { &[] });
+    }
+    bench.node.announce((14, 14));
+    for _ in 0..3 {
+        let question = bench.node.asked().await;
+        let other = text(0xb0);
+        question.answer(json!({ "hash": other, "number": question.params[0], "parentHash": other, "transactions": [text(0xa1)] }));
+    }
+    assert_eq!(short(&bench.sighting().await), ("included", 0xa1, 12));
+    bench.processed(14).await;
+    bench.nothing_told();
 }
 
 #[tokio::test]
