@@ -42,6 +42,8 @@ struct Follower {
     steps: mpsc::Sender<Step>,
     /// Told the block that its steps begin behind, once that is known.
     begun: Option<oneshot::Sender<Arc<Block>>>,
+    /// Where it was before; without that it begins with what follows the newest head of a node.
+    after: Option<Place>,
 }
 
 impl Feed {
@@ -70,16 +72,20 @@ impl Feed {
 
     /// Everything after the head of now; waits until a node has told one.
     pub(super) async fn follow(&self) -> Result<Steps, CallError> {
-        let (steps, receiver) = mpsc::channel(self.waiting);
-        let (begun, told) = oneshot::channel();
-        self.followers.send(Follower { steps, begun: Some(begun) }).map_err(|_| CallError::Unavailable)?;
-        let start = told.await.map_err(|_| CallError::Unavailable)?;
-        Ok(Steps::live(start, receiver))
+        self.join(None).await
     }
 
     /// Everything that changed since the chain stood there: what was taken back, what was added, and what follows.
     pub(super) async fn resume(&self, after: Place) -> Result<Steps, CallError> {
-        Ok(self.follow().await?.after(after, Arc::clone(&self.library)))
+        Ok(self.join(Some(after)).await?.after(after, Arc::clone(&self.library)))
+    }
+
+    async fn join(&self, after: Option<Place>) -> Result<Steps, CallError> {
+        let (steps, receiver) = mpsc::channel(self.waiting);
+        let (begun, told) = oneshot::channel();
+        self.followers.send(Follower { steps, begun: Some(begun), after }).map_err(|_| CallError::Unavailable)?;
+        let start = told.await.map_err(|_| CallError::Unavailable)?;
+        Ok(Steps::live(start, receiver))
     }
 }
 
@@ -125,7 +131,9 @@ impl Task {
                 self.followers.push(follower);
             }
             if self.followers.iter().any(|follower| follower.begun.is_some()) {
-                self.catch_up().await;
+                if self.is_behind() {
+                    self.catch_up().await;
+                }
                 if self.ring.is_empty() {
                     next = self.pool.heads().borrow().clone();
                 }
@@ -164,6 +172,13 @@ impl Task {
         for begun in self.followers.iter_mut().filter_map(|follower| follower.begun.take()) {
             let _gone = begun.send(Arc::clone(tip));
         }
+    }
+
+    /// Whether somebody who begins may know of a newer block than was heard of here. A crowd that comes back to blocks below costs no question.
+    fn is_behind(&self) -> bool {
+        let tip = self.ring.tip().map(|tip| tip.number());
+        let mut begin = self.followers.iter().filter(|follower| follower.begun.is_some());
+        begin.any(|follower| follower.after.is_none_or(|after| Some(after.number) > tip))
     }
 
     /// Whoever begins has what follows the newest head of a node, not of what was heard of it. While no node can be asked, what was heard counts.

@@ -150,21 +150,13 @@ impl NodeLogs {
 
     /// The subscription is live again: says what is to be taken back, and what is to be read.
     async fn mend(&mut self) -> Option<()> {
-        // The feed is as far as the nodes then: what they get from here on the subscription tells.
-        drop(self.feed.follow().await.ok()?);
-        self.standing = Standing::Whole;
-        while let Some(step) = self.steps.ready() {
-            self.step(step);
-        }
-        let (Some(oldest), Some(newest)) = (self.chain.front(), self.chain.back()) else {
-            self.standing = Standing::Broken;
-            return Some(());
-        };
-        let (oldest, newest) = (oldest.number(), newest.number());
+        let newest = self.caught_up().await?;
+        let oldest = self.chain.front().map_or(u64::MAX, |block| block.number());
         if self.standing == Standing::Broken || oldest > self.settled + 1 {
             self.standing = Standing::Broken;
             return Some(());
         }
+        self.standing = Standing::Whole;
         let place = |number: u64| usize::try_from(number.checked_sub(oldest)?).ok();
         let is_canonical = |number: u64, hash: B256| match place(number) {
             Some(at) => self.chain.get(at).is_some_and(|block| block.hash() == hash),
@@ -176,6 +168,22 @@ impl NodeLogs {
         self.unread = self.chain.iter().filter(|block| block.number() > self.settled).cloned().collect();
         self.doubted = newest + AHEAD;
         Some(())
+    }
+
+    /// Waits until the feed is as far as a node: what that gets from here on the subscription tells. Answers how far that is.
+    async fn caught_up(&mut self) -> Option<u64> {
+        loop {
+            drop(self.feed.follow().await.ok()?);
+            while let Some(step) = self.steps.ready() {
+                self.step(step);
+            }
+            let newest = self.chain.back().map_or(0, |block| block.number());
+            match self.feed.library().latest().await {
+                Ok(Some(latest)) if latest.number() <= newest => return Some(newest),
+                _ if self.standing == Standing::Broken => return Some(newest),
+                _ => tokio::time::sleep(RETRY).await,
+            }
+        }
     }
 
     /// Reads the logs of the oldest block that is not read.

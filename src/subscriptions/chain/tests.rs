@@ -1,6 +1,7 @@
 //! Streams of the chain over a scripted node.
 
 mod ahead;
+mod lasting;
 mod node_logs;
 mod resumed;
 mod resumed_logs;

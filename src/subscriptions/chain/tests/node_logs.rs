@@ -146,6 +146,22 @@ async fn a_reorg_of_the_time_when_it_was_away_takes_back_what_was_told() {
     assert_eq!(relayed.next_of(&blocks, &logs, 5).await, expected);
 }
 
+/// The endpoint that it is subscribed at again may have been ahead of what was known: what it had by then it does not tell.
+#[tokio::test]
+async fn blocks_right_above_those_that_were_known_are_read_too() {
+    let mut relayed = Relayed::start().await;
+    relayed.world.announced((11, 11)).await;
+    relayed.peer.disconnect();
+    let logs = [(11, json!([told_log(11, 11, 0, false)])), (12, json!([told_log(12, 12, 0, false)]))];
+    assert_eq!(relayed.next_of(&[], &logs, 1).await, [is(11, "0x0", false)]);
+    relayed.world.node.announce((12, 12));
+    assert_eq!(relayed.next_of(&[], &logs, 1).await, [is(12, "0x0", false)]);
+    // It tells it after all, and then what is beyond that.
+    relayed.world.node.notify("0x9", &told_log(12, 12, 0, false));
+    relayed.world.node.notify("0x9", &told_log(20, 20, 0, false));
+    assert_eq!(relayed.next_of(&[], &logs, 1).await, [is(20, "0x0", false)]);
+}
+
 #[tokio::test]
 async fn what_is_deeper_than_the_ring_is_a_gap_and_the_stream_begins_anew() {
     let mut relayed = Relayed::with(4).await;
