@@ -13,6 +13,8 @@ use super::model::{Admin, Journal, Log, Server, ServiceLimits, Tls};
 use super::reader::Table;
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// The shortest time that a client may be given.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// An IP address and a port; host names are not looked up.
 const ADDRESS: Parsed<SocketAddr> = Parsed {
@@ -112,11 +114,20 @@ pub(super) fn server(table: &mut Table<'_, '_>) -> Option<Server> {
     let max_response_bytes = table.or("max_response_bytes", Count(1024..=1 << 30), "26214400");
     let max_batch_items = table.or("max_batch_items", Count(1..=100_000), "1000");
     let max_subscriptions = table.or("max_subscriptions", Count(1..=1_000_000), "1024");
+    let max_principal_subscriptions = table.or("max_principal_subscriptions", Count(1..=10_000_000), "100000");
     let max_calls_in_flight = table.or("max_calls_in_flight", Count(1..=1_000_000), "4096");
     let max_requests_per_second = table.optional("max_requests_per_second", Count(1..=1_000_000));
     let default_service = table.optional("default_service", NONEMPTY);
     let public_url = table.optional("public_url", PUBLIC_URL);
     let drain = table.or("drain", Time(Duration::ZERO..=HOUR), "30s");
+    let ping_interval = table.or("ping_interval", Time(SHORTEST..=HOUR), "20s");
+    let idle_timeout = table.or("idle_timeout", Time(SHORTEST..=HOUR), "60s");
+    let write_timeout = table.or("write_timeout", Time(SHORTEST..=HOUR), "10s");
+    let max_backlog_bytes = table.or("max_backlog_bytes", Count(65_536..=1 << 30), "4194304");
+    let max_small_frames_per_second = table.or("max_small_frames_per_second", Count(1..=1_000_000), "100");
+    if ping_interval.zip(idle_timeout).is_some_and(|(ping, idle)| idle <= ping) {
+        table.fail("idle_timeout", Fault::Conflict, "must be longer than ping_interval: a client is heard of when it answers a ping");
+    }
     let Listener { listen, tls, plaintext, token_file } = listener?;
     Some(Server {
         listen,
@@ -129,11 +140,17 @@ pub(super) fn server(table: &mut Table<'_, '_>) -> Option<Server> {
         max_response_bytes: max_response_bytes?,
         max_batch_items: max_batch_items?,
         max_subscriptions: max_subscriptions?,
+        max_principal_subscriptions: max_principal_subscriptions?,
         max_calls_in_flight: max_calls_in_flight?,
         max_requests_per_second: max_requests_per_second.and_then(NonZeroU32::new),
         default_service,
         public_url,
         drain: drain?,
+        ping_interval: ping_interval?,
+        idle_timeout: idle_timeout?,
+        write_timeout: write_timeout?,
+        max_backlog_bytes: max_backlog_bytes?,
+        max_small_frames_per_second: max_small_frames_per_second?,
     })
 }
 
@@ -146,12 +163,14 @@ pub(super) fn admin(table: &mut Table<'_, '_>) -> Option<Admin> {
 pub(super) fn limits(table: &mut Table<'_, '_>, server: ServiceLimits) -> Option<ServiceLimits> {
     let max_connections = table.optional("max_connections", Count(1..=1_000_000));
     let max_subscriptions = table.optional("max_subscriptions", Count(1..=1_000_000));
+    let max_principal_subscriptions = table.optional("max_principal_subscriptions", Count(1..=10_000_000));
     let max_batch_items = table.optional("max_batch_items", Count(1..=100_000));
     let max_calls_in_flight = table.optional("max_calls_in_flight", Count(1..=1_000_000));
     let max_requests_per_second = table.optional("max_requests_per_second", Count(1..=1_000_000));
     Some(ServiceLimits {
         max_connections: max_connections.unwrap_or(server.max_connections),
         max_subscriptions: max_subscriptions.unwrap_or(server.max_subscriptions),
+        max_principal_subscriptions: max_principal_subscriptions.unwrap_or(server.max_principal_subscriptions),
         max_batch_items: max_batch_items.unwrap_or(server.max_batch_items),
         max_calls_in_flight: max_calls_in_flight.unwrap_or(server.max_calls_in_flight),
         max_requests_per_second: max_requests_per_second.and_then(NonZeroU32::new).or(server.max_requests_per_second),

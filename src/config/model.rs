@@ -54,6 +54,8 @@ pub struct Server {
     pub max_batch_items: u32,
     /// Subscriptions of one connection.
     pub max_subscriptions: u32,
+    /// Subscriptions of one principal, over all its connections to a service.
+    pub max_principal_subscriptions: u32,
     /// Calls of one connection that are not answered yet; a batch of `max_batch_items` always fits.
     pub max_calls_in_flight: u32,
     /// Calls per second of one service, over all its connections; none is no limit.
@@ -64,6 +66,16 @@ pub struct Server {
     pub public_url: Option<Url>,
     /// How long SIGTERM waits for what is in flight.
     pub drain: Duration,
+    /// How often a WebSocket client is pinged.
+    pub ping_interval: Duration,
+    /// How long a WebSocket client may be silent, pongs counted, before its connection is ended; longer than `ping_interval`.
+    pub idle_timeout: Duration,
+    /// How long a client that does not read holds up one write before its connection is ended.
+    pub write_timeout: Duration,
+    /// Bytes of notifications that wait for a client that does not keep up; with more, its connection is ended.
+    pub max_backlog_bytes: u32,
+    /// Frames per second of one WebSocket that carry no whole message (pings, pongs, small fragments); more are read as slowly as that.
+    pub max_small_frames_per_second: u32,
 }
 
 impl Server {
@@ -72,6 +84,7 @@ impl Server {
         ServiceLimits {
             max_connections: self.max_connections,
             max_subscriptions: self.max_subscriptions,
+            max_principal_subscriptions: self.max_principal_subscriptions,
             max_batch_items: self.max_batch_items,
             max_calls_in_flight: self.max_calls_in_flight,
             max_requests_per_second: self.max_requests_per_second,
@@ -526,6 +539,8 @@ pub struct ServiceLimits {
     pub max_connections: u32,
     /// Subscriptions of one connection.
     pub max_subscriptions: u32,
+    /// Subscriptions of one principal, over all its connections.
+    pub max_principal_subscriptions: u32,
     /// Items in one JSON-RPC batch.
     pub max_batch_items: u32,
     /// Calls of one connection that are not answered yet; a batch of `max_batch_items` always fits.

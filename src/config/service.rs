@@ -56,8 +56,14 @@ const NAMESPACE: Parsed<String> = Parsed {
 const RESULTS: Choice<SignTransactionResult> = Choice(&[("object", SignTransactionResult::Object), ("raw", SignTransactionResult::Raw)]);
 
 /// Stands for the server's limits where those are wrong: nothing is served then.
-const NO_LIMITS: ServiceLimits =
-    ServiceLimits { max_connections: 0, max_subscriptions: 0, max_batch_items: 0, max_calls_in_flight: 0, max_requests_per_second: None };
+const NO_LIMITS: ServiceLimits = ServiceLimits {
+    max_connections: 0,
+    max_subscriptions: 0,
+    max_principal_subscriptions: 0,
+    max_batch_items: 0,
+    max_calls_in_flight: 0,
+    max_requests_per_second: None,
+};
 
 /// What a service can refer to.
 #[derive(Debug, Default)]

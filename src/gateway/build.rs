@@ -23,6 +23,7 @@ use crate::server::{Generation, Served};
 use crate::signing::{Directory, DirectoryError, Draft, Finding, Scheduler, ServiceKeys, SignLimits, build_store};
 use crate::subscriptions::hub::Hub;
 use crate::subscriptions::lifecycle::Lifecycle;
+use crate::subscriptions::places::Places;
 use crate::subscriptions::receipts::Receipts;
 use crate::telemetry::metrics::Metrics;
 use crate::transactions::chain::{Chain, Parts};
@@ -217,5 +218,5 @@ async fn open_chain(environment: &config::Environment, parts: ChainParts<'_>, li
         stop: stop.child_token(),
     });
     let hub = Hub::new(pool, environment, metrics, stop.child_token());
-    Ok(Streams { chain, hub, receipts: Receipts::start(seen), lifecycle: Arc::clone(lifecycle) })
+    Ok(Streams { chain, hub, receipts: Receipts::start(seen), lifecycle: Arc::clone(lifecycle), places: Places::default() })
 }

@@ -44,11 +44,17 @@ fn server(running: &Server, read: &Server, restart: &mut Vec<String>) -> Server 
         max_response_bytes: _,
         max_batch_items: _,
         max_subscriptions: _,
+        max_principal_subscriptions: _,
         max_calls_in_flight: _,
         max_requests_per_second: _,
         default_service: _,
         public_url: _,
         drain: _,
+        ping_interval: _,
+        idle_timeout: _,
+        write_timeout: _,
+        max_backlog_bytes: _,
+        max_small_frames_per_second: _,
     } = running;
     note(restart, "server", &[("listen", *listen != read.listen)]);
     Server { listen: *listen, ..read.clone() }

@@ -231,6 +231,7 @@ fn limits(limits: &config::ServiceLimits) -> Value {
     json!({
         "maxConnections": limits.max_connections,
         "maxSubscriptions": limits.max_subscriptions,
+        "maxPrincipalSubscriptions": limits.max_principal_subscriptions,
         "maxBatchItems": limits.max_batch_items,
         "maxCallsInFlight": limits.max_calls_in_flight.max(limits.max_batch_items),
         "maxRequestsPerSecond": limits.max_requests_per_second,

@@ -196,7 +196,9 @@ where
             }
             // Streams belong to the connection, so they are jsonrpsee's own.
             Some(MethodCallback::Subscription(_)) => {
-                Arc::clone(&shared.pass_through).note(request.extensions_mut());
+                if let Err(refused) = Arc::clone(&shared.pass_through).admit(request.extensions_mut()) {
+                    return MethodResponse::error(request.id, refused);
+                }
                 Self::told(request.id.clone().into_owned(), self.inner.call(request).await)
             }
             Some(MethodCallback::Unsubscription(_)) if !names_a_subscription(&request) => {

@@ -16,8 +16,11 @@ pub const NAMESPACES: [&str; 3] = ["eth", "net", "web3"];
 
 /// The way of one service to its environment's nodes.
 pub trait PassThrough: Send + Sync + 'static {
-    /// Puts the service as it is now into the request of a stream, whose method is the one that the connection began with.
-    fn note(self: Arc<Self>, _request: &mut Extensions) {}
+    /// Puts the service as it is now into the request of a stream, whose method is the one that the connection began with, and what
+    /// the stream holds for as long as it is open. An error if it may not begin.
+    fn admit(self: Arc<Self>, _request: &mut Extensions) -> Result<(), RpcError> {
+        Ok(())
+    }
 
     /// Whether a method that the gateway does not answer may go to the node.
     fn allows(&self, method: &str) -> bool;

@@ -9,6 +9,7 @@ use jsonrpsee::Extensions;
 use jsonrpsee::types::ErrorObjectOwned;
 use serde_json::value::RawValue;
 
+use super::errors::{LIMIT_EXCEEDED, Reason, RpcError};
 use super::order::{BatchOrder, Turn};
 use super::pass_through::{PassThrough, carries_transactions, in_namespaces};
 use super::refusals::refusal;
@@ -20,6 +21,7 @@ use crate::signing::ServiceKeys;
 use crate::subscriptions::connection::ConnectionHandle;
 use crate::subscriptions::hub::Hub;
 use crate::subscriptions::lifecycle::Lifecycle;
+use crate::subscriptions::places::Places;
 use crate::subscriptions::receipts::Receipts;
 use crate::telemetry::metrics::{Metrics, Subscriptions};
 use crate::telemetry::waited::Waited;
@@ -49,6 +51,10 @@ pub struct Service {
     pub pass_through: Vec<String>,
     /// What subscriptions are counted with, by kind.
     pub subscriptions: Subscriptions,
+    /// Subscriptions that its principals have open.
+    pub places: Places,
+    /// Subscriptions of one principal.
+    pub max_principal_subscriptions: u32,
     /// What clients connect to: over HTTP and over WebSocket.
     pub urls: (String, String),
 }
@@ -64,12 +70,14 @@ pub struct Streams {
     pub receipts: Arc<Receipts>,
     /// The life of transactions, of every environment.
     pub lifecycle: Arc<Lifecycle>,
+    /// Subscriptions that are open, by service and principal.
+    pub places: Places,
 }
 
 impl Service {
     /// A service of the configuration, with its parts.
     pub fn new(config: &config::Service, urls: (String, String), keys: ServiceKeys, streams: Streams, metrics: &Metrics) -> Self {
-        let Streams { chain, hub, receipts, lifecycle } = streams;
+        let Streams { chain, hub, receipts, lifecycle, places } = streams;
         Self {
             name: Arc::from(config.name.as_str()),
             chain,
@@ -81,6 +89,8 @@ impl Service {
             lifecycle,
             pass_through: config.pass_through.clone(),
             subscriptions: metrics.clients.subscriptions.clone(),
+            places,
+            max_principal_subscriptions: config.limits.max_principal_subscriptions,
             urls,
         }
     }
@@ -100,8 +110,12 @@ impl Service {
 }
 
 impl PassThrough for Service {
-    fn note(self: Arc<Self>, request: &mut Extensions) {
+    fn admit(self: Arc<Self>, request: &mut Extensions) -> Result<(), RpcError> {
+        let place = self.places.take(&self.name, &principal(request).name, self.max_principal_subscriptions);
+        // Kept with the request until the stream is over.
+        request.insert(Arc::new(place.ok_or_else(too_many_subscriptions)?));
         request.insert(self);
+        Ok(())
     }
 
     fn allows(&self, method: &str) -> bool {
@@ -112,6 +126,10 @@ impl PassThrough for Service {
         let pool = self.chain.pool();
         if carries_transactions(method) { Box::pin(pool.hand_in(method, params)) } else { Box::pin(pool.call_raw(method, params)) }
     }
+}
+
+fn too_many_subscriptions() -> RpcError {
+    RpcError::new(LIMIT_EXCEEDED, Reason::LimitExceeded, "too many subscriptions are open, over all connections")
 }
 
 /// The service as it is now, for a stream: the connection's own may be older than the last reload.

@@ -196,10 +196,11 @@ async fn serve(
             };
             let Some(sink) = connection.accept(pending).await else { return Ok(()) };
             let open = Open::of(&service, "transactionReceipts");
-            return open.over(service.receipts.serve(&service.chain, wanted, sink, Some(connection)).await);
+            // On the heap, like the way to a seat: what only some streams need, or only at their beginning, is no part of all of them.
+            return open.over(Box::pin(service.receipts.serve(&service.chain, wanted, sink, Some(connection))).await);
         }
     };
-    let seat = match service.hub.join(subject, &connection).await {
+    let seat = match Box::pin(service.hub.join(subject, &connection)).await {
         Ok(seat) => seat,
         Err(error) => {
             pending.reject(no_seat(error)).await;

@@ -23,7 +23,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::ServerError;
 use super::idle::{Idle, Place};
-use super::io::ClientIo;
+use super::io::{ClientIo, Rules};
 use crate::subscriptions::connection::ConnectionHandle;
 use crate::telemetry::metrics::ConnectionMeter;
 
@@ -33,8 +33,6 @@ const BACKLOG: u32 = 1024;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// See [`Handler::patience`].
 const HEADERS: Duration = Duration::from_secs(30);
-/// See [`Door::stall`].
-const STALL: Duration = Duration::from_secs(20);
 /// Bytes of one request's headers.
 const HEADER_BYTES: usize = 64 * 1024;
 /// Time between two tries when the system has no more sockets for us.
@@ -63,6 +61,11 @@ pub(super) trait Handler: Clone + Send + Sync + 'static {
         false
     }
 
+    /// What the client of the next connection may do to it.
+    fn rules(&self) -> Rules {
+        Rules::default()
+    }
+
     /// How long a stop waits for the open connections.
     fn drain(&self) -> Duration;
 
@@ -78,8 +81,6 @@ pub(super) struct Door {
     listener: TcpListener,
     local: SocketAddr,
     meter: Option<ConnectionMeter>,
-    /// How long one write may wait for a client that does not read.
-    pub(super) stall: Duration,
 }
 
 /// One open connection: free again when dropped.
@@ -120,7 +121,7 @@ impl Door {
             Ok((listener, local))
         };
         let (listener, local) = listen().map_err(|source| ServerError::Listen { address, source })?;
-        Ok(Self { listener, local, meter, stall: STALL })
+        Ok(Self { listener, local, meter })
     }
 
     pub(super) fn local_addr(&self) -> SocketAddr {
@@ -152,7 +153,7 @@ impl Door {
                         let (cut, gone) = (cut.child_token(), CancellationToken::new());
                         let place = idle.as_ref().map(|idle| Place::new(Arc::clone(idle), cut.clone(), gone.clone()));
                         let slot = Slot::new(&open, self.meter.clone(), gone);
-                        let connection = Connection { handler: handler.clone(), cut, stop: stop.clone(), stall: self.stall, place };
+                        let connection = Connection { handler: handler.clone(), cut, stop: stop.clone(), place };
                         tokio::spawn(connection.accept(stream, tls, slot));
                     } else {
                         if let Some(meter) = &self.meter {
@@ -206,7 +207,6 @@ struct Connection<H> {
     handler: H,
     cut: CancellationToken,
     stop: CancellationToken,
-    stall: Duration,
     /// Where it stands among the idle, if that matters.
     place: Option<Place>,
 }
@@ -231,10 +231,11 @@ impl<H: Handler> Connection<H> {
 
     /// Ends with the last HTTP request. A WebSocket lives on in a task of jsonrpsee and takes stream and slot with it.
     async fn serve<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: IO, slot: Slot) {
-        let Self { handler, cut, stop, stall, place } = self;
+        let Self { handler, cut, stop, place } = self;
         let (patience, place) = (handler.patience(), place.map(Arc::new));
-        let handle = ConnectionHandle::new(cut.clone());
-        let stream = ClientIo::new(stream, handle.clone(), stall, slot);
+        let rules = handler.rules();
+        let handle = ConnectionHandle::new(cut.clone(), rules.backlog);
+        let stream = ClientIo::new(stream, handle.clone(), rules, slot);
         let service = service_fn(move |request| {
             let (handler, handle, place) = (handler.clone(), handle.clone(), place.clone());
             async move {

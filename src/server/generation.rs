@@ -16,6 +16,7 @@ use tower::layer::util::Identity;
 use super::access::{Access, Renewal};
 use super::admin::AdminContext;
 use super::error::ServerError;
+use super::io::Rules;
 use crate::config::{self, Config, ServiceLimits};
 use crate::rpc::middleware::{Current, Limits, ServiceCalls};
 use crate::rpc::pass_through::PassThrough;
@@ -24,9 +25,6 @@ use crate::telemetry::metrics::Metrics;
 
 /// Messages that wait for a client; beyond them calls wait with their answers.
 const QUEUE: u32 = 1024;
-/// How often a WebSocket client is pinged, and how long it may be silent.
-const PING: Duration = Duration::from_secs(20);
-const IDLE: Duration = Duration::from_secs(60);
 
 /// The generation in force.
 pub type Live = Arc<ArcSwap<Generation>>;
@@ -59,6 +57,8 @@ pub struct Generation {
     pub(super) max_connections: u32,
     pub(super) max_request_bytes: u32,
     pub(super) drain: Duration,
+    /// What clients may do to their connections.
+    pub(super) rules: Rules,
 }
 
 /// jsonrpsee's side of one service.
@@ -144,6 +144,7 @@ impl Generation {
             max_connections: server.max_connections,
             max_request_bytes: server.max_request_bytes,
             drain: server.drain,
+            rules: rules(server),
         })
     }
 
@@ -217,6 +218,11 @@ fn limits(server: &config::Server, service: &ServiceLimits) -> Limits {
     }
 }
 
+fn rules(server: &config::Server) -> Rules {
+    let backlog = usize::try_from(server.max_backlog_bytes).unwrap_or(usize::MAX);
+    Rules { stall: server.write_timeout, small_frames: server.max_small_frames_per_second, backlog }
+}
+
 fn jsonrpsee_config(server: &config::Server, limits: &ServiceLimits) -> ServerConfig {
     // The middleware tells of a batch that is too large as geth does; this only bounds what is built before it sees the batch.
     let items = limits.max_batch_items.saturating_mul(4);
@@ -229,7 +235,7 @@ fn jsonrpsee_config(server: &config::Server, limits: &ServiceLimits) -> ServerCo
         .set_batch_request_config(BatchRequestConfig::Limit(items))
         .set_message_buffer_capacity(QUEUE)
         .set_id_provider(HexIds)
-        .enable_ws_ping(PingConfig::new().ping_interval(PING).inactive_limit(IDLE).max_failures(1))
+        .enable_ws_ping(PingConfig::new().ping_interval(server.ping_interval).inactive_limit(server.idle_timeout).max_failures(1))
         .build()
 }
 

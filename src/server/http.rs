@@ -17,6 +17,7 @@ use tower::Service;
 use super::accept::Handler;
 use super::envelope;
 use super::generation::{Generation, Live, Route, ServiceEntry};
+use super::io::Rules;
 use super::reply::{self, JSON, Reply, refusal};
 use crate::policy::Principal;
 use crate::rpc::idempotency::KeyHeader;
@@ -56,6 +57,10 @@ impl Handler for RpcHandler {
         self.0.live.load().max_connections
     }
 
+    fn rules(&self) -> Rules {
+        self.0.live.load().rules
+    }
+
     fn drain(&self) -> Duration {
         self.0.live.load().drain
     }
@@ -89,8 +94,10 @@ impl Served {
             return reply::service_full();
         };
         let route = Route::new(self.live.clone(), service.clone(), Some(open));
+        let handle = connection.clone();
         let reply = self.call(service, route, request.map(HttpBody::new), Transport::WebSocket, connection).await;
         if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
+            handle.upgraded();
             reply
         } else {
             refusal(StatusCode::BAD_REQUEST, "no WebSocket handshake of version 13")

@@ -2,11 +2,13 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use jsonrpsee::{PendingSubscriptionSink, SubscriptionSink};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
+
+use super::outbox::Outbox;
 
 /// How a call reached the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,19 +21,21 @@ pub enum Transport {
 
 /// A client's connection; clones are the same connection. The server puts it into each request's extensions.
 #[derive(Debug, Clone)]
-pub struct ConnectionHandle {
+pub struct ConnectionHandle(Arc<Connection>);
+
+/// What is known of one connection, and what it has of what all share, so that it cannot take the rest.
+#[derive(Debug)]
+struct Connection {
     cut: CancellationToken,
-    owed: Arc<AtomicUsize>,
+    /// It speaks WebSocket from here on.
+    upgraded: AtomicBool,
+    owed: AtomicUsize,
     /// Told when there is room again for notifications that wait for it.
-    room: Arc<Notify>,
+    room: Notify,
+    /// What its client is to be told and has no room for.
+    outbox: Outbox,
     /// Subscriptions whose id is being answered.
     answering: watch::Sender<usize>,
-    shares: Arc<Shares>,
-}
-
-/// What one connection has of what all share, so that it cannot take the rest.
-#[derive(Debug)]
-struct Shares {
     /// Places for upstream subscriptions to filters that are made for it.
     filters: Arc<Semaphore>,
     /// Places for questions to the journal, and the turn of the one that is answered.
@@ -71,50 +75,76 @@ impl Drop for Owed {
 }
 
 impl ConnectionHandle {
-    /// The connection that is cut by this token.
-    pub fn new(cut: CancellationToken) -> Self {
-        let shares = Shares {
+    /// The connection that is cut by this token. So many bytes of notifications may wait for a client that does not keep up.
+    pub fn new(cut: CancellationToken, backlog: usize) -> Self {
+        Self(Arc::new(Connection {
+            cut,
+            upgraded: AtomicBool::new(false),
+            owed: AtomicUsize::new(0),
+            room: Notify::new(),
+            outbox: Outbox::new(backlog),
+            answering: watch::Sender::new(0),
             filters: Arc::new(Semaphore::new(FILTERS)),
             questions: Semaphore::new(QUESTIONS),
             question: Semaphore::new(1),
             page: Semaphore::new(1),
-        };
-        Self { cut, owed: Arc::default(), room: Arc::default(), answering: watch::Sender::new(0), shares: Arc::new(shares) }
+        }))
+    }
+
+    /// A WebSocket was agreed on: whatever comes from here on is frames.
+    pub(crate) fn upgraded(&self) {
+        self.0.upgraded.store(true, Ordering::Release);
+    }
+
+    /// Whether it is a WebSocket.
+    pub(crate) fn is_upgraded(&self) -> bool {
+        self.0.upgraded.load(Ordering::Acquire)
+    }
+
+    /// What waits for the client, of notifications.
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.0.outbox
+    }
+
+    /// Counts a notification in, if there is room for it at once.
+    pub(super) fn owe_if_room(&self, bytes: usize) -> bool {
+        let counted = |owed| (owed <= ROOM).then_some(owed + bytes);
+        self.0.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted).is_ok()
     }
 
     /// Cuts the connection: nothing more is read from it or written to it, and calls in flight on it are dropped.
     /// What still waits in its queue is lost. Further calls do nothing.
     pub fn end(&self) {
-        self.cut.cancel();
+        self.0.cut.cancel();
     }
 
     /// Resolves when [`ConnectionHandle::end`] was called or the gateway cut the connection itself (not when the client left).
     pub async fn ended(&self) {
-        self.cut.cancelled().await;
+        self.0.cut.cancelled().await;
     }
 
     /// Answers the id of a subscription; `None` if the client is gone. jsonrpsee writes the answer before it knows the id itself:
     /// without this, a client that unsubscribes at once would be told that there is no such subscription, and keep it.
     pub(crate) async fn accept(&self, pending: PendingSubscriptionSink) -> Option<SubscriptionSink> {
-        let _answering = Answering::begin(&self.answering);
+        let _answering = Answering::begin(&self.0.answering);
         pending.accept().await.ok()
     }
 
     /// Resolves when every id that was answered is known.
     pub(crate) async fn ids_known(&self) {
         // The handle has the sender, so there is always a value.
-        let _ = self.answering.subscribe().wait_for(|answering| *answering == 0).await;
+        let _ = self.0.answering.subscribe().wait_for(|answering| *answering == 0).await;
     }
 
     /// So many places for an upstream subscription that is made for this connection; `None` if it has not as many left.
     pub(super) fn filters(&self, places: u32) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.shares.filters).try_acquire_many_owned(places).ok()
+        Arc::clone(&self.0.filters).try_acquire_many_owned(places).ok()
     }
 
     /// The connection's turn to ask the journal one question, until dropped; `None` if as many wait as may.
     pub(super) async fn question(&self) -> Option<Turn<'_>> {
-        let place = self.shares.questions.try_acquire().ok()?;
-        let turn = self.shares.question.acquire().await.ok()?;
+        let place = self.0.questions.try_acquire().ok()?;
+        let turn = self.0.question.acquire().await.ok()?;
         Some(Turn { _turn: turn, _place: Some(place) })
     }
 
@@ -122,27 +152,27 @@ impl ConnectionHandle {
     /// does not read holds one page, however many streams it has.
     pub(super) async fn page(&self) -> Option<Turn<'_>> {
         // The semaphore is never closed, so there is always a turn.
-        let turn = self.shares.page.acquire().await.ok()?;
+        let turn = self.0.page.acquire().await.ok()?;
         drop(self.room(0).await);
         Some(Turn { _turn: turn, _place: None })
     }
 
     /// What cuts the connection.
     pub(crate) fn token(&self) -> &CancellationToken {
-        &self.cut
+        &self.0.cut
     }
 
     /// An answer of so many bytes is on its way. Never more than will be written, or the client would not be read from again.
     pub(crate) fn owe(&self, bytes: usize) {
-        self.owed.fetch_add(bytes, Ordering::Relaxed);
+        self.0.owed.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// So many bytes were written. What frames answers, and notifications, make it more than was owed.
     pub(crate) fn pay(&self, bytes: usize) {
         // The closure always has a value, so this cannot fail.
-        let before = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| Some(owed.saturating_sub(bytes)));
+        let before = self.0.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| Some(owed.saturating_sub(bytes)));
         if before.is_ok_and(|before| before > ROOM && before.saturating_sub(bytes) <= ROOM) {
-            self.room.notify_waiters();
+            self.0.room.notify_waiters();
         }
     }
 
@@ -150,11 +180,10 @@ impl ConnectionHandle {
     /// slowly, or is told much at once, costs a bounded amount of memory.
     pub async fn room(&self, bytes: usize) -> Owed {
         loop {
-            let mut told = pin!(self.room.notified());
+            let mut told = pin!(self.0.room.notified());
             // From here on no change is missed.
             told.as_mut().enable();
-            let counted = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |owed| (owed <= ROOM).then_some(owed + bytes));
-            if counted.is_ok() {
+            if self.owe_if_room(bytes) {
                 return Owed { connection: self.clone(), bytes };
             }
             told.await;
@@ -163,7 +192,7 @@ impl ConnectionHandle {
 
     /// Bytes of answers that are ready and not written, at most.
     pub(crate) fn owed(&self) -> usize {
-        self.owed.load(Ordering::Relaxed)
+        self.0.owed.load(Ordering::Relaxed)
     }
 }
 
@@ -199,9 +228,9 @@ mod tests {
 
     #[tokio::test]
     async fn ids_are_known_once_every_answer_is_given_or_given_up() {
-        let connection = ConnectionHandle::new(CancellationToken::new());
+        let connection = ConnectionHandle::new(CancellationToken::new(), 1 << 20);
         connection.ids_known().await;
-        let (one, two) = (Answering::begin(&connection.answering), Answering::begin(&connection.answering));
+        let (one, two) = (Answering::begin(&connection.0.answering), Answering::begin(&connection.0.answering));
         let other = connection.clone();
         let known = tokio::spawn(async move { other.ids_known().await });
         drop(one);
@@ -213,7 +242,7 @@ mod tests {
     /// I8: what waits for a client is bounded, however many streams it has.
     #[tokio::test]
     async fn a_notification_waits_for_room_and_is_counted_out_if_it_is_not_queued() {
-        let connection = ConnectionHandle::new(CancellationToken::new());
+        let connection = ConnectionHandle::new(CancellationToken::new(), 1 << 20);
         connection.room(ROOM).await.is_queued();
         connection.room(1000).await.is_queued();
         assert_eq!(connection.owed(), ROOM + 1000);

@@ -4,27 +4,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jsonrpsee::core::server::TrySendError;
-use jsonrpsee::{SubscriptionMessage, SubscriptionSink};
+use jsonrpsee::SubscriptionSink;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
+use super::outbox::{Told, Way};
 use crate::subscriptions::connection::ConnectionHandle;
 
 /// The sending side of one subscription.
 #[derive(Debug)]
 pub(super) struct Member {
-    way: Way,
+    stage: Stage,
     end: Option<oneshot::Sender<&'static str>>,
 }
 
-/// How results reach the client.
+/// Whether results reach the client.
 #[derive(Debug)]
-enum Way {
+enum Stage {
     /// It does not have its subscription's id yet: they wait, in order.
     Waiting(Vec<Arc<RawValue>>),
-    /// Through its connection's queue.
-    Open(SubscriptionSink),
+    /// They do.
+    Open(Way),
 }
 
 /// What stays with whoever answers the id, until it is answered.
@@ -48,14 +48,14 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(super) fn pair(sink: SubscriptionSink, connection: Option<ConnectionHandle>) -> (Member, Watch) {
     let (mut member, early) = early();
-    member.open(sink.clone());
+    member.open(sink.clone(), connection.clone());
     (member, early.watch(sink, connection))
 }
 
 /// A member before its id is answered.
 pub(super) fn early() -> (Member, Early) {
     let (end, ended) = oneshot::channel();
-    (Member { way: Way::Waiting(Vec::new()), end: Some(end) }, Early(ended))
+    (Member { stage: Stage::Waiting(Vec::new()), end: Some(end) }, Early(ended))
 }
 
 impl Early {
@@ -68,27 +68,23 @@ impl Early {
 impl Member {
     /// Sends one result; answers whether the member is still there.
     pub(super) fn send(&mut self, result: &Arc<RawValue>) -> bool {
-        match &mut self.way {
-            Way::Waiting(results) if results.len() < WAITING => {
+        match &mut self.stage {
+            Stage::Waiting(results) if results.len() < WAITING => {
                 results.push(Arc::clone(result));
                 true
             }
-            Way::Waiting(_) => self.too_slow(),
-            Way::Open(sink) => {
-                // The one copy is that into the frame. Text cannot fail to be written; if it did, the other way would be taken.
-                let message = SubscriptionMessage::new(sink.method_name(), sink.subscription_id(), result);
-                match sink.try_send(message.unwrap_or_else(|_| (**result).to_owned().into())) {
-                    Ok(()) => true,
-                    Err(TrySendError::Closed(_)) => false,
-                    Err(TrySendError::Full(_)) => self.too_slow(),
-                }
-            }
+            Stage::Waiting(_) => self.too_slow(),
+            Stage::Open(way) => match way.tell(result) {
+                Told::Yes => true,
+                Told::Gone => false,
+                Told::TooMuch => self.too_slow(),
+            },
         }
     }
 
     /// The client has its id: what waited goes first.
-    pub(super) fn open(&mut self, sink: SubscriptionSink) {
-        if let Way::Waiting(results) = std::mem::replace(&mut self.way, Way::Open(sink)) {
+    pub(super) fn open(&mut self, sink: SubscriptionSink, connection: Option<ConnectionHandle>) {
+        if let Stage::Waiting(results) = std::mem::replace(&mut self.stage, Stage::Open(Way::new(sink, connection))) {
             // One that does not get through ends the member, or the client is gone.
             let _open = results.iter().all(|result| self.send(result));
         }
@@ -116,6 +112,7 @@ impl Watch {
             ended = self.ended => match ended {
                 Ok(why) => {
                     if let Some(connection) = self.connection {
+                        connection.outbox().clear();
                         tokio::spawn(async move {
                             tokio::time::sleep(LAST_WORDS).await;
                             connection.end();

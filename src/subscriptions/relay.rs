@@ -7,21 +7,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
+use futures_util::FutureExt;
 use jsonrpsee::SubscriptionSink;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::audience::Audience;
 use super::chain::{Feed, Heads, Logs, NodeLogs};
 use super::connection::ConnectionHandle;
 use super::hub::{Source, Subject};
-use super::member::{Early, Member, early};
+use super::member::{Early, early};
 use crate::node::{CallError, Pool, StreamItem, Subscription};
 
 /// The last words of a subscription whose events may not be complete.
 pub(super) const GAP: &str = "the connection to the node was lost: events may be missing";
+
+/// Results that are told together.
+const TOGETHER: usize = 64;
 
 /// How the upstream subscription is.
 #[derive(Debug, Clone)]
@@ -80,7 +84,7 @@ impl Upstream {
 /// See the module.
 pub(super) struct Relay {
     pub(super) subject: Subject,
-    members: DashMap<u64, Member>,
+    members: Audience,
     next: AtomicU64,
     /// How many clients watch or are about to.
     wanted: watch::Sender<usize>,
@@ -91,7 +95,7 @@ pub(super) struct Relay {
 
 impl fmt::Debug for Relay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Relay").field("subject", &self.subject).field("members", &self.members.len()).finish_non_exhaustive()
+        f.debug_struct("Relay").field("subject", &self.subject).field("members", &self.members).finish_non_exhaustive()
     }
 }
 
@@ -100,7 +104,7 @@ impl Relay {
     pub(super) fn new(subject: Subject) -> Arc<Self> {
         Arc::new(Self {
             subject,
-            members: DashMap::new(),
+            members: Audience::new(),
             next: AtomicU64::new(0),
             wanted: watch::Sender::new(0),
             state: watch::Sender::new(State::Opening),
@@ -130,24 +134,37 @@ impl Relay {
         let mut unwanted = pin!(self.unwanted(linger));
         // While it is away and there may be members who were not told.
         let mut tell = None;
+        // What was taken from it and has not been looked at: no result.
+        let mut ahead = None;
         loop {
             tokio::select! {
-                item = upstream.next() => match item {
-                    Some(StreamItem::Item(result)) => self.members.retain(|_, member| member.send(&result)),
+                item = next(&mut upstream, &mut ahead) => match item {
+                    Some(StreamItem::Item(result)) => {
+                        // What came with it is told with it: their messages leave together.
+                        let mut results = vec![result];
+                        while results.len() < TOGETHER && ahead.is_none() {
+                            match upstream.next().now_or_never() {
+                                Some(Some(StreamItem::Item(result))) => results.push(result),
+                                Some(other) => ahead = Some(other),
+                                None => break,
+                            }
+                        }
+                        self.members.tell(&results).await;
+                    }
                     Some(StreamItem::Lost) => {
                         tell = Some(Instant::now() + deadline);
                         self.state.send_replace(State::Opening);
                     }
                     Some(StreamItem::Gap) => {
                         tell = None;
-                        self.end_members();
+                        self.members.end(GAP);
                         self.state.send_replace(State::Live);
                     }
                     None => return self.over(pool.fault().unwrap_or(CallError::Unavailable)),
                 },
                 () = at(tell) => {
                     tell = None;
-                    self.end_members();
+                    self.members.end(GAP);
                 }
                 () = &mut unwanted => {
                     if may_end() {
@@ -185,18 +202,19 @@ impl Relay {
             }
             first
         });
-        self.end_members();
-    }
-
-    fn end_members(&self) {
-        self.members.retain(|_, member| {
-            member.end(GAP);
-            false
-        });
+        self.members.end(GAP);
     }
 }
 
 /// Resolves at that time, if there is one.
+/// What was taken ahead, else the next item. Cancel safe.
+async fn next(upstream: &mut Upstream, ahead: &mut Option<Option<StreamItem>>) -> Option<StreamItem> {
+    match ahead.take() {
+        Some(item) => item,
+        None => upstream.next().await,
+    }
+}
+
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
@@ -248,16 +266,13 @@ impl Seat {
     /// Serves the client until it goes; the error is the subscription's last words.
     pub async fn serve(mut self, sink: SubscriptionSink, connection: Option<ConnectionHandle>) -> Result<(), &'static str> {
         let Some(early) = self.early.take() else { return Ok(()) };
-        let members = &self.lease.0.members;
-        if let Some(mut member) = members.get_mut(&self.id) {
-            member.open(sink.clone());
-        }
+        self.lease.0.members.open(self.id, sink.clone(), connection.clone());
         early.watch(sink, connection).over().await
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.lease.0.members.remove(&self.id);
+        self.lease.0.members.remove(self.id);
     }
 }

@@ -29,7 +29,7 @@ fn told(error: &ClientError) -> (i64, &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_request_is_told_by_its_reason() {
     let Some(mut world) = World::start("what_is_wrong_with_a_request_is_told_by_its_reason").await else { return };
-    world.extra.server = "max_subscriptions = 1".into();
+    world.extra.server = "max_subscriptions = 1\nmax_principal_subscriptions = 2".into();
     let account = world.accounts(1).await[0];
     let gateway = world.gateway().await;
     let client = gateway.connect().await;
@@ -50,6 +50,19 @@ async fn what_is_wrong_with_a_request_is_told_by_its_reason() {
     client.request("eth_subscribe", json!(["newHeads"])).await.unwrap();
     let error = client.request("eth_subscribe", json!(["newHeads"])).await.unwrap_err();
     assert_eq!(told(&error), (-32005, "limit_exceeded"));
+    let another = gateway.connect().await;
+    another.request("eth_subscribe", json!(["newHeads"])).await.unwrap();
+    let third = gateway.connect().await;
+    for (method, params) in [("eth_subscribe", json!(["newHeads"])), ("sluice_subscribe", json!(["transactions"]))] {
+        let error = third.request(method, params).await.unwrap_err();
+        assert_eq!(told(&error), (-32005, "limit_exceeded"), "of one principal, over all its connections");
+        assert!(error.to_string().contains("over all connections"), "{error}");
+    }
+    drop(another);
+    eventually("the place of a connection that is gone", || async {
+        third.request("sluice_subscribe", json!(["transactions"])).await.ok()
+    })
+    .await;
     for body in ["{", r#"{"jsonrpc":"2.0","id":-1,"method":"eth_chainId"}"#, "[]"] {
         let headers = [("content-type", "application/json")];
         let (_, answer) = http::send(::http::Method::POST, &gateway.url("http"), &headers, body.to_owned()).await.unwrap();

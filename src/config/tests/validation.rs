@@ -11,7 +11,10 @@ fn the_least_file_has_the_documented_defaults() {
     assert_eq!(config.server.max_request_bytes, 5 * 1024 * 1024);
     assert_eq!(config.server.max_response_bytes, 25 * 1024 * 1024);
     assert_eq!(config.server.max_batch_items, 1000);
-    assert_eq!(config.server.max_subscriptions, 1024);
+    assert_eq!((config.server.max_subscriptions, config.server.max_principal_subscriptions), (1024, 100_000));
+    assert_eq!((config.server.ping_interval, config.server.idle_timeout), (Duration::from_secs(20), Duration::from_secs(60)));
+    assert_eq!((config.server.write_timeout, config.server.max_backlog_bytes), (Duration::from_secs(10), 4 << 20));
+    assert_eq!(config.server.max_small_frames_per_second, 100);
     assert_eq!((config.server.max_calls_in_flight, config.server.max_requests_per_second), (4096, None));
     assert!(config.server.default_service.is_none() && config.server.public_url.is_none() && config.log.level.is_none());
     assert_eq!(config.services[0].limits, config.server.limits());
@@ -258,6 +261,7 @@ fn each_mistake_has_its_error() {
         ("[journal]", "[server]\norigins = [\"null\"]\n[journal]", "server.origins[0]", Fault::Value),
         ("[journal]", "[server]\ntls = { certificate = \"c\" }\n[journal]", "server.tls.key", Fault::Missing),
         ("[journal]", "[admin]\nlisten = \"127.0.0.1:8545\"\n[journal]", "admin.listen", Fault::Conflict),
+        ("[journal]", "[server]\nping_interval = \"60s\"\n[journal]", "server.idle_timeout", Fault::Conflict),
         ("path = \"sluice.db\"", "path = \"\"", "journal.path", Fault::Value),
         ("path = \"sluice.db\"", "path = 1979-05-27", "journal.path", Fault::Type),
     ];

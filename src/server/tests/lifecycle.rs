@@ -68,8 +68,8 @@ async fn a_connection_can_be_ended_alone() {
 /// I8: a client that sends and never reads is ended; until then it is not read from (tested beside the stream).
 #[tokio::test]
 async fn a_client_that_does_not_read_is_ended() {
-    let config = config::Server { max_response_bytes: 300_000, ..config() };
-    let server = Running::start_with(config, |listener| listener.door.stall = Duration::from_millis(200)).await;
+    let config = config::Server { max_response_bytes: 300_000, write_timeout: Duration::from_millis(200), ..config() };
+    let server = Running::start(config).await;
     let (mut sink, _unread) = server.ws().await.split();
     let call = r#"{"jsonrpc":"2.0","id":1,"method":"eth_big"}"#;
     // The loop ends with the connection.

@@ -180,11 +180,17 @@ fn config() -> config::Server {
         max_response_bytes: 100_000,
         max_batch_items: 1000,
         max_subscriptions: 3,
+        max_principal_subscriptions: 100,
         max_calls_in_flight: 4096,
         max_requests_per_second: None,
         default_service: Some("first".into()),
         public_url: None,
         drain: HANG,
+        ping_interval: Duration::from_secs(20),
+        idle_timeout: HANG,
+        write_timeout: HANG,
+        max_backlog_bytes: 1 << 20,
+        max_small_frames_per_second: 100,
     }
 }
 
@@ -255,6 +261,22 @@ impl Running {
         assert_eq!(self.metrics.clients.connections.open.get(), 0);
         finished
     }
+}
+
+/// Both ends of TLS with a certificate for `localhost`.
+pub(super) fn tls_pair() -> (tokio_rustls::TlsAcceptor, tokio_rustls::TlsConnector) {
+    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let server = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let connector = door::connector(&Arc::new(roots), &rustls::version::TLS13);
+    (tokio_rustls::TlsAcceptor::from(Arc::new(server)), connector)
 }
 
 fn status(head: &str) -> u16 {

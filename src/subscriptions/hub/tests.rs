@@ -4,6 +4,7 @@ mod ids;
 mod places;
 mod races;
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use jsonrpsee::RpcModule;
@@ -28,6 +29,8 @@ struct World {
     hub: Hub,
     module: RpcModule<Shared>,
     connection: ConnectionHandle,
+    /// By what the next client comes.
+    next: Arc<Mutex<ConnectionHandle>>,
     /// One permit for each subscription that got a seat.
     seated: Arc<Semaphore>,
     /// One permit for each that may get its id.
@@ -38,7 +41,7 @@ struct Shared {
     hub: Hub,
     seated: Arc<Semaphore>,
     go: Arc<Semaphore>,
-    connection: ConnectionHandle,
+    next: Arc<Mutex<ConnectionHandle>>,
 }
 
 /// Places of a service that are not taken.
@@ -50,6 +53,7 @@ fn free(hub: &Hub, service: &str) -> usize {
 struct Client {
     id: Value,
     notifications: mpsc::Receiver<Box<RawValue>>,
+    connection: ConnectionHandle,
 }
 
 impl World {
@@ -69,10 +73,11 @@ impl World {
 
     fn over(node: Backend, pool: Running, places: usize, times: Times) -> Self {
         let hub = Hub::with(pool.pool.clone(), times, StepMeter::new(&pool.metrics, "dev"), pool.stop.child_token(), places);
-        let connection = ConnectionHandle::new(CancellationToken::new());
+        let connection = ConnectionHandle::new(CancellationToken::new(), 1 << 20);
         let go = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let seated = Arc::new(Semaphore::new(0));
-        let shared = Shared { hub: hub.clone(), seated: seated.clone(), go: go.clone(), connection: connection.clone() };
+        let next = Arc::new(Mutex::new(connection.clone()));
+        let shared = Shared { hub: hub.clone(), seated: seated.clone(), go: go.clone(), next: next.clone() };
         let mut module = RpcModule::new(shared);
         module
             .register_subscription("eth_subscribe", "eth_subscription", "eth_unsubscribe", |params, pending, shared, _| async move {
@@ -82,7 +87,8 @@ impl World {
                     None if params == HEADS => Subject::heads(),
                     None => Subject::filter(&Arc::from(if params.contains("0xother") { "other" } else { "payments" }), params),
                 };
-                let seat = match shared.hub.join(subject, &shared.connection).await {
+                let connection = shared.next.lock().unwrap().clone();
+                let seat = match shared.hub.join(subject, &connection).await {
                     Ok(seat) => seat,
                     Err(error) => {
                         pending.reject(RpcError::invalid_params(format!("{error:?}"))).await;
@@ -92,10 +98,10 @@ impl World {
                 shared.seated.add_permits(1);
                 shared.go.acquire().await.unwrap().forget();
                 let Ok(sink) = pending.accept().await else { return Ok(()) };
-                seat.serve(sink, Some(shared.connection.clone())).await.map_err(jsonrpsee::core::SubscriptionError::from)
+                seat.serve(sink, Some(connection)).await.map_err(jsonrpsee::core::SubscriptionError::from)
             })
             .unwrap();
-        Self { node, _pool: pool, hub, module, connection, seated, go }
+        Self { node, _pool: pool, hub, module, connection, next, seated, go }
     }
 
     async fn call(&self, method: &str, params: &str, queue: usize) -> (Value, mpsc::Receiver<Box<RawValue>>) {
@@ -109,7 +115,7 @@ impl World {
         let (mut answer, notifications) = self.call("eth_subscribe", params, queue).await;
         match answer["error"]["message"].as_str() {
             Some(message) => Err(message.to_owned()),
-            None => Ok(Client { id: answer["result"].take(), notifications }),
+            None => Ok(Client { id: answer["result"].take(), notifications, connection: self.next.lock().unwrap().clone() }),
         }
     }
 
@@ -131,7 +137,7 @@ impl World {
         let (answered, asked) = tokio::join!(soon(self.module.raw_json_request(&request, QUEUE)), asked);
         let (answer, notifications) = answered.unwrap();
         let mut answer: Value = serde_json::from_str(answer.get()).unwrap();
-        (Client { id: answer["result"].take(), notifications }, asked)
+        (Client { id: answer["result"].take(), notifications, connection: self.next.lock().unwrap().clone() }, asked)
     }
 
     async fn unsubscribe(&self, client: &Client) -> Value {
@@ -141,7 +147,10 @@ impl World {
 
 impl Client {
     async fn next(&mut self) -> String {
-        soon(self.notifications.recv()).await.unwrap().get().to_owned()
+        let message = soon(self.notifications.recv()).await.unwrap();
+        // As the server does that writes it.
+        self.connection.pay(message.get().len());
+        message.get().to_owned()
     }
 
     /// `params` of the next notification without the id of the subscription.
@@ -233,7 +242,7 @@ async fn what_arrives_before_the_id_is_answered_comes_right_after_it() {
     let (answered, ()) = tokio::join!(late, script);
     let (answer, notifications) = answered.unwrap();
     let mut answer: Value = serde_json::from_str(answer.get()).unwrap();
-    let mut late = Client { id: answer["result"].take(), notifications };
+    let mut late = Client { id: answer["result"].take(), notifications, connection: world.connection.clone() };
     asked.peer.notify("0x5", json!(100));
     for n in 0..=100 {
         assert_eq!(late.number().await, n);
@@ -322,16 +331,30 @@ async fn while_the_node_stays_away_everybody_is_told() {
 async fn a_client_that_does_not_read_is_ended_alone() {
     let mut world = World::start().await;
     let (mut reader, asked) = world.opened(LOGS, "0x5").await;
+    let another = ConnectionHandle::new(CancellationToken::new(), 1 << 20);
+    *world.next.lock().unwrap() = another.clone();
     let mut slow = world.subscribe_with(LOGS, 2).await.unwrap();
-    for n in 0..5 {
-        asked.peer.notify("0x5", json!(n));
-        assert_eq!(reader.number().await, n);
+    let large = |n: u64| json!([n, "x".repeat(200_000)]);
+    for n in 0..10 {
+        asked.peer.notify("0x5", large(n));
+        assert_eq!(reader.params().await["result"][0], n);
     }
-    assert_eq!([slow.number().await, slow.number().await], [0, 1]);
-    assert_eq!(slow.params().await, json!({ "error": "the client does not keep up" }));
-    asked.peer.notify("0x5", json!(5));
-    assert_eq!(reader.number().await, 5);
-    soon(world.connection.ended()).await;
+    assert_eq!([&slow.params().await["result"][0], &slow.params().await["result"][0]], [0, 1]);
+    let last_words = json!({ "error": "the client does not keep up" });
+    let mut told = 2;
+    loop {
+        match slow.params().await {
+            params if params == last_words => break,
+            // What was in its sender's hand comes yet, in order.
+            params => assert_eq!(params["result"][0], told),
+        }
+        told += 1;
+    }
+    assert!(told < 8, "a megabyte waits for it at most");
+    asked.peer.notify("0x5", json!(10));
+    assert_eq!(reader.number().await, 10);
+    soon(another.ended()).await;
+    assert!(!world.connection.token().is_cancelled());
 }
 
 #[tokio::test]

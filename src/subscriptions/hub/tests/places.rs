@@ -68,6 +68,6 @@ async fn a_service_and_a_connection_have_places_of_their_own() {
     assert_eq!(free(&world.hub, "payments"), PLACES - FILTERS);
     assert!(world.subscribe(&large(0)).await.is_ok(), "what is there already needs no place");
     let subject = Subject::filter(&Arc::from("payments"), LOGS);
-    let another = ConnectionHandle::new(CancellationToken::new());
+    let another = ConnectionHandle::new(CancellationToken::new(), 1 << 20);
     assert!(world.hub.lease(&subject, &another).is_some());
 }

@@ -37,7 +37,7 @@ async fn settled() {
 }
 
 fn connection() -> ConnectionHandle {
-    ConnectionHandle::new(CancellationToken::new())
+    ConnectionHandle::new(CancellationToken::new(), 1 << 20)
 }
 
 /// A journal that counts the pages that are read of it.
