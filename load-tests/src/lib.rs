@@ -2,6 +2,7 @@
 //! the load generator `sluice-load`, and the benchmark `sluice-bench`. Everything listens on loopback only.
 
 pub mod announcements;
+pub mod bare;
 pub mod bench;
 pub mod client;
 mod curve;

@@ -53,6 +53,11 @@ async fn keys_that_are_discovered_are_all_there_after_a_restart_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn everybody_is_told_everything_in_order_and_who_never_reads_is_ended() {
+    quick(Scenario::FanOut).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_sign_is_accounted_for_and_a_repeated_request_costs_none() {
     let report = quick(Scenario::Accounting).await;
     assert!(report.passes(), "{report}");

@@ -5,6 +5,7 @@
 mod accounting;
 mod check;
 mod discovery;
+mod fan_out;
 mod figures;
 mod load;
 mod observe;
@@ -36,11 +37,14 @@ pub enum Scenario {
     Discovery,
     /// Where each Sign went, while KMS throttles, fails and is slow.
     Accounting,
+    /// Many clients that are told the same.
+    FanOut,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::OneAddress, Self::Storm, Self::Many, Self::SharedQuota, Self::Discovery, Self::Accounting];
+    pub const ALL: [Self; 7] =
+        [Self::OneAddress, Self::Storm, Self::Many, Self::SharedQuota, Self::Discovery, Self::Accounting, Self::FanOut];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -51,6 +55,7 @@ impl Scenario {
             Self::SharedQuota => "shared-quota",
             Self::Discovery => "discovery",
             Self::Accounting => "accounting",
+            Self::FanOut => "fan-out",
         }
     }
 }
@@ -68,6 +73,10 @@ pub struct Extent {
     pub keys: u64,
     /// Keys that are discovered.
     pub discovered: u64,
+    /// Clients that watch heads; a tenth as many watch logs.
+    pub observers: u64,
+    /// Heads that they are told one by one.
+    pub heads: u64,
     /// Signs of one account in flight, instead of what the scenario has.
     pub signs_in_flight: Option<u64>,
     /// Seed of the simulators.
@@ -83,6 +92,8 @@ impl Extent {
             quota: 1_000,
             keys: 64,
             discovered: 10_000,
+            observers: 10_000,
+            heads: 30,
             signs_in_flight: None,
             seed: 1,
         }
@@ -91,7 +102,7 @@ impl Extent {
     /// Long enough to see whether everything is right, too short for a rate.
     pub fn quick() -> Self {
         let second = Duration::from_secs(1);
-        Self { warm_up: second, measured: 2 * second, quota: 100, keys: 8, discovered: 100, ..Self::full() }
+        Self { warm_up: second, measured: 2 * second, quota: 100, keys: 8, discovered: 100, observers: 50, heads: 3, ..Self::full() }
     }
 
     /// The longest that one scenario takes: load, what is answered and mined afterwards, starts and ends of processes; and the same
@@ -111,6 +122,7 @@ pub async fn run(scenario: Scenario, programs: &Programs, extent: Extent) -> Res
             Scenario::SharedQuota => rates::shared_quota(programs, extent).await,
             Scenario::Discovery => discovery::discovery(programs, extent).await,
             Scenario::Accounting => accounting::accounting(programs, extent).await,
+            Scenario::FanOut => fan_out::fan_out(programs, extent).await,
         }
     };
     // On the heap: a scenario is a large future.

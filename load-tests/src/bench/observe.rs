@@ -62,7 +62,12 @@ impl Kms {
 }
 
 async fn ask_node(url: &str, method: &str) -> Result<Value, Failure> {
-    let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [] });
+    steer_node(url, method, json!([])).await
+}
+
+/// One of a simulated node's own methods.
+pub(super) async fn steer_node(url: &str, method: &str, params: Value) -> Result<Value, Failure> {
+    let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
     let (_, answer) = http::post_json(url, &request).await?;
     let mut answer: Value = serde_json::from_slice(&answer)?;
     match answer.get_mut("result") {

@@ -14,6 +14,8 @@ pub(super) const GAS_LIMIT: u64 = 1_000_000_000;
 pub(super) const WINDOW: u64 = 2_000;
 /// `sign_deadline`; a busy machine alone must not use it up.
 const SIGN_DEADLINE: Duration = Duration::from_secs(30);
+/// Connections that the gateway takes.
+const CONNECTIONS: u64 = 100_000;
 /// Calls that one connection may have in flight.
 const CALLS_IN_FLIGHT: u64 = 100_000;
 
@@ -36,6 +38,8 @@ pub(super) struct Plan {
     pub(super) signs_in_flight: u64,
     /// `account.queue_deadline`.
     pub(super) queue_deadline: Duration,
+    /// The time between two blocks; none: only where they are asked for.
+    pub(super) block_time: Duration,
 }
 
 impl Plan {
@@ -51,6 +55,7 @@ impl Plan {
             delays,
             signs_in_flight: WINDOW,
             queue_deadline: Duration::from_secs(30),
+            block_time: Duration::from_secs(1),
         }
     }
 
@@ -61,6 +66,7 @@ impl Plan {
         format!(
             r#"[server]
 listen = "127.0.0.1:0"
+max_connections = {CONNECTIONS}
 max_calls_in_flight = {CALLS_IN_FLIGHT}
 [admin]
 listen = "127.0.0.1:0"

@@ -69,6 +69,11 @@ impl Process {
     pub(super) fn processor_time(&self) -> Option<Duration> {
         processor_time(&self.child.id().to_string()).ok().flatten()
     }
+
+    /// Bytes of memory that it has; `None` where there is no /proc.
+    pub(super) fn resident(&self) -> Option<u64> {
+        resident(&self.child.id().to_string())
+    }
 }
 
 impl Drop for Process {
@@ -77,6 +82,21 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Bytes of memory that this process has.
+pub(super) fn own_resident() -> Option<u64> {
+    resident("self")
+}
+
+fn resident(process: &str) -> Option<u64> {
+    resident_of(&std::fs::read_to_string(format!("/proc/{process}/status")).ok()?)
+}
+
+/// `VmRSS` of /proc/PID/status, which has it in KiB.
+fn resident_of(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 /// Processor time of this process.
@@ -110,5 +130,11 @@ mod tests {
         let line = "4711 (a ) name) S 1 4711 4711 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 4 0 1000 0 0";
         assert_eq!(of_stat(line), Some(Duration::from_secs(3)));
         assert_eq!(of_stat("4711 (sluice) S 1"), None);
+    }
+
+    #[test]
+    fn memory_is_what_is_resident() {
+        assert_eq!(resident_of("Name:\tsluice\nVmHWM:\t    9 kB\nVmRSS:\t   12 kB\n"), Some(12 * 1024));
+        assert_eq!(resident_of("Name:\tsluice\n"), None);
     }
 }

@@ -22,8 +22,6 @@ use crate::sim_kms::{self, Quotas, SimKms};
 use crate::sim_node::{self, Limits, Settings, SimNode};
 use crate::wallet::Wallet;
 
-/// The time between two blocks.
-const BLOCK_TIME: Duration = Duration::from_secs(1);
 /// How long a gateway may take until it serves.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// How often it is asked.
@@ -176,9 +174,24 @@ impl World {
         }
     }
 
+    /// The WebSocket URL of a service.
+    pub(super) fn url(&self, service: &str) -> String {
+        format!("ws://{}/{service}", self.listen)
+    }
+
+    /// Where a further process writes what it says.
+    pub(super) fn log(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.log"))
+    }
+
+    /// Bytes of memory that the gateway has.
+    pub(super) fn resident(&self) -> Option<u64> {
+        self.gateway.as_ref().and_then(Process::resident)
+    }
+
     /// A WebSocket to the service.
     pub(super) async fn client(&self) -> Result<Client, Failure> {
-        Ok(Client::connect(&format!("ws://{}/{SERVICE}", self.listen), &[]).await?)
+        Ok(Client::connect(&self.url(SERVICE), &[]).await?)
     }
 
     /// The page of metrics.
@@ -250,7 +263,7 @@ fn node_options(plan: &Plan) -> Vec<String> {
         format!("--chain-id={CHAIN_ID}"),
         format!("--gas-limit={GAS_LIMIT}"),
         "--pool=open".into(),
-        format!("--block-time={}ms", BLOCK_TIME.as_millis()),
+        format!("--block-time={}ms", plan.block_time.as_millis()),
     ])
 }
 
@@ -283,6 +296,7 @@ async fn node_here(plan: &Plan) -> Result<(Simulator, String), Failure> {
     let node = SimNode::new(settings);
     let listener = node.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
     let url = listener.url();
-    let blocks = Some(tokio::spawn(async move { node.run_blocks(BLOCK_TIME).await }));
+    let block_time = plan.block_time;
+    let blocks = (!block_time.is_zero()).then(|| tokio::spawn(async move { node.run_blocks(block_time).await }));
     Ok((Simulator::Here { _listener: listener, blocks }, url))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use sluice_load_tests::bare::Bare;
 use sluice_load_tests::bench::{Extent, Programs, Scenario, run};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -13,15 +14,17 @@ use tokio::signal::unix::{SignalKind, signal};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "usage: sluice-bench SCENARIO... [--quick] [--warm-up SECONDS] [--seconds SECONDS] [--quota N] [--keys N]
-                    [--discovered N] [--signs-in-flight N] [--seed N] [--gateway PATH] [--simulators PATH]
+                    [--discovered N] [--observers N] [--heads N] [--signs-in-flight N] [--seed N] [--gateway PATH] [--simulators PATH]
 
-  SCENARIO           one-address, storm, many, shared-quota, discovery, accounting, or all
+  SCENARIO           one-address, storm, many, shared-quota, discovery, accounting, fan-out, or all
   --quick            short and small: whether all is right, not how fast it is
   --warm-up          load before anything is measured (10)
   --seconds          how long is measured (60)
   --quota            Signs per second that KMS grants (1000)
   --keys             keys of storm, many, shared-quota and accounting (64)
   --discovered       keys of discovery (10000)
+  --observers        clients of fan-out (10000)
+  --heads            heads that they are told one by one (30)
   --signs-in-flight  window of Signs of each account, of one-address, storm, many and shared-quota (2000)
   --seed             of the simulators (1)
   --gateway          the program sluice (beside this one)
@@ -55,6 +58,8 @@ fn options(arguments: &[String], beside: &Path) -> Result<Options, String> {
             "--quota" => extent.quota = number(argument, value()?, 100_000)?,
             "--keys" => extent.keys = number(argument, value()?, 10_000)?,
             "--discovered" => extent.discovered = number(argument, value()?, 100_000)?,
+            "--observers" => extent.observers = number(argument, value()?, 60_000)?,
+            "--heads" => extent.heads = number(argument, value()?, 100_000)?,
             "--signs-in-flight" => extent.signs_in_flight = Some(number(argument, value()?, 10_000)?),
             "--seed" => extent.seed = number(argument, value()?, u64::MAX)?,
             "--gateway" => programs.gateway = PathBuf::from(value()?),
@@ -81,6 +86,17 @@ async fn bench(options: &Options) -> Result<bool, String> {
     Ok(passes)
 }
 
+/// What fan-out is compared with, as a process of its own: `bare --listen ADDRESS --node URL`.
+fn bare(listen: &str, node: &str) -> Result<(), String> {
+    let listen = listen.parse().map_err(|_| format!("{listen} is no address"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let bare = Bare::start(listen, node).await.map_err(|error| error.to_string())?;
+        println!("jsonrpsee listens on {}", bare.url());
+        interrupted().await.map_err(|error| error.to_string())
+    })
+}
+
 /// SIGINT or SIGTERM.
 async fn interrupted() -> std::io::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -95,8 +111,13 @@ fn main() -> ExitCode {
         eprintln!("sluice-bench: {error}");
         ExitCode::from(2)
     };
-    let beside = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_default();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [name, listen, address, node, url] = arguments.as_slice()
+        && [name.as_str(), listen, node] == ["bare", "--listen", "--node"]
+    {
+        return bare(address, url).map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS);
+    }
+    let beside = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_path_buf)).unwrap_or_default();
     let options = match options(&arguments, &beside) {
         Ok(options) => options,
         Err(error) => return failed(&format!("{error}\n{USAGE}")),
