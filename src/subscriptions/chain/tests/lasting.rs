@@ -10,7 +10,7 @@ use crate::subscriptions::connection::ConnectionHandle;
 #[tokio::test]
 async fn a_client_without_room_lags_and_misses_nothing() {
     let world = World::with(2).await;
-    let connections = ["slow", "quick"].map(|_| ConnectionHandle::new(CancellationToken::new()));
+    let connections = ["slow", "quick"].map(|_| ConnectionHandle::new(CancellationToken::new(), 1 << 20));
     let mut module = RpcModule::new((world.feed.clone(), connections.clone()));
     module
         .register_subscription("subscribe", "event", "unsubscribe", |params, pending, context, _| async move {
