@@ -1,8 +1,8 @@
 //! Faults that tests seed in the code, one at a time, to show that their checks would see them: the simulation (docs/simulation.md) and the
-//! crash harness (docs/crash-testing.md). Each is one question, [`SeededFault::is_on`], at the place where the code would be wrong.
+//! crash harness and the stream faults (docs/crash-testing.md). Each is one question, [`SeededFault::is_on`], at the place where the code would be wrong.
 //!
 //! Unit tests switch one on for their thread; in a build with the cargo feature `crash-points`, `SLUICE_SEEDED_FAULT=EDGE` switches on the
-//! one of an edge. In any other build there are none: the answer is `false` at compile time.
+//! one of an edge, and `SLUICE_SEEDED_FAULT=stream-not-filled`, for example, one of streams. In any other build there are none: the answer is `false` at compile time.
 
 use super::crash::{Commit, Edge, Point, Side, Told};
 
@@ -70,9 +70,28 @@ pub enum SeededFault {
     OtherBytesTold,
     /// A client is told a hash for what is on record nowhere.
     HashToldForError,
+    /// Streams go on with a head whose parents were missed.
+    StreamNotFilled,
+    /// Streams are not told which blocks a reorg took back.
+    StreamNotUnwound,
+    /// Streams are told twice what was missed.
+    StreamDoubled,
 }
 
 impl SeededFault {
+    /// Those of streams, with the names that switch them on.
+    pub const STREAMS: [(&str, Self); 3] = [
+        ("stream-not-filled", Self::StreamNotFilled),
+        ("stream-not-unwound", Self::StreamNotUnwound),
+        ("stream-doubled", Self::StreamDoubled),
+    ];
+
+    /// The one of this name: of streams, or that of an edge.
+    pub fn parse(name: &str) -> Option<Self> {
+        let of_streams = Self::STREAMS.into_iter().find(|(known, _)| *known == name).map(|(_, fault)| fault);
+        of_streams.or_else(|| Edge::parse(name).map(Self::at))
+    }
+
     /// The one that is seeded at an edge: what it harms shows when the process is killed there.
     pub const fn at(Edge(side, point): Edge) -> Self {
         match (side, point) {
@@ -128,7 +147,7 @@ fn switched_on() -> Option<SeededFault> {
 #[cfg(all(not(test), feature = "crash-points"))]
 fn switched_on() -> Option<SeededFault> {
     static FAULT: std::sync::LazyLock<Option<SeededFault>> =
-        std::sync::LazyLock::new(|| super::crash::plan::variable("SLUICE_SEEDED_FAULT", Edge::parse).map(SeededFault::at));
+        std::sync::LazyLock::new(|| super::crash::plan::variable("SLUICE_SEEDED_FAULT", SeededFault::parse));
     *FAULT
 }
 
@@ -140,6 +159,17 @@ mod tests {
     fn each_edge_has_a_seeded_fault_of_its_own() {
         let faults: std::collections::BTreeSet<SeededFault> = Edge::all().map(SeededFault::at).collect();
         assert_eq!(faults.len(), Edge::all().count());
+    }
+
+    #[test]
+    fn faults_are_named_by_their_edges_and_those_of_streams_by_names_of_their_own() {
+        for (name, fault) in SeededFault::STREAMS {
+            assert_eq!(SeededFault::parse(name), Some(fault));
+        }
+        for edge in Edge::all() {
+            assert_eq!(SeededFault::parse(&edge.to_string()), Some(SeededFault::at(edge)));
+        }
+        assert_eq!(SeededFault::parse("stream"), None);
     }
 
     #[test]

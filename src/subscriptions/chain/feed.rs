@@ -16,6 +16,7 @@ use super::ring::{Linked as _, Ring, Standing};
 use super::steps::{Step, Steps};
 use super::told::{Gap, Place};
 use crate::node::{CallError, Head, Pool};
+use crate::telemetry::faults::SeededFault;
 
 /// Blocks that are linked. A reorg, or an absence of the nodes, that is deeper is a gap.
 pub(super) const DEPTH: usize = 256;
@@ -240,6 +241,10 @@ impl Task {
         loop {
             match self.ring.standing(&path) {
                 Standing::Known => return Ok(Way::Known),
+                Standing::Wants(_) if SeededFault::StreamNotFilled.is_on() => {
+                    self.ring.clear();
+                    return Ok(Way::Joins(path));
+                }
                 Standing::Wants(parent) => {
                     let lowest = path.last().unwrap_or(head);
                     let below = self.library.below(lowest, down_to, &mut ahead).await?;
@@ -265,10 +270,15 @@ impl Task {
         let change = self.ring.join(path);
         for block in change.removed {
             block.orphan(true);
-            self.tell(&Step::Removed(block));
+            if !SeededFault::StreamNotUnwound.is_on() {
+                self.tell(&Step::Removed(block));
+            }
         }
         for block in change.added {
             block.orphan(false);
+            if SeededFault::StreamDoubled.is_on() && !block.is_announced {
+                self.tell(&Step::Added(Arc::clone(&block)));
+            }
             self.tell(&Step::Added(block));
         }
     }

@@ -56,3 +56,27 @@ async fn every_client_sees_the_chain_whatever_happens_to_the_connections() {
     assert!(stage.steps("fetched").await > 0.0 && stage.steps("orphaned").await > 0.0, "faults that nobody noticed prove nothing");
     assert_eq!(stage.steps("gap").await, 0.0);
 }
+
+/// The gateway is broken on purpose, and the same comparison has to say so.
+async fn is_found(fault: &str, expected: &[&str]) {
+    let stage = Stage::start(seed(), 6, Some(fault)).await;
+    let kinds = [Kind::Away, Kind::Cut, Kind::HalfOpen, Kind::LeftOut, Kind::Reorg];
+    let why = run(&stage, &kinds, 3).await.expect_err("what is broken has to be found");
+    println!("{fault}: {why}");
+    assert!(expected.iter().any(|word| why.contains(word)), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_without_back_fill_are_found() {
+    is_found("stream-not-filled", &["missing"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_of_orphaned_blocks_that_are_not_taken_back_are_found() {
+    is_found("stream-not-unwound", &["not taken back", "missing before"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_that_are_told_twice_are_found() {
+    is_found("stream-doubled", &["twice"]).await;
+}
