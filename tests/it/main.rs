@@ -31,6 +31,7 @@ mod lifecycle_stream;
 mod metrics;
 mod moving_in;
 mod nonces;
+mod one_upstream;
 mod openrpc;
 mod proxies;
 mod reasons;
