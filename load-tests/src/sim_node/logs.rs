@@ -140,6 +140,9 @@ pub(super) fn of(block: &Block, index: usize, is_removed: bool) -> impl Iterator
 
 /// All logs of a block: in their order, or as a reorg takes them back, newest first.
 fn of_block(block: &Block, is_removed: bool) -> Vec<(&Log, Value)> {
+    if block.header.logs_bloom.is_zero() {
+        return Vec::new();
+    }
     let mut logs: Vec<_> = (0..block.transactions.len()).flat_map(|index| of(block, index, is_removed)).collect();
     if is_removed {
         logs.reverse();

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use alloy_primitives::B256;
 use serde_json::Value;
 
-use super::{Verdict, hash};
+use super::{Verdict, down_to, hash};
 use crate::sim_node::Node;
 
 /// The logs that a client has: those of each block whole and in order, behind those of the blocks below it, and taken back newest first when a
@@ -25,7 +25,12 @@ pub struct LogView {
 impl LogView {
     /// For a stream with this filter (`address`, `topics`) that begins behind the head of now.
     pub fn new(node: &Node, filter: Value) -> Self {
-        let base = node.chain().canonical().map(|block| block.hash).collect();
+        Self::behind(node, filter, node.chain().head().hash)
+    }
+
+    /// For a stream that begins behind this block.
+    pub fn behind(node: &Node, filter: Value, block: B256) -> Self {
+        let base = down_to(node, block).into_iter().collect();
         Self { filter, base, blocks: Vec::new(), is_taken_back: false, seen: HashSet::new() }
     }
 
@@ -40,6 +45,12 @@ impl LogView {
     /// The newest block of which there are logs.
     pub fn tip(&self) -> Option<B256> {
         self.blocks.last().map(|(block, _)| *block)
+    }
+
+    /// Whether all logs of the newest block are told, and none of them is taken back.
+    pub fn is_whole(&self, node: &Node) -> bool {
+        let whole = |(block, count): &(B256, usize)| self.logs_of(node, *block, false).is_ok_and(|logs| logs.len() == *count);
+        !self.is_taken_back && self.blocks.last().is_none_or(whole)
     }
 
     /// Whether everything was told by now.

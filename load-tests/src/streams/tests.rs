@@ -60,6 +60,24 @@ fn heads_that_are_missing_doubled_out_of_order_or_invented_are_found() {
     assert!(told(&[&whole[..], &[old[1]]].concat()).unwrap_err().contains("twice"));
     assert!(told(&old).unwrap_err().contains("ends with"));
     assert!(told(&[B256::ZERO]).unwrap_err().contains("gap"));
+    // The same on a stream that says what is taken back.
+    let told = |blocks: &[(B256, bool)]| {
+        let mut view = HeadView::behind(&node, old[0]).explicit();
+        let told = |(block, is_removed): &(B256, bool)| {
+            let mut head = node.header(*block).unwrap();
+            if *is_removed {
+                head["removed"] = json!(true);
+            }
+            view.told(&node, &head)
+        };
+        blocks.iter().try_for_each(told).and_then(|()| view.complete(&node))
+    };
+    let (added, branch) = ([(old[1], false), (old[2], false)], [(new[1], false), (new[2], false), (new[3], false)]);
+    let taken_back = [(old[2], true), (old[1], true)];
+    assert_eq!(told(&[&added[..], &taken_back, &branch].concat()), Ok(()));
+    assert!(told(&[&added[..], &branch].concat()).unwrap_err().contains("not taken back"));
+    assert!(told(&[&added[..], &taken_back[..1], &branch].concat()).unwrap_err().contains("not taken back"));
+    assert!(told(&[&added[..], &taken_back[1..], &branch].concat()).unwrap_err().contains("the newest is"));
     let mut lie = node.header(old[0]).unwrap();
     lie["gasUsed"] = json!("0x1");
     assert!(begin.clone().told(&node, &lie).unwrap_err().contains("another"));

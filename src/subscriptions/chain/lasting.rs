@@ -81,6 +81,12 @@ impl Lasting {
         Ok(Self { feed: feed.clone(), source })
     }
 
+    /// Where the stream stands.
+    #[cfg(test)]
+    pub(super) fn position(&self) -> Place {
+        self.source.position()
+    }
+
     /// The next thing to tell; cancel safe. `None`: the feed is over.
     pub(super) async fn next(&mut self) -> Option<Told> {
         loop {

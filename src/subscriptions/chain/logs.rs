@@ -117,7 +117,10 @@ impl Logs {
                 None => {}
             }
             if let Some(reading) = self.reading.clone() {
-                if let Some(gap) = self.read(reading).await {
+                // Nobody saw them, so nobody misses that they are gone. That holds for all above it, too: those would be told without these.
+                if !reading.is_removed && reading.block.is_orphaned() {
+                    self.is_read();
+                } else if let Some(gap) = self.read(reading).await {
                     return Some(Told::Gap(gap));
                 }
                 continue;
@@ -154,8 +157,7 @@ impl Logs {
                 }
                 self.is_read();
             }
-            // Nobody saw them, so nobody misses that they are gone.
-            Err(_) if !is_removed && block.is_orphaned() => self.is_read(),
+            Err(_) if !is_removed && block.is_orphaned() => {}
             Err(error) => {
                 self.refusals += u32::from(matches!(error, CallError::Node(_) | CallError::Malformed(_)));
                 if self.refusals == if is_removed { REFUSALS_OF_ORPHANED } else { REFUSALS } {

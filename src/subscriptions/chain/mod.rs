@@ -27,4 +27,6 @@ pub(super) use meter::StepMeter;
 pub(super) use node_logs::NodeLogs;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -314,6 +314,28 @@ async fn logs_that_cannot_be_read_are_asked_for_again_unless_their_block_is_gone
 }
 
 #[tokio::test]
+async fn logs_above_those_that_were_never_told_of_a_branch_that_is_gone_are_not_told_either() {
+    let mut world = World::start().await;
+    let mut logs = world.logs(1).await;
+    world.node.announce((11, 11));
+    world.node.announce((12, 12));
+    let gone = async {
+        let asked = world.asked_for_logs(11).await;
+        world.announce(&announced(11, 41, 10));
+        asked.error(-32000, "header not found");
+        loop {
+            let asked = world.node.asked().await;
+            match asked.params[0]["blockHash"].as_str() {
+                Some(block) if block == hash(11) => asked.error(-32000, "header not found"),
+                Some(block) => break asked.answer(json!([log(u8::from_str_radix(&block[2..4], 16).unwrap(), 0, 1)])),
+                None => panic!("{}", asked.params),
+            }
+        }
+    };
+    assert_eq!(tokio::join!(told(&mut logs), gone).0.0, hash(41));
+}
+
+#[tokio::test]
 async fn logs_that_are_fewer_than_the_bloom_of_their_block_says_are_asked_for_again() {
     let mut world = World::start().await;
     let mut logs = world.logs(1).await;
