@@ -121,7 +121,8 @@ impl View {
     fn environment(&self, environment: &config::Environment) -> Option<Value> {
         let chain = &self.foundation.environments.get(&environment.name)?.chain;
         let head = chain.pool().heads().borrow().clone();
-        let endpoints: Vec<Value> = chain.pool().endpoints().iter().map(|state| endpoint(state, environment.chain_id)).collect();
+        let newest = head.as_ref().map(|head| head.number);
+        let endpoints: Vec<Value> = chain.pool().endpoints().iter().map(|state| endpoint(state, environment.chain_id, newest)).collect();
         Some(json!({
             "name": environment.name,
             "chainId": environment.chain_id,
@@ -238,16 +239,18 @@ fn limits(limits: &config::ServiceLimits) -> Value {
     })
 }
 
-/// An endpoint that is up has proved that it is on the chain.
-fn endpoint(state: &EndpointState, chain_id: u64) -> Value {
+/// An endpoint that is up, or was found untrue after it was, has proved that it is on the chain.
+fn endpoint(state: &EndpointState, chain_id: u64, newest: Option<u64>) -> Value {
     json!({
         "label": state.label,
         "roles": state.roles.names(),
         "transport": state.transport.name(),
         "up": state.up,
-        "chainId": state.up.then_some(chain_id),
+        "state": state.state,
+        "chainId": matches!(state.state, "up" | "untrusted").then_some(chain_id),
         "head": state.head,
         "headAgeSeconds": state.head_timestamp.map(age),
+        "behind": newest.zip(state.head).map(|(newest, head)| newest.saturating_sub(head)),
         "reconnects": state.reconnects,
         "strayFrames": state.stray_frames,
         "error": state.detail,

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::endpoint::{Endpoint, Status};
 use super::followed::Followed;
+use super::truth::Lie;
 use super::{CallError, Head};
 
 /// An endpoint further behind the highest head than this many blocks loses to those that are not.
@@ -142,7 +143,35 @@ impl Board {
 
     /// `None` if an endpoint that can do this is usable, else why none is.
     pub(super) fn fault(&self, want: Want) -> Option<CallError> {
-        fault(self.readers().filter(|endpoint| want.is_met_by(endpoint)))
+        let able: Vec<_> = self.readers().filter(|endpoint| want.is_met_by(endpoint)).collect();
+        if able.iter().any(|endpoint| endpoint.reading().is_some()) {
+            return None;
+        }
+        let untrue = able.iter().filter(|endpoint| endpoint.session().is_some()).find_map(|endpoint| endpoint.distrust());
+        untrue.map(|why| CallError::WrongChain(format!("a node {why}").into())).or_else(|| fault(able.into_iter()))
+    }
+
+    /// Number of the newest head of those that can be asked.
+    pub(super) fn trusted_head(&self) -> Option<u64> {
+        highest(&self.views())
+    }
+
+    /// It told what is not true: it is asked nothing, and its head counts for nothing, until it is let back.
+    pub(super) fn put_out(&self, endpoint: &Endpoint, lie: Lie) {
+        if endpoint.set_distrust(Some(&lie)) {
+            tracing::error!(endpoint = %endpoint.label, kind = lie.kind(), "a node {lie}: it is not asked any more");
+            // Its streams go where the truth is.
+            endpoint.renew();
+            self.refresh();
+        }
+    }
+
+    /// It tells the truth again.
+    pub(super) fn let_back(&self, endpoint: &Endpoint) {
+        if endpoint.set_distrust(None) {
+            tracing::info!(endpoint = %endpoint.label, "the node tells the truth again");
+            self.refresh();
+        }
     }
 
     /// The same of those that take transactions.
@@ -216,7 +245,9 @@ impl Board {
         let Some(&(index, _)) = rank(views).first() else { return };
         let Some(new) = self.endpoints.get(index).and_then(|endpoint| endpoint.head.borrow().clone()) else { return };
         let old = self.heads.newest();
-        let same = memory.source == Some(index);
+        // What was heard from one that was put out is no measure.
+        let source = memory.source.and_then(|source| self.endpoints.get(source));
+        let same = memory.source == Some(index) || source.is_some_and(|source| source.distrust().is_some());
         if old.as_ref().is_some_and(|old| old.hash == new.hash) {
             memory.source = Some(index);
         } else if replaces(&new, old.as_deref(), same) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::stream::SplitSink;
 use futures_util::{SinkExt, StreamExt};
-use prometheus::{IntCounter, IntGauge};
+use prometheus::IntCounter;
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -47,7 +47,6 @@ pub(super) struct Connection {
     pub(super) clocks: NodeClocks,
     /// Deadline of one request.
     pub(super) deadline: Duration,
-    pub(super) up: IntGauge,
     pub(super) reconnects: IntCounter,
     pub(super) stop: CancellationToken,
 }
@@ -130,7 +129,6 @@ impl Connection {
 
     /// Says how the endpoint is, to the pool and to operators, once per change.
     fn tell(&self, status: Status) {
-        self.up.set(i64::from(status.session().is_some()));
         let (environment, endpoint) = (&self.chain.environment, &self.endpoint.label);
         if let Status::Down(why) | Status::WrongChain(why) = &status
             && !self.stop.is_cancelled()
@@ -144,6 +142,7 @@ impl Connection {
             }
             changed
         });
+        self.endpoint.show();
         match status {
             _ if !changed => {}
             Status::Up(_) => tracing::info!(%environment, %endpoint, "node connected"),

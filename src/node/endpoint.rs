@@ -1,18 +1,20 @@
 //! The handle of one endpoint: what the pool asks of the task that owns the socket, and what it knows about it.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
-use prometheus::{Histogram, IntCounter, IntCounterVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::frame::Request;
+use super::truth::{Lie, Record};
 use super::{CallError, Head, StreamItem};
 use crate::config::{Node, Roles, Transport};
 
@@ -192,8 +194,10 @@ pub struct EndpointState {
     pub roles: Roles,
     /// How it is talked to.
     pub transport: Transport,
-    /// Connected, and on the pinned chain.
+    /// Connected, on the pinned chain, and not found to tell what is not true.
     pub up: bool,
+    /// `up`, `down`, `wrong_chain`, or `untrusted`: then it takes transactions, if that is its role, and is asked nothing.
+    pub state: &'static str,
     /// Why it is not up.
     pub detail: Option<String>,
     /// Number of the newest block that it announced.
@@ -220,13 +224,32 @@ pub(super) struct Endpoint {
     pub(super) stray_frames: AtomicU64,
     pub(super) outcomes: Outcomes,
     last_error: Mutex<Option<(SystemTime, Arc<str>)>>,
+    /// What it has told of the chain.
+    record: Mutex<Record>,
+    /// Why it is not asked, although it is connected.
+    distrust: Mutex<Option<Arc<str>>>,
+    meters: EndpointMeters,
+}
+
+/// The series of one endpoint.
+pub(super) struct EndpointMeters {
+    /// 1 while it is up.
+    pub(super) up: IntGauge,
     /// Time to a node's answers.
-    seconds: Histogram,
+    pub(super) seconds: Histogram,
+    /// By kind of lie.
+    pub(super) lies: HashMap<&'static str, IntCounter>,
 }
 
 impl Endpoint {
     /// A handle, and the queue that its task reads.
-    pub(super) fn new(label: String, node: &Node, outcomes: Outcomes, seconds: Histogram) -> (Self, mpsc::Receiver<Command>) {
+    pub(super) fn new(
+        label: String,
+        node: &Node,
+        depth: u64,
+        outcomes: Outcomes,
+        meters: EndpointMeters,
+    ) -> (Self, mpsc::Receiver<Command>) {
         let (commands, queue) = mpsc::channel(QUEUE);
         let endpoint = Self {
             label,
@@ -239,7 +262,9 @@ impl Endpoint {
             stray_frames: AtomicU64::new(0),
             outcomes,
             last_error: Mutex::default(),
-            seconds,
+            record: Mutex::new(Record::new(depth)),
+            distrust: Mutex::default(),
+            meters,
         };
         (endpoint, queue)
     }
@@ -251,14 +276,47 @@ impl Endpoint {
 
     /// Number of the connection, if reads may go to it.
     pub(super) fn reading(&self) -> Option<u64> {
-        if self.roles.read { self.session() } else { None }
+        if self.roles.read && self.distrust().is_none() { self.session() } else { None }
+    }
+
+    /// Why it is not asked, although it is connected.
+    pub(super) fn distrust(&self) -> Option<Arc<str>> {
+        self.distrust.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It told what is not true, or is trusted again. Answers whether that is news.
+    pub(super) fn set_distrust(&self, lie: Option<&Lie>) -> bool {
+        let mut distrust = self.distrust.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = distrust.is_some() != lie.is_some();
+        if let (Some(lie), true) = (lie, is_news)
+            && let Some(counter) = self.meters.lies.get(lie.kind())
+        {
+            counter.inc();
+        }
+        *distrust = lie.map(|lie| lie.to_string().into());
+        drop(distrust);
+        if let (Some(why), true) = (self.distrust(), is_news) {
+            self.failed(&why);
+        }
+        self.show();
+        is_news
+    }
+
+    /// What it has told of the chain.
+    pub(super) fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows operators whether it is up.
+    pub(super) fn show(&self) {
+        self.meters.up.set(i64::from(self.session().is_some() && self.distrust().is_none()));
     }
 
     /// Puts a call into the queue at once: the order of calls is the order on the socket.
     pub(super) fn call(&self, request: Request) -> Answer {
         let (caller, answer) = oneshot::channel();
         let queued = Instant::now();
-        self.enqueue(request, queued, Reply::Value(Caller::new(caller, queued, self.seconds.clone())));
+        self.enqueue(request, queued, Reply::Value(Caller::new(caller, queued, self.meters.seconds.clone())));
         Answer(answer)
     }
 
@@ -269,7 +327,7 @@ impl Endpoint {
             .into_iter()
             .map(|request| {
                 let (caller, answer) = oneshot::channel();
-                let reply = Reply::Value(Caller::new(caller, queued, self.seconds.clone()));
+                let reply = Reply::Value(Caller::new(caller, queued, self.meters.seconds.clone()));
                 (Call { request, queued, reply }, Answer(answer))
             })
             .unzip();
@@ -314,15 +372,18 @@ impl Endpoint {
     /// What operators see.
     pub(super) fn state(&self) -> EndpointState {
         let status = self.status.borrow().clone();
-        let detail = match &status {
-            Status::Up(_) => None,
-            Status::Down(why) | Status::WrongChain(why) => Some(why.to_string()),
+        let (state, detail) = match (&status, self.distrust()) {
+            (Status::Up(_), None) => ("up", None),
+            (Status::Up(_), Some(why)) => ("untrusted", Some(why.to_string())),
+            (Status::Down(why), _) => ("down", Some(why.to_string())),
+            (Status::WrongChain(why), _) => ("wrong_chain", Some(why.to_string())),
         };
         EndpointState {
             label: self.label.clone(),
             roles: self.roles,
             transport: self.transport,
-            up: status.session().is_some(),
+            up: state == "up",
+            state,
             detail,
             head: self.head.borrow().as_ref().map(|head| head.number),
             head_timestamp: self.head.borrow().as_ref().map(|head| head.timestamp),

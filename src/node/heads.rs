@@ -193,6 +193,9 @@ impl Follower {
         let Ok(params) = to_raw_value(&("latest", false)) else { return };
         let answer = self.endpoint.call(Request::new(self.ids.next(), "eth_getBlockByNumber", Some(&params))).await;
         let asked = answer.ok().and_then(|raw| self.read(&raw));
+        if let Some(head) = &asked {
+            self.hear(head);
+        }
         // What was announced before the answer is in the queue already.
         while let Some(item) = stream.as_mut().and_then(EndpointStream::queued) {
             if let StreamItem::Item(raw) = item
@@ -213,8 +216,40 @@ impl Follower {
     fn announced(&self, raw: &Arc<RawValue>, silence: &mut Silence) -> Option<Head> {
         let head = self.read(raw)?;
         silence.announced(Instant::now());
-        self.board.announced(head.hash, raw);
+        if self.hear(&head) {
+            self.look_for(head.hash);
+        }
+        if self.endpoint.reading().is_some() {
+            self.board.announced(head.hash, raw);
+        }
         Some(head)
+    }
+
+    /// Compares a head with what was told before. Answers whether it is worth asking if the block is there.
+    fn hear(&self, head: &Head) -> bool {
+        let heard = self.endpoint.record().hear(head);
+        match heard {
+            Ok(jumps) => jumps,
+            Err(lie) => {
+                self.board.put_out(&self.endpoint, lie);
+                false
+            }
+        }
+    }
+
+    /// A head that does not follow the one before is asked for, beside everything else: a node has what it announces.
+    fn look_for(&self, hash: B256) {
+        let Ok(params) = to_raw_value(&[hash]) else { return };
+        let answer = self.endpoint.call(Request::new(self.ids.next(), "eth_getBlockTransactionCountByHash", Some(&params)));
+        let (board, endpoint) = (self.board.clone(), self.endpoint.clone());
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            // Not every node knows the method, and an answer that is late says nothing.
+            let Ok(answer) = answer.await else { return };
+            let has = endpoint.record().has(answer.get() != "null");
+            if let Err(lie) = has {
+                board.put_out(&endpoint, lie);
+            }
+        }));
     }
 
     fn read(&self, raw: &RawValue) -> Option<Head> {

@@ -12,6 +12,7 @@ mod handshake;
 mod heads;
 mod http;
 mod ipc;
+mod judge;
 mod outlet;
 mod pool;
 mod senders;
@@ -22,6 +23,7 @@ mod subscription;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod truth;
 
 pub use endpoint::EndpointState;
 pub use followed::Followed;

@@ -18,12 +18,14 @@ use tokio_util::sync::CancellationToken;
 use super::board::{Board, Try, Want};
 use super::clocks::Backoff;
 use super::connection::Connection;
-use super::endpoint::{Answered, Endpoint, EndpointState, EndpointStream, Outcomes};
+use super::endpoint::{Answered, Endpoint, EndpointMeters, EndpointState, EndpointStream, Outcomes};
 use super::frame::{Ids, Request};
 use super::handshake::Chain;
 use super::heads::Follower;
+use super::judge::Judge;
 use super::socket::Dial;
 use super::subscription::Subscription;
+use super::truth::Lie;
 use super::{CallError, Head};
 use crate::config::Environment;
 use crate::telemetry::chance;
@@ -75,8 +77,12 @@ impl Pool {
             .into_iter()
             .zip(&environment.nodes)
             .map(|(label, node)| {
-                let seconds = nodes.request_seconds.with_label_values(&[name, &label]);
-                let (endpoint, queue) = Endpoint::new(label, node, outcomes.clone(), seconds);
+                let meters = EndpointMeters {
+                    up: nodes.up.with_label_values(&[name, &label]),
+                    seconds: nodes.request_seconds.with_label_values(&[name, &label]),
+                    lies: Lie::KINDS.map(|kind| (kind, nodes.lies.with_label_values(&[name, &label, kind]))).into(),
+                };
+                let (endpoint, queue) = Endpoint::new(label, node, environment.finalized_fallback, outcomes.clone(), meters);
                 (Arc::new(endpoint), queue)
             })
             .unzip();
@@ -99,7 +105,6 @@ impl Pool {
                 tokio::spawn(stop.clone().run_until_cancelled_owned(watch(endpoint.clone(), board.clone())));
             }
             let connection = Connection {
-                up: nodes.up.with_label_values(&[name, &endpoint.label]),
                 reconnects: nodes.reconnects.with_label_values(&[name, &endpoint.label]),
                 endpoint,
                 commands,
@@ -114,6 +119,8 @@ impl Pool {
             };
             tokio::spawn(connection.run());
         }
+        let judge = Judge::new(board.clone(), ids.clone(), clocks, environment.finalized_fallback);
+        tokio::spawn(judge.run(stop.clone()));
         let (deadline, reconnect_max) = (environment.node_deadline, clocks.reconnect_max);
         Self { inner: Arc::new(Inner { board, senders, chain, ids, deadline, reconnect_max, stop }) }
     }

@@ -36,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) deadline: Duration,
     pub(crate) clocks: NodeClocks,
     pub(crate) pin: Option<B256>,
+    /// Blocks that a reorg can take back; without it, nothing is ever settled.
+    pub(crate) depth: u64,
     /// By backend; without any, all have the default.
     pub(crate) roles: Vec<Roles>,
 }
@@ -47,7 +49,7 @@ pub(crate) fn quick() -> NodeClocks {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(20), clocks: quick(), pin: None, roles: Vec::new() }
+        Self { deadline: Duration::from_secs(20), clocks: quick(), pin: None, depth: 1 << 40, roles: Vec::new() }
     }
 }
 
@@ -81,7 +83,7 @@ impl Setup {
         let urls = backends.iter().map(|backend| backend.url()).collect();
         let metrics = Arc::new(Metrics::new().unwrap());
         let stop = CancellationToken::new();
-        let mut environment = Environment { clocks: self.clocks, ..environment(urls, self.deadline) };
+        let mut environment = Environment { clocks: self.clocks, finalized_fallback: self.depth, ..environment(urls, self.deadline) };
         environment.nodes.iter_mut().zip(self.roles).for_each(|(node, roles)| node.roles = roles);
         let pool = Pool::start_with(&environment, self.pin, &metrics, stop.clone(), None, Dial::Tcp);
         Running { pool, metrics, stop: stop.clone(), _stop: stop.drop_guard() }

@@ -9,6 +9,7 @@ mod requests;
 mod roles;
 mod streams;
 mod tls;
+mod truth;
 
 use std::sync::Arc;
 use std::time::Duration;

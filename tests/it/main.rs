@@ -26,6 +26,7 @@ mod keys;
 #[cfg(feature = "crash-points")]
 mod kills;
 mod kms_protocol;
+mod lies;
 mod lifecycle;
 mod lifecycle_stream;
 mod metrics;

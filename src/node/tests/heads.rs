@@ -61,6 +61,27 @@ async fn a_fail_over_to_a_node_a_block_behind_is_no_reorg() {
     head(&mut heads, 12, 12).await;
 }
 
+/// The other one was followed all the time: nothing is left out, and nothing has to be asked for.
+#[tokio::test]
+async fn a_fail_over_has_no_gap() {
+    let (mut one, mut two) = (Backend::start().await, Backend::start().await);
+    let pool = ready(&[&one, &two]).await;
+    let mut each = pool.each_head();
+    for number in 11..14 {
+        one.announce((number, number as u8));
+        two.announce((number, number as u8));
+    }
+    until(&pool, |pool| pool.endpoints().iter().all(|endpoint| endpoint.head == Some(13))).await;
+    one.down().await;
+    for number in 14..17 {
+        two.announce((number, number as u8));
+    }
+    for number in 11..17 {
+        assert_eq!(soon(each.recv()).await.unwrap().number, number);
+    }
+    assert!(two.nothing_asked() && two.connections() == 1);
+}
+
 #[tokio::test]
 async fn a_subscription_that_died_on_a_living_socket_is_noticed() {
     let mut node = Backend::start().await;

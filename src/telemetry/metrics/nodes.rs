@@ -8,8 +8,10 @@ use super::families::Families;
 /// Families by environment and endpoint.
 #[derive(Debug)]
 pub struct NodeMetrics {
-    /// 1 while an endpoint is connected and on the pinned chain, by `environment` and `endpoint`.
+    /// 1 while an endpoint is connected, on the pinned chain and trusted, by `environment` and `endpoint`.
     pub up: IntGaugeVec,
+    /// Times that an endpoint was found to tell what is not true, by `environment`, `endpoint` and `kind`.
+    pub lies: IntCounterVec,
     /// Times that an endpoint's connection was made again, by `environment` and `endpoint`.
     pub reconnects: IntCounterVec,
     /// Requests to nodes by `environment` and `outcome`.
@@ -31,7 +33,12 @@ impl NodeMetrics {
         let endpoint: &'static [&'static str] = &["environment", "endpoint"];
         let environment: &'static [&'static str] = &["environment"];
         Ok(Self {
-            up: make.int_gauges("sluice_upstream_up", "1 while the endpoint is connected and on the pinned chain.", endpoint)?,
+            up: make.int_gauges("sluice_upstream_up", "1 while the endpoint is connected, on the pinned chain and trusted.", endpoint)?,
+            lies: make.counters(
+                "sluice_upstream_lies_total",
+                "Times that the endpoint was found to tell what is not true.",
+                &["environment", "endpoint", "kind"],
+            )?,
             reconnects: make.counters("sluice_upstream_reconnects_total", "Connections made again.", endpoint)?,
             requests: make.counters("sluice_upstream_requests_total", "Requests to nodes.", &["environment", "outcome"])?,
             request_seconds: make.histograms(
