@@ -76,3 +76,58 @@ async fn a_client_that_does_not_read_is_ended() {
     soon(async { while sink.send(Message::text(call)).await.is_ok() {} }).await;
     server.finish().await;
 }
+
+/// A WebSocket whose client does nothing by itself: frames are read as bytes, and pings are not answered.
+async fn silent(server: &Running) -> TcpStream {
+    let mut stream = server.tcp().await;
+    let request = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert_eq!(status(std::str::from_utf8(&head).unwrap()), 101);
+    stream
+}
+
+#[tokio::test]
+async fn a_client_that_answers_no_ping_is_ended_and_one_that_does_is_not() {
+    let times = (Duration::from_millis(20), Duration::from_secs(1));
+    let server = Running::start(config::Server { ping_interval: times.0, idle_timeout: times.1, ..config() }).await;
+    let mut silent = silent(&server).await;
+    let mut answering = server.ws().await;
+    let mut pings = Vec::new();
+    let ended = silent.read_to_end(&mut pings);
+    // Reading answers pings. It goes on beyond the other one's end.
+    let answers = async {
+        loop {
+            assert!(matches!(answering.next().await, Some(Ok(Message::Ping(_)))), "it is still there");
+        }
+    };
+    tokio::select! {
+        ended = soon(ended) => drop(ended.unwrap()),
+        () = answers => {}
+    }
+    assert_eq!(pings[0], 0x89, "it was pinged");
+    assert_eq!(json(&ask(&mut answering, &call("test_echo", "[1]")).await)["result"][0], 1);
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn frames_before_the_handshake_is_answered_end_the_connection() {
+    let server = Running::start(config()).await;
+    let mut stream = server.tcp().await;
+    let request = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    // A ping that comes with it, and whatever else comes later.
+    let early = [request.as_bytes(), &[0x89, 0x80, 0, 0, 0, 0]].concat();
+    stream.write_all(&early).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon(stream.read_u8()).await.unwrap());
+    }
+    let _ = stream.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await;
+    let _ended = soon(stream.read_to_end(&mut head)).await;
+    server.finish().await;
+}
