@@ -290,3 +290,6 @@ impl Writer {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

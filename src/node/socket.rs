@@ -176,6 +176,13 @@ mod tests {
         assert!(!request(&url).unwrap().headers().contains_key("authorization"));
     }
 
+    #[tokio::test]
+    async fn nothing_waits_for_nagle() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("ws://{}", listener.local_addr().unwrap())).unwrap();
+        assert!(tcp(&url).await.unwrap().nodelay().unwrap());
+    }
+
     #[test]
     fn every_size_is_bounded() {
         let bounds = bounds();
