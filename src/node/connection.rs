@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::clocks::{Backoff, Beat, Clocks};
-use super::endpoint::{Command, Endpoint, Status};
+use super::command::Command;
+use super::endpoint::{Endpoint, Status};
 use super::frame::Ids;
 use super::handshake::{Chain, Fault};
 use super::http::{Client, Lanes};

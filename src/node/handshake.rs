@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::CallError;
-use super::endpoint::{Answered, Status};
+use super::command::Answered;
+use super::endpoint::Status;
 use super::frame::{Ids, Incoming, Request, parse};
 use super::socket::words;
 

@@ -4,6 +4,7 @@
 
 mod board;
 mod clocks;
+mod command;
 mod connection;
 mod endpoint;
 mod followed;

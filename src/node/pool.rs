@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::{Board, Try, Want};
 use super::clocks::Backoff;
+use super::command::{Answered, Outcomes};
 use super::connection::Connection;
-use super::endpoint::{Answered, Endpoint, EndpointMeters, EndpointState, EndpointStream, Outcomes};
+use super::endpoint::{Endpoint, EndpointMeters, EndpointState, EndpointStream};
 use super::frame::{Ids, Request};
 use super::handshake::Chain;
 use super::heads::Follower;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::CallError;
-use super::endpoint::{Call, Command, Opened, Outcomes, Reply};
+use super::command::{Call, Command, Opened, Outcomes, Reply};
 use super::frame::{Ids, Incoming, Outcome, Request, batch, parse};
 use super::outlet::{Outlet, outlet};
 

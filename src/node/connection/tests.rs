@@ -8,7 +8,7 @@ use futures_util::{Sink, Stream};
 use prometheus::{Histogram, HistogramOpts};
 use tokio::sync::oneshot;
 
-use super::super::endpoint::{Call, Caller, Outcomes, Reply};
+use super::super::command::{Call, Caller, Outcomes, Reply};
 use super::super::frame::Request;
 use super::*;
 use crate::telemetry::metrics::Metrics;

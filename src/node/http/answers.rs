@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::node::CallError;
-use crate::node::endpoint::Answered;
+use crate::node::command::Answered;
 use crate::node::frame::{Incoming, Outcome, parse};
 
 /// What became of the requests.

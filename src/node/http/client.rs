@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::answers::{Answers, read};
-use crate::node::endpoint::Answered;
+use crate::node::command::Answered;
 use crate::node::frame::{Ids, Request as Question};
 use crate::node::handshake::{Chain, Fault, down};
 use crate::node::socket::{Dial, MAX_MESSAGE, Wire, credentials, words};

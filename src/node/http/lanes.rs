@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::answers::Answers;
 use crate::node::CallError;
-use crate::node::endpoint::{Call, Command, Outcomes, QUEUE, Reply};
+use crate::node::command::{Call, Command, Outcomes, QUEUE, Reply};
 
 /// Reads in flight.
 pub(super) const READS: usize = 16;

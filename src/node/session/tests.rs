@@ -4,7 +4,7 @@ use prometheus::{Histogram, HistogramOpts};
 use tokio::sync::mpsc;
 
 use super::super::StreamItem;
-use super::super::endpoint::{Answered, Caller};
+use super::super::command::{Answered, Caller};
 use super::*;
 use crate::telemetry::metrics::Metrics;
 

@@ -155,8 +155,8 @@ async fn a_queue_that_is_full_says_so_at_once() {
     let pool = ready(&[&node]).await;
     let params: Arc<RawValue> = raw(["0x01"]).into();
     // No await: the task cannot take anything meanwhile on this one thread.
-    let mut tickets: Vec<_> = (0..endpoint::QUEUE + 10).flat_map(|_| pool.send_raw(params.clone())).collect();
-    for refused in tickets.split_off(endpoint::QUEUE) {
+    let mut tickets: Vec<_> = (0..command::QUEUE + 10).flat_map(|_| pool.send_raw(params.clone())).collect();
+    for refused in tickets.split_off(command::QUEUE) {
         assert!(matches!(soon(refused).await, Err(CallError::Full)));
     }
     yield_now().await;
