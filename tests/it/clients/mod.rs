@@ -11,3 +11,4 @@ mod page;
 mod report;
 mod signatures;
 mod stage;
+mod streams;
