@@ -35,12 +35,14 @@ pub(super) enum Kind {
     LeftOut,
     /// One endpoint runs backwards.
     Backwards,
+    /// One endpoint tells heads of another history, of which nobody has a block.
+    OtherHistory,
     /// The connections are well, and the chain is not: a reorg deeper than those that come with the others.
     Reorg,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Cut,
         Self::Failover,
         Self::Away,
@@ -51,6 +53,7 @@ impl Kind {
         Self::Reordered,
         Self::LeftOut,
         Self::Backwards,
+        Self::OtherHistory,
         Self::Reorg,
     ];
 
@@ -105,6 +108,7 @@ impl Stage {
                 let heads = 1 + self.below(12);
                 self.misled(kind, number, &[either], HeadFault::Older { heads }).await;
             }
+            Kind::OtherHistory => self.misled(kind, number, &[either], HeadFault::OtherHistory).await,
             Kind::Reorg => self.history(kind, number),
         }
         self.send();
