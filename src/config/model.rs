@@ -174,11 +174,12 @@ pub struct Environment {
 }
 
 /// Where streams of logs come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogSource {
-    /// The blocks of the chain.
+    /// The blocks whose bloom says that they may have one.
+    #[default]
     Chain,
-    /// A subscription at a node; what it does not tell while its connection is away, the blocks.
+    /// What a node says of each block, whatever its bloom.
     Node,
 }
 

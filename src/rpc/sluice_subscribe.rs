@@ -17,7 +17,7 @@ use super::service::{Service, current};
 use super::sluice::{parse_id, unread};
 use super::subscribe::Open;
 use crate::journal::TransactionId;
-use crate::subscriptions::chain::{About, LogFilter};
+use crate::subscriptions::chain::{About, LogFilter, OfLogs};
 use crate::subscriptions::connection::ConnectionHandle;
 use crate::subscriptions::lifecycle::filter::{Filter, MAX_NAMED};
 use crate::subscriptions::lifecycle::{After, OpenError};
@@ -144,8 +144,8 @@ async fn serve(params: &Params<'_>, pending: PendingSubscriptionSink, service: A
         Ok(Kind::Transactions(selection)) => transactions(selection, pending, service, extensions, connection).await,
         Ok(Kind::Heads(Begin { after, .. })) => of_chain("newHeads", About::Heads, after, pending, service, connection).await,
         Ok(Kind::Logs(Begin { what, after })) => {
-            let about = chain::about_logs(what, service.chain.environment().logs);
-            of_chain("logs", about, after, pending, service, connection).await
+            let about = OfLogs { filter: what, source: service.chain.environment().logs };
+            of_chain("logs", About::Logs(about), after, pending, service, connection).await
         }
         Err(error) => Err((pending, error)),
     };

@@ -17,8 +17,7 @@ use super::log_filter::{FilterError, go_kind, normalised};
 use super::pass_through::call_error;
 use super::refusals::{invalid_argument, missing_argument};
 use super::service::{Service, current, principal};
-use crate::config::LogSource;
-use crate::subscriptions::chain::LogFilter;
+use crate::subscriptions::chain::{LogFilter, OfLogs};
 use crate::subscriptions::connection::ConnectionHandle;
 use crate::subscriptions::hub::{JoinError, Subject};
 use crate::subscriptions::receipts::{MAX_HASHES, Wanted};
@@ -182,10 +181,10 @@ async fn serve(
     let Some(connection) = extensions.get::<ConnectionHandle>().cloned() else { return Ok(()) };
     let (name, subject) = match kind {
         Kind::Heads => ("newHeads", Subject::heads()),
-        Kind::Logs { params, filter } => match service.chain.environment().logs {
-            LogSource::Chain => ("logs", Subject::logs(&service.name, &params, filter)),
-            LogSource::Node => ("logs", Subject::node_logs(&service.name, &params, filter)),
-        },
+        Kind::Logs { params, filter } => {
+            let source = service.chain.environment().logs;
+            ("logs", Subject::logs(&service.name, &params, OfLogs { filter, source }))
+        }
         // What is not spelled here is of the client's own choice.
         Kind::Relayed { name, params: Cow::Borrowed(params) } => (name, Subject::shared(params)),
         Kind::Relayed { name, params: Cow::Owned(params) } => (name, Subject::filter(&service.name, &params)),

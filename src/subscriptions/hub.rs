@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::chain::{About, Feed, Lasting, LogFilter, StepMeter};
+use super::chain::{About, Feed, Lasting, OfLogs, StepMeter};
 use super::connection::ConnectionHandle;
 use super::relay::{Lease, Relay, Seat, Times};
 use crate::config::Environment;
@@ -45,9 +45,7 @@ pub(super) enum Source {
     /// The chain's headers.
     Heads,
     /// The chain's logs.
-    Logs(LogFilter),
-    /// A node's own, and the chain's where it was away.
-    NodeLogs(LogFilter),
+    Logs(OfLogs),
 }
 
 impl PartialEq for Subject {
@@ -80,14 +78,9 @@ impl Subject {
         Self { params: Arc::from(params), service: Some(Arc::clone(service)), source: Source::Node }
     }
 
-    /// The logs of this filter, from the chain as it is followed here. `params` is its one spelling.
-    pub fn logs(service: &Arc<str>, params: &str, filter: LogFilter) -> Self {
-        Self { source: Source::Logs(filter), ..Self::filter(service, params) }
-    }
-
-    /// The same as a node's own subscription tells them, without a gap where its connection was lost.
-    pub fn node_logs(service: &Arc<str>, params: &str, filter: LogFilter) -> Self {
-        Self { source: Source::NodeLogs(filter), ..Self::filter(service, params) }
+    /// The logs of a filter, from the chain as it is followed here. `params` is the filter's one spelling.
+    pub fn logs(service: &Arc<str>, params: &str, logs: OfLogs) -> Self {
+        Self { source: Source::Logs(logs), ..Self::filter(service, params) }
     }
 }
 

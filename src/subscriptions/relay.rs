@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::audience::Audience;
-use super::chain::{Feed, Heads, Logs, NodeLogs};
+use super::chain::{Feed, Heads, Logs};
 use super::connection::ConnectionHandle;
 use super::hub::{Source, Subject};
 use super::member::{Early, early};
@@ -52,19 +52,19 @@ enum Upstream {
     Node(Subscription),
     Heads(Heads),
     Logs(Box<Logs>),
-    NodeLogs(Box<NodeLogs>),
 }
 
 impl Upstream {
     async fn open(subject: &Subject, pool: &Pool, feed: &Feed, deadline: Duration) -> Result<Self, CallError> {
         let opened = async {
-            let params = RawValue::from_string(subject.params.as_ref().to_owned());
-            let params = params.map_err(|error| CallError::Malformed(error.to_string()))?;
             match &subject.source {
-                Source::Node => pool.subscribe(&params).await.map(Self::Node),
-                Source::NodeLogs(filter) => NodeLogs::open(feed, pool, &params, filter.clone()).await.map(Box::new).map(Self::NodeLogs),
+                Source::Node => {
+                    let params = RawValue::from_string(subject.params.as_ref().to_owned());
+                    let params = params.map_err(|error| CallError::Malformed(error.to_string()))?;
+                    pool.subscribe(&params).await.map(Self::Node)
+                }
                 Source::Heads => Heads::open(feed).await.map(Self::Heads),
-                Source::Logs(filter) => Logs::open(feed, filter.clone()).await.map(Box::new).map(Self::Logs),
+                Source::Logs(logs) => Logs::open(feed, logs.clone()).await.map(Box::new).map(Self::Logs),
             }
         };
         timeout(deadline, opened).await.unwrap_or_else(|_| Err(pool.fault().unwrap_or(CallError::Deadline(deadline))))
@@ -76,7 +76,6 @@ impl Upstream {
             Self::Node(subscription) => subscription.next().await,
             Self::Heads(heads) => heads.next().await.map(StreamItem::from),
             Self::Logs(logs) => logs.next().await.map(StreamItem::from),
-            Self::NodeLogs(logs) => logs.next().await,
         }
     }
 }

@@ -63,14 +63,15 @@ struct Stage {
 }
 
 impl Stage {
-    async fn start() -> Self {
+    /// With these lines for the environment.
+    async fn start(environment: &str) -> Self {
         let kms = SimKms::new(sim_kms::Settings::new(7, 1).with_tag("app", "payments"));
         let settings =
             sim_node::Settings::new(sim_node::Client::Geth, 31337, 7).with_balance(U256::from(10).pow(U256::from(21)), [EMITTER]);
         let node = SimNode::new(settings);
         let (keys, endpoint) = (kms.listen(ANYWHERE).await.unwrap(), node.listen(ANYWHERE).await.unwrap());
         let way = NodeProxy::start(endpoint.address()).await.unwrap();
-        let (folder, keys_url, url, extra) = (tempfile::tempdir().unwrap(), keys.url(), way.url(), Extra::default());
+        let (folder, keys_url, url, extra) = (tempfile::tempdir().unwrap(), keys.url(), way.url(), Extra::environment(environment));
         let configuration = Configuration { chain_id: 31337, node: &url, keys: Keys::Kms(&keys_url), service: "payments", extra: &extra };
         let configuration = configuration.write(folder.path());
         Self { node, way, configuration, folder, _parts: Box::new((keys, endpoint)), starts: 0 }
@@ -153,8 +154,8 @@ enum Meanwhile {
     Restart,
 }
 
-async fn come_and_go(meanwhile: Meanwhile) {
-    let mut stage = Stage::start().await;
+async fn come_and_go(meanwhile: Meanwhile, environment: &str) {
+    let mut stage = Stage::start(environment).await;
     (1..=8).for_each(|number| stage.mine(number));
     let mut gateway = stage.gateway().await;
     let mut view = View { blocks: stage.chain(), logs: stage.logs() };
@@ -202,22 +203,27 @@ async fn come_and_go(meanwhile: Meanwhile) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_back_is_told_what_was_taken_back_and_the_rest() {
-    come_and_go(Meanwhile::Chain).await;
+    come_and_go(Meanwhile::Chain, "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_back_after_the_node_was_away_too_misses_nothing() {
-    come_and_go(Meanwhile::Cut).await;
+    come_and_go(Meanwhile::Cut, "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_back_after_a_restart_misses_nothing() {
-    come_and_go(Meanwhile::Restart).await;
+    come_and_go(Meanwhile::Restart, "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_misses_nothing_where_every_block_is_looked_into() {
+    come_and_go(Meanwhile::Restart, "logs = \"node\"").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_told_is_said() {
-    let mut stage = Stage::start().await;
+    let mut stage = Stage::start("").await;
     (1..=3).for_each(|number| stage.mine(number));
     let old = stage.chain()[2];
     (0..1100).for_each(|_| _ = stage.node.mine());

@@ -157,10 +157,10 @@ async fn a_gap_is_told_and_then_the_connection_ends() {
     assert_eq!(next(&mut pending).await, receipt["transactionHash"]);
 }
 
-/// They are what the node tells, and what it did not tell while its connection was away, with a reorg in between.
+/// What a node says of each block, and of those that came while its connection was away, with a reorg in between.
 #[tokio::test(flavor = "multi_thread")]
-async fn logs_of_a_nodes_own_outlive_its_connection() {
-    let Some(mut world) = World::start("logs_of_a_nodes_own_outlive_its_connection").await else { return };
+async fn logs_whatever_the_bloom_outlive_the_connection() {
+    let Some(mut world) = World::start("logs_whatever_the_bloom_outlive_the_connection").await else { return };
     world.extra.environment = "logs = \"node\"".into();
     let from = world.accounts(1).await[0];
     let gateway = world.gateway().await;

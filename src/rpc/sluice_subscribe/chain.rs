@@ -5,14 +5,13 @@ use jsonrpsee::types::ErrorObjectOwned;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::config::LogSource;
 use crate::rpc::arguments::Arguments;
 use crate::rpc::errors::{RESOURCE_NOT_FOUND, Reason, RpcError};
 use crate::rpc::log_filter::normalised;
 use crate::rpc::pass_through::call_error;
 use crate::rpc::refusals::invalid_argument;
 use crate::rpc::subscribe::filter_error;
-use crate::subscriptions::chain::{About, LogFilter};
+use crate::subscriptions::chain::LogFilter;
 use crate::subscriptions::hub::OpenError;
 
 /// What is streamed, and the block that the client has seen last.
@@ -54,11 +53,6 @@ pub(super) fn logs(arguments: &Arguments<'_>) -> Result<Begin<LogFilter>, ErrorO
     let filter = filter.map_err(|error| invalid_argument(1, error))?;
     let (_, filter) = normalised(&filter).map_err(filter_error)?;
     Ok(Begin { what: filter.unwrap_or_default(), after: after(block)? })
-}
-
-/// The logs of a filter, as the environment says that they are found.
-pub(super) fn about_logs(filter: LogFilter, source: LogSource) -> About {
-    About::Logs { filter, by_bloom: source == LogSource::Chain }
 }
 
 /// How a client is told that its stream cannot begin.

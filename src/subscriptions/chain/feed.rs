@@ -311,7 +311,7 @@ impl Task {
         let counter = match step {
             Step::Added(block) if block.is_announced => &self.meter.announced,
             Step::Added(..) => &self.meter.fetched,
-            Step::Removed(_) | Step::Unwound(_) => &self.meter.orphaned,
+            Step::Removed(_) => &self.meter.orphaned,
             Step::Gap(_) => &self.meter.gap,
         };
         counter.inc();

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use alloy_primitives::{Address, B256, Bloom, BloomInput};
 
+use crate::config::LogSource;
+
 /// Addresses and topics by geth's rules (`eth_subscribe`, `logs`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct LogFilter {
@@ -11,6 +13,22 @@ pub struct LogFilter {
     pub addresses: BTreeSet<Address>,
     /// One set for each position; `None`: whichever topic is there.
     pub topics: Vec<Option<BTreeSet<B256>>>,
+}
+
+/// The logs of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OfLogs {
+    /// Those that it is about.
+    pub filter: LogFilter,
+    /// Where they are found.
+    pub source: LogSource,
+}
+
+impl OfLogs {
+    /// Whether a block with this bloom can have one of them; `None`: it has no bloom.
+    pub(super) fn may_be_in(&self, bloom: Option<&Bloom>) -> bool {
+        self.source == LogSource::Node || bloom.is_none_or(|bloom| self.filter.may_be_in(bloom))
+    }
 }
 
 impl LogFilter {
@@ -29,7 +47,7 @@ impl LogFilter {
     }
 
     /// Whether a block with this bloom can have one of them.
-    pub(super) fn may_be_in(&self, bloom: &Bloom) -> bool {
+    fn may_be_in(&self, bloom: &Bloom) -> bool {
         let has = |bytes: &[u8]| bloom.contains_input(BloomInput::Raw(bytes));
         (self.addresses.is_empty() || self.addresses.iter().any(|address| has(address.as_slice())))
             && self.topics.iter().flatten().all(|topics| topics.iter().any(|topic| has(topic.as_slice())))

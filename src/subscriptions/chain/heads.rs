@@ -45,7 +45,7 @@ impl Heads {
                     self.position = block.place();
                     return Some(Told::Item(block.header.clone()));
                 }
-                Step::Removed(block) | Step::Unwound(block) => {
+                Step::Removed(block) => {
                     let gap = Gap { from: self.position, to: block.place_below() };
                     self.position = gap.to;
                     if self.tells_removed {

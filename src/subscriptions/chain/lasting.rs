@@ -7,7 +7,7 @@ use jsonrpsee::{SubscriptionMessage, SubscriptionSink};
 use serde_json::value::RawValue;
 
 use super::feed::Feed;
-use super::filter::LogFilter;
+use super::filter::OfLogs;
 use super::heads::Heads;
 use super::logs::Logs;
 use super::steps::Steps;
@@ -20,13 +20,8 @@ use crate::subscriptions::connection::ConnectionHandle;
 pub enum About {
     /// The headers.
     Heads,
-    /// The logs of this filter.
-    Logs {
-        /// Which.
-        filter: LogFilter,
-        /// Whether the bloom of a block says which logs it has.
-        by_bloom: bool,
-    },
+    /// Logs.
+    Logs(OfLogs),
 }
 
 /// See the module.
@@ -73,10 +68,7 @@ impl Lasting {
         let position = after.unwrap_or_else(|| steps.start().place());
         let source = match about {
             About::Heads => Source::Heads(Heads::behind(position, steps)),
-            About::Logs { filter, by_bloom } => {
-                let logs = Logs::behind(feed, filter, position, after.is_some(), steps);
-                Source::Logs(Box::new(if by_bloom { logs } else { logs.whatever_the_bloom() }))
-            }
+            About::Logs(logs) => Source::Logs(Box::new(Logs::behind(feed, logs, position, after.is_some(), steps))),
         };
         Ok(Self { feed: feed.clone(), source })
     }

@@ -9,7 +9,7 @@ use self::record::{Known, Record};
 use super::block::Block;
 use super::block_logs::Found;
 use super::feed::Feed;
-use super::filter::LogFilter;
+use super::filter::{LogFilter, OfLogs};
 use super::library::Library;
 use super::ring::Linked;
 use super::steps::{Step, Steps};
@@ -27,9 +27,8 @@ const REFUSALS_OF_ORPHANED: u32 = 3;
 pub(in crate::subscriptions) struct Logs {
     steps: Steps,
     library: Arc<Library>,
+    about: OfLogs,
     filter: Arc<LogFilter>,
-    /// Whether a block's bloom says which logs it has.
-    by_bloom: bool,
     /// The block whose logs are being read.
     reading: Option<Reading>,
     refusals: u32,
@@ -73,25 +72,20 @@ impl Telling {
 
 impl Logs {
     /// Those of blocks after the head of now.
-    pub(in crate::subscriptions) async fn open(feed: &Feed, filter: LogFilter) -> Result<Self, CallError> {
+    pub(in crate::subscriptions) async fn open(feed: &Feed, about: OfLogs) -> Result<Self, CallError> {
         let steps = feed.follow().await?;
         let position = steps.start().place();
-        Ok(Self::new(feed, filter, position, steps, Record::of_relay(position.number)))
+        Ok(Self::new(feed, about, position, steps, Record::of_relay(position.number)))
     }
 
     /// All that changes behind this position. `is_seen`: its reader has seen everything up to there, else nothing.
-    pub(super) fn behind(feed: &Feed, filter: LogFilter, position: Place, is_seen: bool, steps: Steps) -> Self {
-        Self::new(feed, filter, position, steps, Record::of_client(position.number, is_seen))
+    pub(super) fn behind(feed: &Feed, about: OfLogs, position: Place, is_seen: bool, steps: Steps) -> Self {
+        Self::new(feed, about, position, steps, Record::of_client(position.number, is_seen))
     }
 
-    fn new(feed: &Feed, filter: LogFilter, position: Place, steps: Steps, record: Record) -> Self {
-        let (library, filter, telling) = (Arc::clone(feed.library()), Arc::new(filter), Telling::default());
-        Self { steps, library, filter, by_bloom: true, reading: None, refusals: 0, retry: RETRY.0, record, telling, position }
-    }
-
-    /// Looks into every block: the chain has logs outside of the bloom.
-    pub(super) fn whatever_the_bloom(self) -> Self {
-        Self { by_bloom: false, ..self }
+    fn new(feed: &Feed, about: OfLogs, position: Place, steps: Steps, record: Record) -> Self {
+        let (library, filter, telling) = (Arc::clone(feed.library()), Arc::new(about.filter.clone()), Telling::default());
+        Self { steps, library, about, filter, reading: None, refusals: 0, retry: RETRY.0, record, telling, position }
     }
 
     /// Where the stream stands once it has no next item at hand.
@@ -130,8 +124,7 @@ impl Logs {
                     self.position = block.place();
                     self.look_into(block, false);
                 }
-                Step::Removed(block) => self.take_back(block, false),
-                Step::Unwound(block) => self.take_back(block, true),
+                Step::Removed(block) => self.take_back(block),
                 Step::Gap(gap) => {
                     self.position = gap.to;
                     self.record.gap(gap.to.number);
@@ -142,7 +135,7 @@ impl Logs {
     }
 
     fn look_into(&mut self, block: Arc<Block>, is_removed: bool) {
-        if !self.by_bloom || block.bloom.is_none_or(|bloom| self.filter.may_be_in(&bloom)) {
+        if self.about.may_be_in(block.bloom.as_ref()) {
             self.reading = Some(Reading { block, is_removed });
         }
     }
@@ -182,9 +175,9 @@ impl Logs {
     }
 
     /// Blocks are taken back newest first, and so are their logs.
-    fn take_back(&mut self, block: Arc<Block>, is_passed: bool) {
+    fn take_back(&mut self, block: Arc<Block>) {
         self.position = block.place_below();
-        match self.record.taken_back(&block, is_passed) {
+        match self.record.taken_back(&block) {
             Known::Told(found) => self.telling = Telling::of(found, true),
             Known::NotKept => self.look_into(block, true),
             Known::Untold => {}

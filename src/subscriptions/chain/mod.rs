@@ -11,7 +11,6 @@ mod library;
 mod logs;
 mod members;
 mod meter;
-mod node_logs;
 mod ring;
 mod shelf;
 mod steps;
@@ -19,12 +18,11 @@ mod told;
 mod walk;
 
 pub(super) use feed::Feed;
-pub use filter::LogFilter;
+pub use filter::{LogFilter, OfLogs};
 pub(super) use heads::Heads;
 pub use lasting::{About, Lasting};
 pub(super) use logs::Logs;
 pub(super) use meter::StepMeter;
-pub(super) use node_logs::NodeLogs;
 
 #[cfg(test)]
 mod simulation;

@@ -28,8 +28,6 @@ pub(super) enum Step {
     Added(Arc<Block>),
     /// The newest block is not canonical any more.
     Removed(Arc<Block>),
-    /// The same, of a block that was told before the stream was taken up again.
-    Unwound(Arc<Block>),
     /// What comes next does not join what came before.
     Gap(Box<Gap>),
 }
@@ -73,11 +71,6 @@ impl Steps {
             None => self.live.recv().await,
         }
     }
-
-    /// The next one of the feed's, if it is there already.
-    pub(super) fn ready(&mut self) -> Option<Step> {
-        self.live.try_recv().ok()
-    }
 }
 
 /// The steps from there to this block; a gap where they cannot be found. Waits for as long as no node can be asked.
@@ -87,7 +80,7 @@ async fn way(library: &Library, after: Place, to: &Arc<Block>) -> VecDeque<Step>
     loop {
         match walked(library, after, to).await {
             Ok(Some((unwound, added))) => {
-                return unwound.into_iter().map(Step::Unwound).chain(added.into_iter().map(Step::Added)).collect();
+                return unwound.into_iter().map(Step::Removed).chain(added.into_iter().map(Step::Added)).collect();
             }
             Ok(None) => return gap(),
             Err(error) => {

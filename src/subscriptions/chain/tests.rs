@@ -2,7 +2,6 @@
 
 mod ahead;
 mod lasting;
-mod node_logs;
 mod resumed;
 mod resumed_logs;
 
@@ -78,7 +77,7 @@ impl World {
 
     async fn logs(&self, address: u8) -> Logs {
         let filter = LogFilter { addresses: [[address; 20].into()].into(), ..LogFilter::default() };
-        soon(Logs::open(&self.feed, filter)).await.unwrap()
+        soon(Logs::open(&self.feed, OfLogs { filter, ..OfLogs::default() })).await.unwrap()
     }
 
     /// Announces a head, and waits until the pool has it.
@@ -237,7 +236,7 @@ async fn logs_of_a_block_are_asked_for_once_and_told_to_whom_they_concern() {
     let mut world = World::start().await;
     let mut one = world.logs(1).await;
     let filter = LogFilter { addresses: [[2; 20].into()].into(), ..LogFilter::default() };
-    let mut two = soon(Logs::open(&world.feed, filter)).await.unwrap();
+    let mut two = soon(Logs::open(&world.feed, OfLogs { filter, ..OfLogs::default() })).await.unwrap();
     world.node.announce((11, 11));
     let answered = async {
         let asked = world.asked_for_logs(11).await;
@@ -254,7 +253,7 @@ async fn a_filter_that_clients_read_differently_is_the_nodes_to_judge() {
     let mut world = World::start().await;
     let mut heads = world.heads().await;
     let filter = LogFilter { topics: vec![Some([[7; 32].into()].into()), None], ..LogFilter::default() };
-    let mut logs = soon(Logs::open(&world.feed, filter)).await.unwrap();
+    let mut logs = soon(Logs::open(&world.feed, OfLogs { filter, ..OfLogs::default() })).await.unwrap();
     world.node.announce((11, 11));
     head(&mut heads).await;
     let judged = async {

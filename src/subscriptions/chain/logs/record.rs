@@ -58,11 +58,10 @@ impl Record {
         }
     }
 
-    /// The newest block is not canonical any more. `is_passed`: it is one that the stream has passed for certain.
-    pub(super) fn taken_back(&mut self, block: &Arc<Block>, is_passed: bool) -> Known {
+    /// The newest block is not canonical any more.
+    pub(super) fn taken_back(&mut self, block: &Arc<Block>) -> Known {
         let (number, below) = (block.number(), Some(block.number().saturating_sub(1)));
-        let is_kept_no_more = is_passed || self.not_kept.is_some_and(|not_kept| number <= not_kept);
-        let may_be_seen = is_kept_no_more && self.unseen.is_none_or(|unseen| number > unseen);
+        let may_be_seen = self.not_kept.is_some_and(|not_kept| number <= not_kept) && self.unseen.is_none_or(|unseen| number > unseen);
         // What takes its place, and everything above it, is told from now on.
         (self.unseen, self.not_kept) = (self.unseen.min(below), self.not_kept.min(below));
         match self.told.pop_back_if(|(newest, _)| newest.hash() == block.hash()) {

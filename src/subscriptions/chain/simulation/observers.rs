@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::subscriptions::chain::lasting::{About, Lasting};
 use crate::subscriptions::chain::told::{Place, Told};
-use crate::subscriptions::chain::{Feed, Heads, LogFilter, Logs};
+use crate::subscriptions::chain::{Feed, Heads, LogFilter, Logs, OfLogs};
 
 pub(super) const EMITTERS: [Address; 2] = [Address::repeat_byte(1), Address::repeat_byte(2)];
 
@@ -100,12 +100,14 @@ async fn observe(n: usize, node: SimNode, feed: Feed, mut away: Away, seen: Arc<
     let (wanted, asked) = filter(n / 4);
     let mut after: Option<Place> = None;
     loop {
-        let about = || About::Logs { filter: wanted.clone(), by_bloom: true };
+        let about = || OfLogs { filter: wanted.clone(), ..OfLogs::default() };
         let opened = match n % 4 {
             0 => Heads::open(&feed).await.map(|stream| (stream.position().hash, Stream::Heads(stream))),
-            1 => Logs::open(&feed, wanted.clone()).await.map(|stream| (stream.position().hash, Stream::Logs(Box::new(stream)))),
+            1 => Logs::open(&feed, about()).await.map(|stream| (stream.position().hash, Stream::Logs(Box::new(stream)))),
             2 => Lasting::open(&feed, About::Heads, after).await.map(|stream| (stream.position().hash, Stream::LastingHeads(stream))),
-            _ => Lasting::open(&feed, about(), after).await.map(|stream| (stream.position().hash, Stream::LastingLogs(stream))),
+            _ => {
+                Lasting::open(&feed, About::Logs(about()), after).await.map(|stream| (stream.position().hash, Stream::LastingLogs(stream)))
+            }
         };
         let Ok((start, mut stream)) = opened else { continue };
         seen.lock().unwrap().get_or_insert_with(|| Seen { view: begin(n, &node, start, &asked), verdict: Ok(()), events: 0 });

@@ -2,11 +2,12 @@
 
 use super::told::Place;
 use super::*;
+use crate::config::LogSource;
 
 impl World {
     async fn logs_behind(&self, address: u8, after: Place) -> Lasting {
         let filter = LogFilter { addresses: [[address; 20].into()].into(), ..LogFilter::default() };
-        soon(Lasting::open(&self.feed, About::Logs { filter, by_bloom: true }, Some(after))).await.unwrap()
+        soon(Lasting::open(&self.feed, About::Logs(OfLogs { filter, ..OfLogs::default() }), Some(after))).await.unwrap()
     }
 
     /// Blocks 11 and 12 are announced, and have their logs read by a stream that ends.
@@ -78,7 +79,7 @@ async fn logs_from_before_the_stream_began_are_taken_back_too() {
     world.two_blocks().await;
     let mut stream = world.logs_behind(1, world.place(12).await.unwrap()).await;
     let new = LogFilter { addresses: [[1; 20].into()].into(), ..LogFilter::default() };
-    let mut fresh = soon(Lasting::open(&world.feed, About::Logs { filter: new, by_bloom: true }, None)).await.unwrap();
+    let mut fresh = soon(Lasting::open(&world.feed, About::Logs(OfLogs { filter: new, ..OfLogs::default() }), None)).await.unwrap();
     world.reorg().await;
     for expected in [is(12, "0x0", true), is(11, "0x1", true), is(11, "0x0", true)] {
         assert_eq!(of(&mut stream).await, expected);
@@ -122,15 +123,14 @@ async fn logs_of_an_orphaned_block_are_asked_of_the_nodes_and_a_gap_where_they_d
     tokio::join!(all, script);
 }
 
-/// Those with one filter share what they keep, and those with another what was asked.
 #[tokio::test]
 async fn a_chain_with_logs_outside_of_the_bloom_is_looked_into_whole() {
     let mut world = World::start().await;
-    let open = |by_bloom| {
+    let open = |source| {
         let filter = LogFilter { addresses: [[1; 20].into()].into(), ..LogFilter::default() };
-        soon(Lasting::open(&world.feed, About::Logs { filter, by_bloom }, None))
+        soon(Lasting::open(&world.feed, About::Logs(OfLogs { filter, source }), None))
     };
-    let (mut whole, mut by_bloom) = (open(false).await.unwrap(), open(true).await.unwrap());
+    let (mut whole, mut by_bloom) = (open(LogSource::Node).await.unwrap(), open(LogSource::Chain).await.unwrap());
     let mut bloom = Bloom::default();
     bloom.accrue_raw_log([2; 20].into(), &[[7; 32].into()]);
     let mut head = announced(11, 11, 10);
