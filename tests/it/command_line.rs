@@ -47,7 +47,7 @@ fn check_says_every_error_at_once_and_ends_with_2() {
     let bad = good()
         .replace("chain_id = 31337", "chain_id = 31337\nanswer_after = \"2\"\nconfirmation = 3")
         .replace("configurations = [\"kms\"]", "configurations = [\"kmss\"]")
-        .replace("ws://127.0.0.1:9", "http://127.0.0.1:1");
+        .replace("ws://127.0.0.1:9", "ftp://127.0.0.1:1");
     let bad = check(folder.path(), &bad);
     assert_eq!(bad.status.code(), Some(2), "{}", words(&bad));
     for place in
