@@ -19,6 +19,8 @@ pub struct LogView {
     blocks: Vec<(B256, usize)>,
     /// Whether the newest of them is being taken back.
     is_taken_back: bool,
+    /// Whether the client came back by a block: nobody knows any more where it began.
+    is_back: bool,
     seen: HashSet<B256>,
 }
 
@@ -31,7 +33,13 @@ impl LogView {
     /// For a stream that begins behind this block.
     pub fn behind(node: &Node, filter: Value, block: B256) -> Self {
         let base = down_to(node, block).into_iter().collect();
-        Self { filter, base, blocks: Vec::new(), is_taken_back: false, seen: HashSet::new() }
+        Self { filter, base, blocks: Vec::new(), is_taken_back: false, is_back: false, seen: HashSet::new() }
+    }
+
+    /// The client was away and comes back by the block that it saw last. From here on a reorg may take back logs of blocks that it began behind, too, as it
+    /// does on a stream of a node.
+    pub fn come_back(&mut self) {
+        self.is_back = true;
     }
 
     /// The next log that was told. An error if a node without a gap would have told another one.
@@ -120,6 +128,9 @@ impl LogView {
 
     /// A log of this block is taken back; which one it has to be.
     fn taken_back(&mut self, node: &Node, block: B256) -> Result<Value, String> {
+        if self.is_back && self.blocks.is_empty() && self.base.contains(&block) {
+            self.blocks.push((block, self.logs_of(node, block, true)?.len()));
+        }
         let Some((newest, left)) = self.blocks.last().copied() else {
             return Err(format!("a log of {block} is taken back that was not told"));
         };

@@ -129,6 +129,20 @@ fn logs_that_are_missing_doubled_out_of_order_or_not_taken_back_are_found() {
 }
 
 #[test]
+fn who_came_back_may_be_told_that_logs_are_taken_back_from_before_it_began() {
+    let (mut node, account) = node();
+    let one = mine(&mut node, account, 2);
+    let begin = LogView::new(&node, json!({}));
+    reorg(&mut node, 1, 1);
+    let taken_back = node.logs_of(one, &json!({}), true).unwrap();
+    let told = |mut view: LogView| taken_back.iter().try_for_each(|log| view.told(&node, log)).and_then(|()| view.complete(&node));
+    assert!(told(begin.clone()).unwrap_err().contains("not told"));
+    let mut back = begin;
+    back.come_back();
+    assert_eq!(told(back), Ok(()));
+}
+
+#[test]
 fn receipts_that_are_missing_doubled_or_of_another_block_are_found() {
     let (mut node, account) = node();
     let hash = node.emit(NOW, account, &[]);

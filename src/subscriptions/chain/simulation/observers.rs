@@ -153,13 +153,16 @@ fn begin(n: usize, node: &SimNode, start: B256, asked: &Value) -> View {
 
 /// The block that a client saw last; `None` in the middle of one, and while it has seen none.
 fn left_behind(node: &SimNode, seen: &Mutex<Option<Seen>>) -> Option<Place> {
-    let seen = seen.lock().unwrap();
-    let Seen { view, .. } = seen.as_ref()?;
+    let mut seen = seen.lock().unwrap();
+    let Seen { view, .. } = seen.as_mut()?;
     node.with(|node, _| {
         let last = match view {
             View::Heads(view) => view.tip(),
             View::Logs(view) if !view.is_whole(node) => return None,
-            View::Logs(view) => view.tip(),
+            View::Logs(view) => {
+                view.come_back();
+                view.tip()
+            }
         };
         let hash = last?;
         Some(Place { number: node.chain().hash(hash)?.number(), hash })
