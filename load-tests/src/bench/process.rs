@@ -93,9 +93,9 @@ fn resident(process: &str) -> Option<u64> {
     resident_of(&std::fs::read_to_string(format!("/proc/{process}/status")).ok()?)
 }
 
-/// `VmRSS` of /proc/PID/status, which has it in KiB.
+/// `RssAnon` of /proc/PID/status, which has it in KiB: what the process keeps, without the pages of its own program that it has touched.
 fn resident_of(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn memory_is_what_is_resident() {
-        assert_eq!(resident_of("Name:\tsluice\nVmHWM:\t    9 kB\nVmRSS:\t   12 kB\n"), Some(12 * 1024));
+        assert_eq!(resident_of("Name:\tsluice\nVmRSS:\t    99 kB\nRssAnon:\t   12 kB\n"), Some(12 * 1024));
         assert_eq!(resident_of("Name:\tsluice\n"), None);
     }
 }

@@ -82,6 +82,7 @@ pub(super) async fn fan_out(programs: &Programs, extent: Extent) -> Result<Repor
     report.tell("processor time of a log, to bare", ours.logs.time / theirs.logs.time, "x");
     report.hold("memory of a connection beyond bare", ours.memory - theirs.memory, "KiB", Bound::AtMost(MORE_MEMORY));
     report.hold("memory of a client that never reads", deaf.memory, "MiB", Bound::AtMost(32.0));
+    report.tell("of this, of its subscriptions", deaf.subscriptions, "MiB");
     report.tell("until it was ended", deaf.ended.as_secs_f64(), "s");
     Ok(report)
 }
