@@ -197,7 +197,9 @@ impl Ledger {
 
     fn state(&mut self, hash: B256, state: AttemptState) {
         let Some(durable) = self.durable.get_mut(&hash) else { return };
-        if durable.state == AttemptState::Confirmed && state != AttemptState::Confirmed {
+        // As in the journal: nothing changes what is final. A replacement that was on its way to the record while its slot was mined is refused
+        // after it has become replaced by that.
+        if durable.state.is_final() {
             return;
         }
         if durable.state == AttemptState::Refused && state == AttemptState::Replaced {

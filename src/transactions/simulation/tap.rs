@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use super::edges::Edge;
 use super::world::{Life, lock, short};
 
-/// A wire's end that looks at the node's record of arrivals whenever the node comes back to read.
+/// A wire's end that looks at the node's record of arrivals whenever the node comes back to read, and before it answers: after a frame that
+/// cuts the connection it does not come back.
 pub(super) struct Tap {
     wire: DuplexStream,
     life: Arc<Life>,
@@ -68,6 +69,7 @@ impl AsyncRead for Tap {
 
 impl AsyncWrite for Tap {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.life.look_at_sends();
         let written = Pin::new(&mut self.wire).poll_write(context, bytes);
         // The handshake has a key of chance.
         if self.life.world.is_detailed() && !bytes.starts_with(b"HTTP") {
