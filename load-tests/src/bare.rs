@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jsonrpsee::core::SubscriptionError;
 use jsonrpsee::server::{PingConfig, ServerConfig, ServerHandle};
@@ -31,7 +32,9 @@ impl Bare {
             .max_connections(1_000_000)
             .max_subscriptions_per_connection(10_000)
             // As Sluice has it by default.
-            .enable_ws_ping(PingConfig::new())
+            .enable_ws_ping(
+                PingConfig::new().ping_interval(Duration::from_secs(20)).inactive_limit(Duration::from_secs(60)).max_failures(1),
+            )
             .build();
         let server = Server::builder().set_config(config).build(listen).await?;
         let address = server.local_addr()?;

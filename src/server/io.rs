@@ -136,7 +136,7 @@ impl<IO: AsyncWrite + Unpin, S: Unpin> ClientIo<IO, S> {
         context: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut IO>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if self.handle.token().is_cancelled() {
+        if self.handle.is_ended() {
             return Poll::Ready(Err(cut()));
         }
         match write(Pin::new(&mut self.io), context) {
@@ -177,7 +177,10 @@ impl<IO: AsyncWrite + Unpin, S: Unpin> ClientIo<IO, S> {
 
     /// While more is owed, what is gathered waits for it: it is next in the queue. Should it not come, the reader writes.
     fn flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.gathered.is_empty() || self.handle.owed() == 0 {
+        if self.gathered.is_empty() {
+            return self.watched(context, |io, context| io.poll_flush(context));
+        }
+        if self.handle.owed() == 0 {
             return self.write_gathered(context);
         }
         if self.gathered.leave() {

@@ -58,9 +58,8 @@ impl Way {
                 Err(TrySendError::Full(_)) => Told::TooMuch,
             };
         };
-        let outbox = connection.outbox();
         // Only this subscription's own task gets here: none of its results can join the outbox meanwhile.
-        if outbox.is_empty() && connection.owe_if_room(bytes) {
+        if !connection.outbox_used().load(Ordering::Acquire) && connection.owe_if_room(bytes) {
             match self.sink.try_send(message(&self.sink, &self.id, result)) {
                 Ok(()) => return Told::Yes,
                 Err(TrySendError::Closed(_)) => {
@@ -73,7 +72,8 @@ impl Way {
         if self.sink.is_closed() {
             return Told::Gone;
         }
-        match outbox.push(Waiting { sink: self.sink.clone(), result: Arc::clone(result), bytes }) {
+        let waiting = Waiting { sink: self.sink.clone(), result: Arc::clone(result), bytes };
+        match connection.outbox().push(waiting, connection.outbox_used()) {
             Some(is_first) => {
                 if is_first {
                     tokio::spawn(send(connection.clone()));
@@ -106,7 +106,7 @@ async fn send(connection: ConnectionHandle) {
             }
             () = sink.closed() => {}
         }
-        if !connection.outbox().sent() {
+        if !connection.outbox().sent(connection.outbox_used()) {
             return;
         }
     }
@@ -118,8 +118,6 @@ pub(super) struct Outbox {
     /// Bytes that may wait.
     limit: usize,
     queue: Mutex<Queue>,
-    /// What the queue says, for whoever has nothing in it: most have not.
-    is_used: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -144,7 +142,7 @@ impl Waiting {
 
 impl Outbox {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, queue: Mutex::default(), is_used: AtomicBool::new(false) }
+        Self { limit, queue: Mutex::default() }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -152,12 +150,9 @@ impl Outbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_empty(&self) -> bool {
-        !self.is_used.load(Ordering::Acquire)
-    }
-
-    /// Whether it is the first, and somebody has to begin to send; `None` if it does not fit.
-    fn push(&self, waiting: Waiting) -> Option<bool> {
+    /// Whether it is the first, and somebody has to begin to send; `None` if it does not fit. `used` says to whoever has nothing in it, as most, that
+    /// it is in use.
+    fn push(&self, waiting: Waiting, used: &AtomicBool) -> Option<bool> {
         let mut queue = self.queue();
         let is_first = queue.results.is_empty();
         let bytes = queue.bytes + waiting.weight();
@@ -166,7 +161,7 @@ impl Outbox {
         }
         queue.bytes = bytes;
         queue.results.push_back(waiting);
-        self.is_used.store(true, Ordering::Release);
+        used.store(true, Ordering::Release);
         Some(is_first)
     }
 
@@ -176,14 +171,14 @@ impl Outbox {
     }
 
     /// The first one is sent, or nobody wants it. False if it was the last: who comes next begins anew.
-    fn sent(&self) -> bool {
+    fn sent(&self, used: &AtomicBool) -> bool {
         let mut queue = self.queue();
         if let Some(first) = queue.results.pop_front() {
             queue.bytes = queue.bytes.saturating_sub(first.weight());
         }
         if queue.results.is_empty() {
             *queue = Queue::default();
-            self.is_used.store(false, Ordering::Release);
+            used.store(false, Ordering::Release);
             return false;
         }
         true

@@ -47,7 +47,17 @@ async fn run(stage: &Stage, kinds: &[Kind], faults: u64) -> Result<(BTreeMap<Kin
 #[tokio::test(flavor = "multi_thread")]
 async fn every_client_sees_the_chain_whatever_happens_to_the_connections() {
     let (faults, clients) = (variable("SLUICE_STREAM_FAULTS").unwrap_or(FAULTS), variable("SLUICE_STREAM_CLIENTS").unwrap_or(CLIENTS));
-    let stage = Stage::start(seed(), clients as usize, None).await;
+    everybody_sees_the_chain("chain", faults, clients).await;
+}
+
+/// Logs that are found whatever the blooms say: once of each kind, with a reorg and without.
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_whatever_the_bloom_are_told_as_completely() {
+    everybody_sees_the_chain("node", FAULTS.min(2), CLIENTS.min(20)).await;
+}
+
+async fn everybody_sees_the_chain(logs: &str, faults: u64, clients: u64) {
+    let stage = Stage::start(seed(), clients as usize, logs, None).await;
     let (counts, events) = run(&stage, &Kind::ALL, faults).await.unwrap_or_else(|why| panic!("{why}"));
     for (kind, (all, with_reorg)) in &counts {
         println!("{all:>6} {kind:?}, {with_reorg} of them with a reorg");
@@ -60,7 +70,7 @@ async fn every_client_sees_the_chain_whatever_happens_to_the_connections() {
 /// The gateway is broken on purpose, and the same comparison has to say so.
 #[cfg(feature = "crash-points")]
 async fn is_found(fault: &str, expected: &[&str]) {
-    let stage = Stage::start(seed(), 6, Some(fault)).await;
+    let stage = Stage::start(seed(), 6, "chain", Some(fault)).await;
     let kinds = [Kind::Away, Kind::Cut, Kind::HalfOpen, Kind::LeftOut, Kind::Reorg];
     let why = run(&stage, &kinds, 3).await.expect_err("what is broken has to be found");
     println!("{fault}: {why}");

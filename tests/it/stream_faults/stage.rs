@@ -43,8 +43,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// With so many clients; `seeded`: a fault that the gateway has.
-    pub(super) async fn start(seed: u64, clients: usize, seeded: Option<&str>) -> Self {
+    /// With so many clients; `logs` is `environment.logs`, `seeded` a fault that the gateway has.
+    pub(super) async fn start(seed: u64, clients: usize, logs: &str, seeded: Option<&str>) -> Self {
         let kms = SimKms::new(sim_kms::Settings::new(seed, 2).with_tag("app", "payments"));
         let accounts: Vec<Address> = kms.with(|kms, _| kms.keys().iter().map(sim_kms::Key::address).collect());
         let settings =
@@ -57,7 +57,7 @@ impl Stage {
         let (keys, endpoint) = (kms.listen(ANYWHERE).await.unwrap(), node.listen(ANYWHERE).await.unwrap());
         let ways = [NodeProxy::start(endpoint.address()).await.unwrap(), NodeProxy::start(endpoint.address()).await.unwrap()];
         let folder = tempfile::tempdir().unwrap();
-        let (keys_url, url, extra) = (keys.url(), ways[0].url(), Extra::environment(ENVIRONMENT));
+        let (keys_url, url, extra) = (keys.url(), ways[0].url(), Extra::environment(&format!("{ENVIRONMENT}\nlogs = \"{logs}\"")));
         let configuration = Configuration { chain_id: 31337, node: &url, keys: Keys::Kms(&keys_url), service: "payments", extra: &extra };
         let both = configuration
             .text()
