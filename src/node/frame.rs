@@ -30,6 +30,8 @@ pub(super) struct Request {
     pub(super) text: Utf8Bytes,
     /// It carries a transaction: what is written before it must arrive before it.
     pub(super) in_order: bool,
+    /// It is written once, whatever becomes of it.
+    pub(super) once: bool,
 }
 
 impl Request {
@@ -38,7 +40,12 @@ impl Request {
         let params = params.map_or("[]", RawValue::get);
         let in_order = method == SEND;
         let method = serde_json::Value::from(method);
-        Self { id, text: format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#).into(), in_order }
+        Self { id, text: format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#).into(), in_order, once: in_order }
+    }
+
+    /// The same, to be written once, whatever becomes of it.
+    pub(super) fn once(self) -> Self {
+        Self { once: true, ..self }
     }
 }
 

@@ -44,15 +44,15 @@ impl Connection {
             while reading.len() < READS
                 && let Some(flying) = lanes.read()
             {
-                reading.push(self.fly(client, flying, false));
+                reading.push(self.fly(client, flying));
             }
             if sending.is_none() {
-                sending = lanes.send().map(|flying| Box::pin(self.fly(client, flying, true)) as _);
+                sending = lanes.send().map(|flying| Box::pin(self.fly(client, flying)) as _);
             }
             let due = lanes.due().map_or(clocks.due(), |due| due.min(clocks.due()));
             alarm.as_mut().reset(due);
             // In this order, so that chance has no part in it.
-            let (landed, is_send) = tokio::select! {
+            let landed = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return down("stopped"),
                 () = &mut alarm => {
@@ -61,10 +61,7 @@ impl Connection {
                     match clocks.beat(now) {
                         Beat::Wait => {}
                         Beat::Ping if pinging.is_some() => {}
-                        Beat::Ping => {
-                            let question = Request::new(self.ids.next(), "eth_chainId", None);
-                            pinging = Some(Box::pin(async move { client.ping(&question).await }));
-                        }
+                        Beat::Ping => pinging = Some(self.ping(client)),
                         Beat::Dead(why) => return down(why),
                     }
                     continue;
@@ -79,8 +76,8 @@ impl Connection {
                     }
                     continue;
                 }
-                landed = flown(&mut sending) => (landed, true),
-                Some(landed) = reading.next(), if !reading.is_empty() => (landed, false),
+                landed = flown(&mut sending) => landed,
+                Some(landed) = reading.next(), if !reading.is_empty() => landed,
                 // The endpoint holds a sender: the queue never ends before the task.
                 Some(command) = self.commands.recv() => {
                     lanes.command(command);
@@ -93,13 +90,15 @@ impl Connection {
             match landed {
                 (flying, Some(Ok((status, body)))) => {
                     clocks.frame(Instant::now());
-                    let answers = read(&flying.ids(), status, &body);
-                    // What is said to a transaction never counts against the endpoint; nor does a limit of what it may be asked.
+                    let (answers, is_once) = (read(&flying.ids(), status, &body), flying.once());
+                    // What is said to a transaction never counts against the endpoint; nor does a limit of what it may be asked. Of anything else
+                    // it may be this one question that it does not take: what it says to its ping decides.
                     if let Some(why) = lanes.answered(flying, answers)
-                        && !is_send
+                        && !is_once
                         && status != StatusCode::TOO_MANY_REQUESTS
                     {
-                        return down(&why);
+                        tracing::debug!(endpoint = %self.endpoint.label, why, "no answer: the node is asked whether it is there");
+                        pinging = pinging.or_else(|| Some(self.ping(client)));
                     }
                 }
                 (flying, Some(Err(Trouble::NotSent(why)))) => {
@@ -109,7 +108,8 @@ impl Connection {
                 (flying, Some(Err(Trouble::Lost { why, stale }))) => {
                     flying.fail(&CallError::Lost);
                     if !stale {
-                        return Fault::Down(why);
+                        tracing::debug!(endpoint = %self.endpoint.label, %why, "no answer: the node is asked whether it is there");
+                        pinging = pinging.or_else(|| Some(self.ping(client)));
                     }
                 }
                 (flying, None) => flying.fail(&CallError::Deadline(self.deadline)),
@@ -117,8 +117,14 @@ impl Connection {
         }
     }
 
+    /// The question that says how the endpoint is.
+    fn ping<'a>(&self, client: &'a Client) -> Flight<'a, Result<Option<Answered>, Fault>> {
+        let question = Request::new(self.ids.next(), "eth_chainId", None);
+        Box::pin(async move { client.ping(&question).await })
+    }
+
     /// One request on its way.
-    fn fly<'a>(&self, client: &'a Client, flying: Flying, is_send: bool) -> impl Future<Output = Landed> + Send + use<'a> {
+    fn fly<'a>(&self, client: &'a Client, flying: Flying) -> impl Future<Output = Landed> + Send + use<'a> {
         let deadline = flying.deadline(self.deadline);
         let text: Bytes = match flying.calls.as_slice() {
             [call] => call.request.text.clone(),
@@ -126,7 +132,7 @@ impl Connection {
         }
         .into();
         async move {
-            let response = if is_send {
+            let response = if flying.once() {
                 crash::edge(Side::Before, Point::Send);
                 let response = timeout_at(deadline, client.post_once(text)).await;
                 crash::edge(Side::After, Point::Send);

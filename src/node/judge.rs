@@ -75,7 +75,8 @@ impl Judge {
 
     /// Not at every block: twice within the depth of a reorg.
     fn is_due(&self, new: u64) -> bool {
-        self.asked.is_none_or(|old| new >= old.saturating_add((self.depth / 2).max(1)))
+        // A head that was never true must not be what all others are measured with.
+        self.asked.is_none_or(|old| new < old || new >= old.saturating_add((self.depth / 2).max(1)))
     }
 
     /// Asks everybody, and does what follows.

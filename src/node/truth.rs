@@ -12,6 +12,8 @@ use super::Head;
 const TOLD: usize = 256;
 /// So many announced heads in a row that the endpoint does not have are a lie; fewer may be another node behind the same address.
 const MISSING: u32 = 3;
+/// Looks after which an endpoint that goes on from a lower head is believed, where nobody else is trusted.
+const INSISTING: u32 = 8;
 
 /// What an endpoint told that is not true.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,11 +61,13 @@ pub(super) struct Record {
     /// Newest last: hash, number, parent.
     told: VecDeque<(B256, u64, B256)>,
     missing: u32,
+    /// Since it ran backwards, while nobody else is trusted: its newest head, and how often it was no lower than the one before.
+    insisting: (u64, u32),
 }
 
 impl Record {
     pub(super) fn new(depth: u64) -> Self {
-        Self { depth, highest: None, told: VecDeque::new(), missing: 0 }
+        Self { depth, highest: None, told: VecDeque::new(), missing: 0, insisting: (0, 0) }
     }
 
     /// A head that it told. `Ok(true)`: it follows nothing that was told before, so whoever wants to know asks whether the block is there.
@@ -103,15 +107,27 @@ impl Record {
         if self.missing < MISSING { Ok(()) } else { Err(Lie::Contradiction("it does not have the blocks that it announces")) }
     }
 
-    /// Whether this is a head to come back with: no more backwards, or, where others are trusted, near theirs. What was told before is then
-    /// forgotten.
+    /// Whether this is a head to come back with: no more backwards, or, where others are trusted, near theirs. Where nobody is, one that
+    /// insists is believed in the end: a single false head must not keep an environment's only node out for good. What was told before is
+    /// then forgotten.
     pub(super) fn returns(&mut self, head: &Head, others: Option<u64>) -> bool {
-        let near = others.is_some_and(|others| others.abs_diff(head.number) <= self.depth);
+        let near = match others {
+            Some(others) => others.abs_diff(head.number) <= self.depth,
+            None => self.insists(head.number),
+        };
         if self.falls(head.number) && !near {
             return false;
         }
         *self = Self { highest: Some(head.number), ..Self::new(self.depth) };
         true
+    }
+}
+
+impl Record {
+    fn insists(&mut self, number: u64) -> bool {
+        let (before, times) = self.insisting;
+        self.insisting = (number, if number >= before { times + 1 } else { 0 });
+        self.insisting.1 > INSISTING
     }
 }
 

@@ -220,7 +220,7 @@ fn limits(server: &config::Server, service: &ServiceLimits) -> Limits {
 
 fn rules(server: &config::Server) -> Rules {
     let backlog = usize::try_from(server.max_backlog_bytes).unwrap_or(usize::MAX);
-    Rules { stall: server.write_timeout, small_frames: server.max_small_frames_per_second, backlog }
+    Rules { stall: server.write_timeout, idle: server.idle_timeout, small_frames: server.max_small_frames_per_second, backlog }
 }
 
 fn jsonrpsee_config(server: &config::Server, limits: &ServiceLimits) -> ServerConfig {
@@ -235,7 +235,8 @@ fn jsonrpsee_config(server: &config::Server, limits: &ServiceLimits) -> ServerCo
         .set_batch_request_config(BatchRequestConfig::Limit(items))
         .set_message_buffer_capacity(QUEUE)
         .set_id_provider(HexIds)
-        .enable_ws_ping(PingConfig::new().ping_interval(server.ping_interval).inactive_limit(server.idle_timeout).max_failures(1))
+        // Who is silent is ended by the stream itself.
+        .enable_ws_ping(PingConfig::new().ping_interval(server.ping_interval).max_failures(usize::MAX))
         .build()
 }
 

@@ -4,6 +4,7 @@
 
 mod frames;
 mod gathered;
+mod idle;
 mod stall;
 
 use std::io;
@@ -16,6 +17,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use self::frames::Frames;
 use self::gathered::Gathered;
+use self::idle::Idle;
 use self::stall::Stall;
 use crate::subscriptions::connection::ConnectionHandle;
 use crate::telemetry::crash;
@@ -28,6 +30,8 @@ const OWED: usize = 1 << 20;
 pub(super) struct Rules {
     /// How long one write may wait for a client that does not read.
     pub(super) stall: Duration,
+    /// How long nothing may come from a WebSocket's client.
+    pub(super) idle: Duration,
     /// Frames per second that carry no whole message.
     pub(super) small_frames: u32,
     /// Bytes of notifications that may wait for it.
@@ -37,7 +41,7 @@ pub(super) struct Rules {
 impl Default for Rules {
     /// For listeners that nobody but operators reaches.
     fn default() -> Self {
-        Self { stall: Duration::from_secs(10), small_frames: 100, backlog: 1 << 20 }
+        Self { stall: Duration::from_secs(10), idle: Duration::from_secs(60), small_frames: 100, backlog: 1 << 20 }
     }
 }
 
@@ -50,6 +54,7 @@ pub(super) struct ClientIo<IO, S> {
     stall: Stall,
     gathered: Gathered,
     frames: Frames,
+    idle: Idle,
     handle: ConnectionHandle,
     _slot: S,
 }
@@ -64,6 +69,7 @@ impl<IO, S> ClientIo<IO, S> {
             stall: Stall::new(rules.stall),
             gathered: Gathered::default(),
             frames: Frames::new(rules.small_frames),
+            idle: Idle::new(rules.idle),
             handle,
             _slot: slot,
         }
@@ -95,7 +101,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Unpin> AsyncRead for ClientIo<IO, S>
         }
         ready!(this.frames.poll_rest(context));
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
+        if Pin::new(&mut this.io).poll_read(context, buffer)?.is_pending() {
+            // Not the library's own: it would wait for a write that nothing ends any more.
+            return if this.handle.is_upgraded() { this.idle.poll(context).map(Err) } else { Poll::Pending };
+        }
+        this.idle.heard();
         let read = buffer.filled().get(before..).unwrap_or_default();
         Poll::Ready(this.frames.read(read, this.handle.is_upgraded()))
     }
@@ -105,7 +115,9 @@ impl<IO: AsyncWrite + Unpin, S: Unpin> ClientIo<IO, S> {
     /// Writes what was gathered, and flushes.
     fn write_gathered(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.empty(context))?;
-        self.watched(context, |io, context| io.poll_flush(context))
+        ready!(self.watched(context, |io, context| io.poll_flush(context)))?;
+        self.gathered.flushed();
+        Poll::Ready(Ok(()))
     }
 
     /// Writes what was gathered.
@@ -177,10 +189,7 @@ impl<IO: AsyncWrite + Unpin, S: Unpin> ClientIo<IO, S> {
 
     /// While more is owed, what is gathered waits for it: it is next in the queue. Should it not come, the reader writes.
     fn flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.gathered.is_empty() {
-            return self.watched(context, |io, context| io.poll_flush(context));
-        }
-        if self.handle.owed() == 0 {
+        if self.gathered.is_empty() || self.handle.owed() == 0 {
             return self.write_gathered(context);
         }
         if self.gathered.leave() {

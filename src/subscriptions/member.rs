@@ -112,7 +112,7 @@ impl Watch {
             ended = self.ended => match ended {
                 Ok(why) => {
                     if let Some(connection) = self.connection {
-                        connection.outbox().clear();
+                        connection.outbox().close(connection.outbox_used());
                         tokio::spawn(async move {
                             tokio::time::sleep(LAST_WORDS).await;
                             connection.end();

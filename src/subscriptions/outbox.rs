@@ -124,6 +124,8 @@ pub(super) struct Outbox {
 struct Queue {
     results: VecDeque<Waiting>,
     bytes: usize,
+    /// Something was thrown away: nothing that comes later may be told.
+    closed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -154,6 +156,9 @@ impl Outbox {
     /// it is in use.
     fn push(&self, waiting: Waiting, used: &AtomicBool) -> Option<bool> {
         let mut queue = self.queue();
+        if queue.closed {
+            return None;
+        }
         let is_first = queue.results.is_empty();
         let bytes = queue.bytes + waiting.weight();
         if bytes > self.limit && !is_first {
@@ -176,6 +181,9 @@ impl Outbox {
         if let Some(first) = queue.results.pop_front() {
             queue.bytes = queue.bytes.saturating_sub(first.weight());
         }
+        if queue.closed {
+            return !queue.results.is_empty();
+        }
         if queue.results.is_empty() {
             *queue = Queue::default();
             used.store(false, Ordering::Release);
@@ -184,9 +192,11 @@ impl Outbox {
         true
     }
 
-    /// The client is not told any more: its connection ends.
-    pub(super) fn clear(&self) {
+    /// The client is not told any more, by none of its subscriptions: its connection ends.
+    pub(super) fn close(&self, used: &AtomicBool) {
         let mut queue = self.queue();
+        queue.closed = true;
+        used.store(true, Ordering::Release);
         // The first one is in its sender's hand.
         queue.results.truncate(1);
         queue.bytes = queue.results.front().map_or(0, Waiting::weight);

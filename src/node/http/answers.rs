@@ -41,8 +41,11 @@ pub(super) fn read(ids: &[u64], status: StatusCode, body: &[u8]) -> Answers {
             let left_out = || Err(CallError::Malformed("the answer to the batch leaves this request out".to_owned()));
             Answers::Each(answers.into_iter().map(|answer| answer.unwrap_or_else(left_out)).collect())
         }
+        // A limit, or a fault, says nothing about batches.
+        _ if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => Answers::None(format!("HTTP {status}")),
+        // Not in its words: they may repeat what was sent.
         (_, Some(Incoming::Unnamed(error) | Incoming::Answer { outcome: Outcome::Error(error), .. })) => {
-            Answers::NotOfThese(format!("{}: {}", error.code, error.message))
+            Answers::NotOfThese(format!("error {}", error.code))
         }
         _ if status.is_success() || matches!(status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) => {
             Answers::NotOfThese(format!("HTTP {status}, and no answer to a batch"))
@@ -98,6 +101,10 @@ mod tests {
         for (status, body) in [(200, unnamed), (400, unnamed), (413, ""), (200, "[]"), (200, "hello")] {
             let answers = read(&[7, 8], StatusCode::from_u16(status).unwrap(), body.as_bytes());
             assert!(matches!(answers, Answers::NotOfThese(_)), "{status} {body}");
+        }
+        for status in [429, 500, 503] {
+            let answers = read(&[7, 8], StatusCode::from_u16(status).unwrap(), unnamed.as_bytes());
+            assert!(matches!(answers, Answers::None(_)), "{status} says nothing about batches");
         }
     }
 }

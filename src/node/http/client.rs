@@ -1,6 +1,7 @@
 //! Requests to one node over HTTP/1.1: connections are kept open, and one that the node has closed meanwhile is no fault.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
@@ -10,6 +11,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
@@ -19,8 +21,9 @@ use crate::node::frame::{Ids, Request as Question};
 use crate::node::handshake::{Chain, Fault, down};
 use crate::node::socket::{Dial, MAX_MESSAGE, Wire, credentials, words};
 
-/// Connections that are kept for later.
+/// Connections that are kept for later, and for how long: what is on the way may forget them without a word.
 const IDLE: usize = 32;
+const KEPT: Duration = Duration::from_secs(15);
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("sluice/", env!("CARGO_PKG_VERSION")));
@@ -45,7 +48,8 @@ pub(in crate::node) struct Client {
     authorization: Option<HeaderValue>,
     tls: Option<Arc<ClientConfig>>,
     dial: Dial,
-    idle: Mutex<Vec<Sender>>,
+    /// Since when each has been there.
+    idle: Mutex<Vec<(Instant, Sender)>>,
 }
 
 impl Client {
@@ -146,13 +150,14 @@ impl Client {
 
     fn kept(&self) -> Option<Sender> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        std::iter::from_fn(|| idle.pop()).find(|sender| !sender.is_closed() && sender.is_ready())
+        let usable = |(since, sender): &(Instant, Sender)| since.elapsed() < KEPT && !sender.is_closed() && sender.is_ready();
+        std::iter::from_fn(|| idle.pop()).find(usable).map(|(_, sender)| sender)
     }
 
     fn keep(&self, sender: Sender) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < IDLE && !sender.is_closed() {
-            idle.push(sender);
+            idle.push((Instant::now(), sender));
         }
     }
 

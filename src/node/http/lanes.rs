@@ -27,6 +27,11 @@ impl Flying {
         Self { calls, outcomes: outcomes.clone() }
     }
 
+    /// One of them must not be written twice.
+    pub(super) fn once(&self) -> bool {
+        self.calls.iter().any(|call| call.request.once)
+    }
+
     pub(super) fn ids(&self) -> Vec<u64> {
         self.calls.iter().map(|call| call.request.id).collect()
     }
@@ -105,8 +110,8 @@ impl Lanes {
         if calls.is_empty() { None } else { Some(Flying::new(calls, &self.outcomes)) }
     }
 
-    /// Tells the callers what a response says. Transactions that a node did not take together go again, one by one and in their order: the
-    /// same bytes, which it may have already. Answers why there was no answer, if so.
+    /// Tells the callers what a response says. Of transactions that a node did not take together it is not known whether it used a part, as
+    /// over a WebSocket; from then on they go one by one. Answers why there was no answer, if so.
     pub(super) fn answered(&mut self, mut flying: Flying, answers: Answers) -> Option<String> {
         match answers {
             Answers::Each(answers) => {
@@ -121,7 +126,7 @@ impl Lanes {
             Answers::NotOfThese(why) => {
                 tracing::info!(why, "a node takes no batch: its transactions go one by one");
                 self.together = 1;
-                flying.calls.drain(..).rev().for_each(|call| self.sends.push_front(call));
+                flying.fail(&CallError::Malformed(format!("to the whole batch: {why}")));
                 None
             }
             Answers::None(why) => {

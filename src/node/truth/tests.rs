@@ -51,6 +51,20 @@ fn an_endpoint_comes_back_when_it_is_forward_again_or_where_the_others_are() {
     assert_eq!(record.hear(&head(991, 3, 2)), Ok(false));
 }
 
+#[test]
+fn one_false_head_does_not_keep_the_only_endpoint_out_for_good() {
+    let mut record = Record::new(64);
+    record.hear(&head(1_000_000, 1, 0)).unwrap();
+    record.hear(&head(500, 2, 9)).unwrap_err();
+    assert_eq!((500..520).position(|number| record.returns(&head(number, 2, 9), None)), Some(8));
+    assert_eq!(record.hear(&head(520, 3, 2)), Ok(false));
+    // One that goes up and down is not believed, and where others are trusted they are the measure.
+    let mut record = Record::new(64);
+    record.hear(&head(1_000_000, 1, 0)).unwrap();
+    assert!((0..100_u64).all(|look| !record.returns(&head(500 - look % 3, 2, 9), None)));
+    assert!((500..600).all(|number| !record.returns(&head(number, 2, 9), Some(1000))));
+}
+
 const A: B256 = B256::repeat_byte(0xa);
 const B: B256 = B256::repeat_byte(0xb);
 const C: B256 = B256::repeat_byte(0xc);

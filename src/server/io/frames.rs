@@ -1,4 +1,4 @@
-//! Frames of a WebSocket that carry no whole message: pings, pongs, and small pieces. They cost the server time, and are no calls, which have
+//! Frames of a WebSocket that carry no whole message: pings, pongs, small pieces, and what is too short for a call. They cost the server time, and are no calls, which have
 //! limits of their own. More than so many per second are read as slowly as that.
 
 use std::future::Future;
@@ -11,6 +11,8 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// A piece of a message that has fewer bytes is a small one.
 const SMALL: u64 = 1024;
+/// A whole message that has fewer bytes is no call: `{"jsonrpc":"2.0","id":1,"method":"a"}` has more.
+const SHORTEST: u64 = 32;
 /// Seconds' worth of them that may come at once.
 const BURST: f64 = 10.0;
 /// The end of a request's headers.
@@ -92,7 +94,8 @@ impl Header {
             self.have += 1;
             bytes = rest;
             if let Some(payload) = self.payload_bytes() {
-                small += u32::from(self.is_control() || self.is_piece() && payload < SMALL);
+                let least = if self.is_piece() { SMALL } else { SHORTEST };
+                small += u32::from(self.is_control() || payload < least);
                 (self.have, self.payload) = (0, payload);
             }
         }
@@ -179,7 +182,8 @@ mod tests {
     #[test]
     fn small_frames_are_found_however_the_bytes_come() {
         let frames = [
-            (TEXT, 5, 0),
+            (TEXT, 5, 1),
+            (TEXT, 37, 0),
             (PING, 0, 1),
             (TEXT, 70_000, 0),
             (PING, 125, 1),
@@ -217,7 +221,7 @@ mod tests {
         let pings: Vec<u8> = (0..1001).flat_map(|_| frame(PING, 0)).collect();
         frames.read(b"GET / HTTP/1.1\r\n\r", false).unwrap();
         frames.read(b"\n", false).unwrap();
-        frames.read(&frame(TEXT, 9).repeat(5000), true).unwrap();
+        frames.read(&frame(TEXT, 40).repeat(5000), true).unwrap();
         assert!(frames.rest.is_none());
         frames.read(&pings, true).unwrap();
         std::future::poll_fn(|context| frames.poll_rest(context)).await;

@@ -47,6 +47,11 @@ impl Gathered {
         !std::mem::replace(&mut self.left, true)
     }
 
+    /// All of it is flushed.
+    pub(super) fn flushed(&mut self) {
+        self.left = false;
+    }
+
     /// Whether a flush was left.
     pub(super) fn is_left(&self) -> bool {
         self.left
@@ -62,7 +67,7 @@ impl Gathered {
         self.written = before + written;
         if self.written >= bytes.len() {
             bytes.clear();
-            (self.written, self.left) = (0, false);
+            self.written = 0;
             if bytes.capacity() > KEPT {
                 bytes = Vec::new();
             }

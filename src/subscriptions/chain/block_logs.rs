@@ -74,6 +74,8 @@ impl BlockLogs {
         if let Some(found) = known.get(filter).and_then(Weak::upgrade) {
             return found;
         }
+        // Filters may be large, and who had them gone.
+        known.retain(|_, found| found.strong_count() > 0);
         let found = Arc::default();
         known.insert(Arc::clone(filter), Arc::downgrade(&found));
         found

@@ -1,7 +1,7 @@
 //! One task per environment follows the head and tells everybody who streams from the chain what changed, in order. It works only while
 //! somebody does.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use alloy_primitives::B256;
@@ -57,7 +57,7 @@ impl Feed {
         let (way, followers) = mpsc::unbounded_channel();
         let library = Library::new(pool.clone());
         let (ring, missing) = (Ring::new(depth), (B256::ZERO, 0));
-        let task = Task { pool, library: Arc::clone(&library), meter, ring, followers: Vec::new(), missing };
+        let task = Task { pool, library: Arc::clone(&library), meter, ring, followers: Vec::new(), orphans: Vec::new(), missing };
         tokio::spawn(stop.run_until_cancelled_owned(task.run(followers)));
         Self { followers: way, library, waiting: WAITING * depth }
     }
@@ -106,6 +106,8 @@ struct Task {
     meter: StepMeter,
     ring: Ring<Arc<Block>>,
     followers: Vec<Follower>,
+    /// Blocks that were taken back, and are marked so for as long as the chain is followed without a break.
+    orphans: Vec<Weak<Block>>,
     /// The block that the nodes do not have, and how often they said so.
     missing: (B256, u32),
 }
@@ -120,7 +122,7 @@ impl Task {
             self.followers.retain(|follower| !follower.steps.is_closed());
             if self.followers.is_empty() {
                 // What happens while nobody looks is nobody's gap.
-                self.ring.clear();
+                self.begin_anew();
                 match inbox.recv().await {
                     Some(follower) => self.followers.push(follower),
                     None => return,
@@ -209,6 +211,7 @@ impl Task {
     /// behind the others tells late what they have left already.
     async fn follow_to(&mut self, head: Arc<Block>) -> Result<(), CallError> {
         if self.ring.is_empty() {
+            self.begin_anew();
             self.ring.restart(head);
             return Ok(());
         }
@@ -242,7 +245,7 @@ impl Task {
             match self.ring.standing(&path) {
                 Standing::Known => return Ok(Way::Known),
                 Standing::Wants(_) if SeededFault::StreamNotFilled.is_on() => {
-                    self.ring.clear();
+                    self.begin_anew();
                     return Ok(Way::Joins(path));
                 }
                 Standing::Wants(parent) => {
@@ -266,10 +269,18 @@ impl Task {
         }
     }
 
+    /// What comes next does not follow what was: any block may be canonical again.
+    fn begin_anew(&mut self) {
+        self.orphans.drain(..).filter_map(|block| block.upgrade()).for_each(|block| block.orphan(false));
+        self.ring.clear();
+    }
+
     fn join(&mut self, path: Vec<Arc<Block>>) {
+        self.orphans.retain(|block| block.strong_count() > 0);
         let change = self.ring.join(path);
         for block in change.removed {
             block.orphan(true);
+            self.orphans.push(Arc::downgrade(&block));
             if !SeededFault::StreamNotUnwound.is_on() {
                 self.tell(&Step::Removed(block));
             }
@@ -302,6 +313,7 @@ impl Task {
         let to = head.place();
         tracing::warn!(number = to.number, hash = %to.hash, "the chain moved further than the blocks on record: streams of it have a gap");
         let from = self.ring.tip().map_or(to, |tip| tip.place());
+        self.begin_anew();
         self.ring.restart(head);
         self.tell(&Step::Gap(Box::new(Gap { from, to })));
     }

@@ -120,8 +120,8 @@ struct Gone;
 
 /// Waits until the connection has room, then sends. The one copy is that into the frame.
 async fn send(sink: &SubscriptionSink, connection: &ConnectionHandle, event: &Arc<RawValue>) -> Result<(), Gone> {
-    let message = SubscriptionMessage::new(sink.method_name(), sink.subscription_id(), event).map_err(|_| Gone)?;
     let owed = connection.room(event.get().len()).await;
+    let message = SubscriptionMessage::new(sink.method_name(), sink.subscription_id(), event).map_err(|_| Gone)?;
     sink.send(message).await.map_err(|_| Gone)?;
     owed.is_queued();
     Ok(())

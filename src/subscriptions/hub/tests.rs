@@ -288,7 +288,8 @@ async fn a_gap_is_told_to_everybody_and_who_comes_meanwhile_is_answered_after_it
     asked.peer.disconnect();
     let again = world.node.asked().await;
     assert_eq!(again.params, json!(["logs", {}]), "it is made again");
-    // Not live yet: nobody gets an id.
+    // Not live yet: nobody gets an id. By a connection of its own: those who are told end with theirs.
+    *world.next.lock().unwrap() = ConnectionHandle::new(CancellationToken::new(), 1 << 20);
     let late = world.subscribe(LOGS);
     let script = async {
         tokio::task::yield_now().await;
@@ -322,6 +323,7 @@ async fn while_the_node_stays_away_everybody_is_told() {
     let again = world.node.asked().await;
     assert_eq!(again.params, json!(["logs", {}]), "it is made again");
     again.answer(json!("0x9"));
+    *world.next.lock().unwrap() = ConnectionHandle::new(CancellationToken::new(), 1 << 20);
     let mut late = world.subscribe(LOGS).await.unwrap();
     again.peer.notify("0x9", json!(2));
     assert_eq!(late.number().await, 2);

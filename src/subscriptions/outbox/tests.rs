@@ -158,7 +158,8 @@ async fn nothing_waits_for_a_client_that_is_ended() {
     let (mut way, messages) = client.subscribe().await;
     let tell = result(&text(10_000));
     while way.tell(&tell) == Told::Yes {}
-    client.connection.outbox().clear();
+    client.connection.outbox().close(client.connection.outbox_used());
+    assert_eq!(way.tell(&tell), Told::TooMuch, "what was thrown away leaves no hole that others are told behind");
     assert!(Arc::strong_count(&tell) <= 3, "the one in the sender's hand is all that is left");
     drop(messages);
     while Arc::strong_count(&tell) > 1 {

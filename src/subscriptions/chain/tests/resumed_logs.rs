@@ -143,3 +143,29 @@ async fn a_chain_with_logs_outside_of_the_bloom_is_looked_into_whole() {
     let (one, other, ()) = tokio::join!(of(&mut whole), of(&mut by_bloom), logs);
     assert_eq!((one, other), (is(12, "0x0", false), is(12, "0x0", false)), "by the bloom there was nothing");
 }
+
+/// What was taken back while somebody followed is canonical again when the next one comes: nobody was there to see it turn.
+#[tokio::test]
+async fn a_branch_that_became_the_chain_again_while_nobody_looked_is_told_whole() {
+    let mut world = World::start().await;
+    world.two_blocks().await;
+    let mut live = world.logs_behind(1, world.place(12).await.unwrap()).await;
+    world.reorg().await;
+    for expected in [is(12, "0x0", true), is(11, "0x1", true), is(11, "0x0", true)] {
+        assert_eq!(of(&mut live).await, expected);
+    }
+    for byte in [41, 42] {
+        let branch = async { world.asked_for_logs(byte).await.answer(json!([log(byte, 0, 1)])) };
+        assert_eq!(tokio::join!(of(&mut live), branch).0, is(byte, "0x0", false));
+    }
+    drop(live);
+    world.announce(&announced(13, 13, 12));
+    until(&world.pool, |pool| pool.heads().borrow().as_ref().is_some_and(|head| head.hash.to_string() == hash(13))).await;
+    let mut back = world.logs_behind(1, world.place(42).await.unwrap()).await;
+    let expected = [is(42, "0x0", true), is(41, "0x0", true), is(11, "0x0", false), is(11, "0x1", false), is(12, "0x0", false)];
+    for expected in expected {
+        assert_eq!(of(&mut back).await, expected);
+    }
+    let newest = async { world.asked_for_logs(13).await.answer(json!([log(13, 0, 1)])) };
+    assert_eq!(tokio::join!(of(&mut back), newest).0, is(13, "0x0", false));
+}
