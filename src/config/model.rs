@@ -74,7 +74,7 @@ pub struct Server {
     pub write_timeout: Duration,
     /// Bytes of notifications that wait for a client that does not keep up; with more, its connection is ended.
     pub max_backlog_bytes: u32,
-    /// Frames per second of one WebSocket that carry no whole message (pings, pongs, small fragments); more are read as slowly as that.
+    /// Frames per second of one WebSocket that carry no call (pings, pongs, small fragments, messages too short for one); more are read as slowly as that.
     pub max_small_frames_per_second: u32,
 }
 

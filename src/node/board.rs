@@ -132,6 +132,12 @@ impl Board {
         endpoints.into_iter().find(|(_, endpoint)| want.is_met_by(endpoint))
     }
 
+    /// Every endpoint that can do this is up, and it was tried there.
+    pub(super) fn is_exhausted(&self, want: Want, tried: &[Try]) -> bool {
+        let mut able = self.endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.roles.read && want.is_met_by(endpoint));
+        able.all(|(place, endpoint)| endpoint.reading().is_some_and(|session| tried.contains(&(place, session))))
+    }
+
     /// The endpoints that read, in the order of the configuration.
     pub(super) fn readers(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.endpoints.iter().filter(|endpoint| endpoint.roles.read)

@@ -106,7 +106,12 @@ impl Connection {
                     return Fault::Down(why);
                 }
                 (flying, Some(Err(Trouble::Lost { why, stale }))) => {
+                    let is_in_order = flying.is_in_order();
                     flying.fail(&CallError::Lost);
+                    if !stale && is_in_order {
+                        // What waits behind it must not arrive before it: it is not sent, and told so.
+                        return Fault::Down(why);
+                    }
                     if !stale {
                         tracing::debug!(endpoint = %self.endpoint.label, %why, "no answer: the node is asked whether it is there");
                         pinging = pinging.or_else(|| Some(self.ping(client)));

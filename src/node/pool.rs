@@ -242,8 +242,8 @@ impl Pool {
             if let Some(fault) = board.hopeless(want) {
                 return Err(fault);
             }
-            // A full queue is not waited for: that is the caller's sign to slow down.
-            if matches!(last, CallError::Full) || self.inner.stop.is_cancelled() {
+            // A full queue is not waited for: that is the caller's sign to slow down. Nor are nodes that are all there and have not answered.
+            if matches!(last, CallError::Full) || board.is_exhausted(want, &tried) || self.inner.stop.is_cancelled() {
                 return Err(last);
             }
             let Some(news) = &mut news else {

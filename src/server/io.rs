@@ -32,7 +32,7 @@ pub(super) struct Rules {
     pub(super) stall: Duration,
     /// How long nothing may come from a WebSocket's client.
     pub(super) idle: Duration,
-    /// Frames per second that carry no whole message.
+    /// Frames per second that carry no call.
     pub(super) small_frames: u32,
     /// Bytes of notifications that may wait for it.
     pub(super) backlog: usize,

@@ -205,7 +205,6 @@ impl Relay {
     }
 }
 
-/// Resolves at that time, if there is one.
 /// What was taken ahead, else the next item. Cancel safe.
 async fn next(upstream: &mut Upstream, ahead: &mut Option<Option<StreamItem>>) -> Option<StreamItem> {
     match ahead.take() {
@@ -214,6 +213,7 @@ async fn next(upstream: &mut Upstream, ahead: &mut Option<Option<StreamItem>>) -
     }
 }
 
+/// Resolves at that time, if there is one.
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,

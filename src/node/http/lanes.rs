@@ -32,6 +32,11 @@ impl Flying {
         self.calls.iter().any(|call| call.request.once)
     }
 
+    /// What waits behind them must arrive behind them.
+    pub(super) fn is_in_order(&self) -> bool {
+        self.calls.iter().any(|call| call.request.in_order)
+    }
+
     pub(super) fn ids(&self) -> Vec<u64> {
         self.calls.iter().map(|call| call.request.id).collect()
     }

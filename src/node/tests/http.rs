@@ -233,6 +233,16 @@ async fn a_status_without_an_answer_is_none_and_takes_the_endpoint_from_nobody_e
 }
 
 #[tokio::test]
+async fn a_read_that_all_who_are_there_leave_unanswered_is_not_waited_for() {
+    let mut node = Backend::http().await;
+    let pool = Setup { deadline: Duration::from_secs(3600), ..Setup::default() }.ready(&[&node]).await;
+    let script = async { node.asked().await.peer.status(413) };
+    let (result, ()) = soon(async { tokio::join!(pool.call::<u8>("eth_x", ()), script) }).await;
+    assert!(matches!(result, Err(CallError::Lost)), "{result:?}");
+    assert!(node.nothing_asked() && pool.endpoints()[0].up);
+}
+
+#[tokio::test]
 async fn a_request_over_http_ends_at_its_deadline() {
     let mut node = Backend::http().await;
     let pool = Setup { deadline: Duration::from_millis(200), ..Setup::default() }.ready(&[&node]).await;
