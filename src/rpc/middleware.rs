@@ -112,6 +112,7 @@ where
 
     fn call<'a>(&self, request: Request<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
         let connection = self.0.clone();
+        connection.handle.known(1);
         async move {
             let response = connection.answer(request, false).await;
             connection.owe(&response);
@@ -121,6 +122,7 @@ where
 
     fn batch<'a>(&self, requests: Batch<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
         let connection = self.0.clone();
+        connection.handle.known(1);
         async move {
             let Limits { batch_items, response_bytes, .. } = connection.now().limits;
             let response = batch::answer(requests, batch_items, response_bytes, |request| {
@@ -133,7 +135,7 @@ where
         }
     }
 
-    /// A request without an id is not carried out: nobody could be told what became of it.
+    /// A request without an id is not carried out: nobody could be told what became of it. Nor does it count as a call.
     fn notification<'a>(&self, _: Notification<'a>) -> impl Future<Output = MethodResponse> + Send + 'a {
         std::future::ready(MethodResponse::notification())
     }

@@ -99,6 +99,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Unpin> AsyncRead for ClientIo<IO, S>
             this.stall.rest();
             return Poll::Pending;
         }
+        this.handle.known(this.frames.rest_if_many(this.handle.unknown()));
         ready!(this.frames.poll_rest(context));
         let before = buffer.filled().len();
         if Pin::new(&mut this.io).poll_read(context, buffer)?.is_pending() {
@@ -107,7 +108,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Unpin> AsyncRead for ClientIo<IO, S>
         }
         this.idle.heard();
         let read = buffer.filled().get(before..).unwrap_or_default();
-        Poll::Ready(this.frames.read(read, this.handle.is_upgraded()))
+        this.handle.heard(this.frames.read(read, this.handle.is_upgraded())?);
+        Poll::Ready(Ok(()))
     }
 }
 

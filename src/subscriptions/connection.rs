@@ -36,6 +36,8 @@ struct Connection {
     /// Something is in the outbox.
     outbox_used: AtomicBool,
     cut: CancellationToken,
+    /// Messages that were read and are not known for calls.
+    unknown: AtomicUsize,
     /// Told when there is room again for notifications that wait for it.
     room: Notify,
     /// What its client is to be told and has no room for.
@@ -88,6 +90,7 @@ impl ConnectionHandle {
             ended: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
             outbox_used: AtomicBool::new(false),
+            unknown: AtomicUsize::new(0),
             cut,
             room: Notify::new(),
             outbox: Outbox::new(backlog),
@@ -107,6 +110,25 @@ impl ConnectionHandle {
     /// Whether it is a WebSocket.
     pub(crate) fn is_upgraded(&self) -> bool {
         self.0.upgraded.load(Ordering::Acquire)
+    }
+
+    /// So many messages were read.
+    pub(crate) fn heard(&self, messages: usize) {
+        self.0.unknown.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// So many of them are calls, or pass for none.
+    pub(crate) fn known(&self, messages: usize) {
+        if messages > 0 {
+            // The closure always has a value, so this cannot fail.
+            let _before =
+                self.0.unknown.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |unknown| Some(unknown.saturating_sub(messages)));
+        }
+    }
+
+    /// Messages that were read and are not known for calls.
+    pub(crate) fn unknown(&self) -> usize {
+        self.0.unknown.load(Ordering::Relaxed)
     }
 
     /// Whether [`ConnectionHandle::end`] was called.

@@ -1,5 +1,5 @@
-//! Frames of a WebSocket that carry no whole message: pings, pongs, small pieces, and what is too short for a call. They cost the server time, and are no calls, which have
-//! limits of their own. More than so many per second are read as slowly as that.
+//! Frames of a WebSocket that carry no call: pings, pongs, small pieces, what is too short for one, and what turns out to be none. They cost
+//! the server time, and the limits of calls do not count them. More than so many per second are read as slowly as that.
 
 use std::future::Future;
 use std::io;
@@ -15,6 +15,10 @@ const SMALL: u64 = 1024;
 const SHORTEST: u64 = 32;
 /// Seconds' worth of them that may come at once.
 const BURST: f64 = 10.0;
+/// Messages that may be read and not be known for calls yet. The JSON-RPC library answers what is none by itself, each in a task.
+const UNKNOWN: usize = 4096;
+/// How long reading rests when there are more.
+const PAUSE: Duration = Duration::from_millis(10);
 /// The end of a request's headers.
 const END: [u8; 4] = *b"\r\n\r\n";
 
@@ -25,11 +29,15 @@ pub(super) struct Frames {
     /// The last bytes that were read before the stream became a WebSocket's.
     before: Option<[u8; 4]>,
     rest: Option<Pin<Box<Sleep>>>,
+    /// Messages that pass for none after each pause.
+    passed: usize,
 }
 
 impl Frames {
     pub(super) fn new(per_second: u32) -> Self {
-        Self { header: Header::default(), budget: Budget::new(per_second, Instant::now()), before: Some([0; 4]), rest: None }
+        let (header, budget) = (Header::default(), Budget::new(per_second, Instant::now()));
+        let passed = usize::try_from(per_second / 100).unwrap_or(1).max(1);
+        Self { header, budget, before: Some([0; 4]), rest: None, passed }
     }
 
     /// Resolves when more may be read.
@@ -42,9 +50,18 @@ impl Frames {
         over
     }
 
-    /// These bytes came; `is_upgraded` says whether a WebSocket was agreed on before they were read. An error if the client did not wait for
+    /// So many messages were read and are not known for calls: how many of them pass for none, after a rest.
+    pub(super) fn rest_if_many(&mut self, unknown: usize) -> usize {
+        if unknown <= UNKNOWN || self.rest.is_some() {
+            return 0;
+        }
+        self.rest = Some(Box::pin(sleep(PAUSE)));
+        self.passed
+    }
+
+    /// These bytes came, and so many messages end in frames that begin in them; `is_upgraded` says whether a WebSocket was agreed on before they were read. An error if the client did not wait for
     /// that: its frames could not be told apart.
-    pub(super) fn read(&mut self, bytes: &[u8], is_upgraded: bool) -> io::Result<()> {
+    pub(super) fn read(&mut self, bytes: &[u8], is_upgraded: bool) -> io::Result<usize> {
         match &mut self.before {
             Some(last) if !is_upgraded => {
                 let from = bytes.len().saturating_sub(END.len());
@@ -52,21 +69,21 @@ impl Frames {
                     last.rotate_left(1);
                     last[END.len() - 1] = *byte;
                 }
-                return Ok(());
+                return Ok(0);
             }
             Some(last) if *last != END => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "frames came before the handshake was answered"));
             }
             before => *before = None,
         }
-        let small = self.header.small(bytes);
+        let (small, messages) = self.header.count(bytes);
         if small > 0
             && let Some(rest) = self.budget.spend(small, Instant::now())
         {
             tracing::debug!(?rest, "too many small frames: the client is read from later");
             self.rest = Some(Box::pin(sleep(rest)));
         }
-        Ok(())
+        Ok(messages)
     }
 }
 
@@ -80,14 +97,14 @@ struct Header {
 }
 
 impl Header {
-    /// How many small frames begin in these bytes.
-    fn small(&mut self, mut bytes: &[u8]) -> u32 {
-        let mut small = 0;
+    /// How many small frames begin in these bytes, and how many that end a message.
+    fn count(&mut self, mut bytes: &[u8]) -> (u32, usize) {
+        let (mut small, mut messages) = (0, 0);
         loop {
             let skipped = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
             self.payload -= skipped as u64;
             bytes = bytes.get(skipped..).unwrap_or_default();
-            let Some((byte, rest)) = bytes.split_first() else { return small };
+            let Some((byte, rest)) = bytes.split_first() else { return (small, messages) };
             if let Some(place) = self.bytes.get_mut(self.have) {
                 *place = *byte;
             }
@@ -96,6 +113,7 @@ impl Header {
             if let Some(payload) = self.payload_bytes() {
                 let least = if self.is_piece() { SMALL } else { SHORTEST };
                 small += u32::from(self.is_control() || payload < least);
+                messages += usize::from(!self.is_control() && self.is_last());
                 (self.have, self.payload) = (0, payload);
             }
         }
@@ -105,9 +123,13 @@ impl Header {
         self.bytes[0] & 0x08 != 0
     }
 
+    fn is_last(&self) -> bool {
+        self.bytes[0] & 0x80 != 0
+    }
+
     /// Not the first, or not the last, of its message.
     fn is_piece(&self) -> bool {
-        self.bytes[0] & 0x0f == 0 || self.bytes[0] & 0x80 == 0
+        self.bytes[0] & 0x0f == 0 || !self.is_last()
     }
 
     /// Length of the payload, once the whole header has come.
@@ -199,7 +221,9 @@ mod tests {
         let expected: u32 = frames.iter().map(|(.., small)| small).sum();
         for size in [1, 2, 3, 7, 13, 1000, bytes.len()] {
             let mut header = Header::default();
-            assert_eq!(bytes.chunks(size).map(|chunk| header.small(chunk)).sum::<u32>(), expected, "in pieces of {size}");
+            let counts: Vec<_> = bytes.chunks(size).map(|chunk| header.count(chunk)).collect();
+            assert_eq!(counts.iter().map(|(small, _)| small).sum::<u32>(), expected, "in pieces of {size}");
+            assert_eq!(counts.iter().map(|(_, messages)| messages).sum::<usize>(), 5, "in pieces of {size}");
         }
     }
 

@@ -2,6 +2,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -242,4 +243,31 @@ async fn messages_of_one_moment_are_one_record_under_tls() {
     assert_eq!(reader.read(&mut [0; 4]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     let ended: io::Result<()> = writing.await.unwrap();
     assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+}
+
+/// I8: what the library answers before anything of ours sees it is not read faster than it may be.
+#[tokio::test(start_paused = true)]
+async fn messages_that_are_no_calls_are_read_no_faster_than_small_frames() {
+    let (near, mut far) = duplex(1 << 20);
+    let handle = handle();
+    let (mut reader, _writer) = tokio::io::split(ClientIo::new(near, handle.clone(), rules(LIMIT), ()));
+    far.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    reader.read_exact(&mut [0; 18]).await.unwrap();
+    handle.upgraded();
+    // A text frame of 40 bytes.
+    let frame = [&[0x81, 0x80 | 40, 1, 2, 3, 4][..], &[0x20; 40]].concat();
+    far.write_all(&frame.repeat(5000)).await.unwrap();
+    let read = |count: usize| vec![0; frame.len() * count];
+    reader.read_exact(&mut read(4097)).await.unwrap();
+    assert!(reader.read(&mut read(1)).now_or_never().is_none(), "more than may be unknown");
+    let begun = Instant::now();
+    for _ in 0..10 {
+        reader.read_exact(&mut read(1)).await.unwrap();
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(90), "by the clock of the test: {:?}", begun.elapsed());
+    // Those that turn out to be calls make room at once.
+    handle.known(2000);
+    let begun = Instant::now();
+    reader.read_exact(&mut read(893)).await.unwrap();
+    assert!(begun.elapsed() <= Duration::from_millis(10));
 }

@@ -41,6 +41,28 @@ async fn connections_to_a_service_are_bounded() {
     server.finish().await;
 }
 
+/// More than may be unknown: each of them is found to be a call, so none of them waits.
+#[tokio::test]
+async fn calls_are_not_taken_for_what_is_none() {
+    const CALLS: usize = 10_000;
+    let server = limited(|limits| limits.max_calls_in_flight = 100_000).await;
+    let (mut sink, mut stream) = server.ws().await.split();
+    let sending = async {
+        for _ in 0..CALLS {
+            sink.feed(Message::text(call("test_echo", "[1]"))).await.unwrap();
+        }
+        sink.flush().await.unwrap();
+    };
+    let reading = async {
+        let mut answered = 0;
+        while answered < CALLS {
+            answered += usize::from(matches!(stream.next().await, Some(Ok(Message::Text(_)))));
+        }
+    };
+    soon(async { tokio::join!(sending, reading) }).await;
+    server.finish().await;
+}
+
 #[tokio::test]
 async fn a_handshake_that_fails_holds_no_place() {
     let server = limited(|limits| limits.max_connections = 1).await;
