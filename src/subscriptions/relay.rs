@@ -78,6 +78,14 @@ impl Upstream {
             Self::Logs(logs) => logs.next().await.map(StreamItem::from),
         }
     }
+
+    /// What [`Self::next`] has without waiting, and without asking a node: a question that is given up is asked twice.
+    fn at_hand(&mut self) -> Option<Option<StreamItem>> {
+        match self {
+            Self::Logs(logs) if !logs.is_telling() => None,
+            _ => self.next().now_or_never(),
+        }
+    }
 }
 
 /// See the module.
@@ -142,7 +150,7 @@ impl Relay {
                         // What came with it is told with it: their messages leave together.
                         let mut results = vec![result];
                         while results.len() < TOGETHER && ahead.is_none() {
-                            match upstream.next().now_or_never() {
+                            match upstream.at_hand() {
                                 Some(Some(StreamItem::Item(result))) => results.push(result),
                                 Some(other) => ahead = Some(other),
                                 None => break,

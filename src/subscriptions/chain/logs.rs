@@ -60,6 +60,10 @@ impl Telling {
         Self { found, is_removed, told: 0 }
     }
 
+    fn is_left(&self) -> bool {
+        self.told < self.found.logs().len()
+    }
+
     /// Those of a block that was taken back come newest first.
     fn next(&mut self) -> Option<Result<Told, serde_json::Error>> {
         let logs = self.found.logs();
@@ -91,6 +95,11 @@ impl Logs {
     /// Where the stream stands once it has no next item at hand.
     pub(super) fn position(&self) -> Place {
         self.position
+    }
+
+    /// Whether logs that were read are not told yet.
+    pub(in crate::subscriptions) fn is_telling(&self) -> bool {
+        self.telling.is_left()
     }
 
     /// Goes on with these, which follow its position.

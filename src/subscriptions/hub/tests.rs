@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::*;
-use crate::node::testing::backend::{Asked, Backend};
-use crate::node::testing::{Running, ready, soon};
+use crate::node::testing::backend::{Asked, Backend, hash};
+use crate::node::testing::{Running, ready, soon, until};
 use crate::rpc::errors::RpcError;
 use crate::subscriptions::connection::{ConnectionHandle, FILTERS};
 
@@ -84,6 +84,7 @@ impl World {
                 let params = params.as_str().unwrap();
                 let subject = match SHARED.into_iter().find(|shared| *shared == params) {
                     Some(shared) => Subject::shared(shared),
+                    None if params == CHAIN => Subject::logs(&Arc::from("payments"), params, OfLogs::default()),
                     None if params == HEADS => Subject::heads(),
                     None => Subject::filter(&Arc::from(if params.contains("0xother") { "other" } else { "payments" }), params),
                 };
@@ -166,6 +167,8 @@ impl Client {
     }
 }
 
+/// Every log of the chain as it is followed here.
+const CHAIN: &str = r#"["chain"]"#;
 const LOGS: &str = r#"["logs",{}]"#;
 const PENDING: &str = r#"["newPendingTransactions"]"#;
 /// The chain's own heads; those of `SHARED` are a node's.
@@ -302,6 +305,25 @@ async fn a_gap_is_told_to_everybody_and_who_comes_meanwhile_is_answered_after_it
     assert_eq!(late.number().await, 2);
     // Its last words are told, then its connection ends.
     soon(world.connection.ended()).await;
+}
+
+/// What is told together is what is there: looking for more asks no node, or every block that comes at once would be asked for twice.
+#[tokio::test]
+async fn the_logs_of_blocks_that_come_at_once_are_asked_for_once() {
+    let mut world = World::start().await;
+    let mut client = world.subscribe(CHAIN).await.unwrap();
+    let of = |byte: u8| json!([{ "address": format!("0x{}", "01".repeat(20)), "topics": [], "data": "0x", "blockHash": hash(byte), "logIndex": "0x0" }]);
+    world.node.announce((11, 11));
+    world.node.announce((12, 12));
+    for byte in [11, 12] {
+        let asked = world.node.asked().await;
+        assert_eq!((asked.method.as_str(), &asked.params), ("eth_getLogs", &json!([{ "blockHash": hash(byte) }])));
+        // Both are there by now.
+        until(&world._pool, |pool| pool.endpoints()[0].head == Some(12)).await;
+        asked.answer(of(byte));
+        assert_eq!(client.params().await["result"]["blockHash"], hash(byte));
+    }
+    assert!(world.node.nothing_asked());
 }
 
 /// I7b: nobody waits for events that cannot come. The node is back later than anybody waits for.
