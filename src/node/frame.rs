@@ -32,6 +32,8 @@ pub(super) struct Request {
     pub(super) in_order: bool,
     /// It is written once, whatever becomes of it.
     pub(super) once: bool,
+    /// A client asks, not Sluice itself.
+    pub(super) of_client: bool,
 }
 
 impl Request {
@@ -40,7 +42,18 @@ impl Request {
         let params = params.map_or("[]", RawValue::get);
         let in_order = method == SEND;
         let method = serde_json::Value::from(method);
-        Self { id, text: format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#).into(), in_order, once: in_order }
+        Self {
+            id,
+            text: format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{params}}}"#).into(),
+            in_order,
+            once: in_order,
+            of_client: false,
+        }
+    }
+
+    /// The same, as a client's.
+    pub(super) fn of_client(self) -> Self {
+        Self { of_client: true, ..self }
     }
 
     /// The same, to be written once, whatever becomes of it.

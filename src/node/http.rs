@@ -87,6 +87,7 @@ impl Connection {
                     continue;
                 }
             };
+            lanes.landed(&landed.0);
             match landed {
                 (flying, Some(Ok((status, body)))) => {
                     clocks.frame(Instant::now());

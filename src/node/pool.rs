@@ -161,6 +161,11 @@ impl Pool {
         self.read(self.request(method, params)).await.map(Arc::from)
     }
 
+    /// [`Self::call_raw`] for a client, whose questions never take all connections to a node over HTTP.
+    pub async fn pass(&self, method: &str, params: Option<&RawValue>) -> Result<Arc<RawValue>, CallError> {
+        self.read(self.request(method, params).of_client()).await.map(Arc::from)
+    }
+
     /// [`Self::call_raw`] with parameters written and the result read.
     pub async fn call<T: DeserializeOwned>(&self, method: &str, params: impl Serialize) -> Result<T, CallError> {
         let params = to_raw_value(&params).map_err(malformed)?;

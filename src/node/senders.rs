@@ -46,7 +46,7 @@ impl Pool {
     pub async fn hand_in(&self, method: &str, params: Option<&RawValue>) -> Result<Arc<RawValue>, CallError> {
         let mut refused = self.send_fault().unwrap_or(CallError::Unavailable);
         for endpoint in &self.inner.senders {
-            match endpoint.call(self.request(method, params).once()).await {
+            match endpoint.call(self.request(method, params).of_client().once()).await {
                 Err(error @ (CallError::Unavailable | CallError::WrongChain(_) | CallError::Full)) => refused = error,
                 answered => return answered.map(Arc::from),
             }

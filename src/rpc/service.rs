@@ -124,7 +124,7 @@ impl PassThrough for Service {
 
     fn call<'a>(&'a self, method: &'a str, params: Option<&'a RawValue>) -> BoxFuture<'a, Result<Arc<RawValue>, CallError>> {
         let pool = self.chain.pool();
-        if carries_transactions(method) { Box::pin(pool.hand_in(method, params)) } else { Box::pin(pool.call_raw(method, params)) }
+        if carries_transactions(method) { Box::pin(pool.hand_in(method, params)) } else { Box::pin(pool.pass(method, params)) }
     }
 }
 

@@ -10,8 +10,9 @@ use super::answers::Answers;
 use crate::node::CallError;
 use crate::node::command::{Call, Command, Outcomes, QUEUE, Reply};
 
-/// Reads in flight.
+/// Reads in flight, and how many of them clients may have asked: their slow questions must not hold up the chain's.
 pub(super) const READS: usize = 16;
+const OF_CLIENTS: usize = 12;
 /// Transactions of one request, and the bytes of it.
 const TOGETHER: usize = 100;
 const TOGETHER_BYTES: usize = 512 << 10;
@@ -65,6 +66,9 @@ pub(in crate::node) struct Lanes {
     deadline: Duration,
     outcomes: Outcomes,
     reads: VecDeque<Call>,
+    of_clients: VecDeque<Call>,
+    /// Of those, in flight.
+    asked_by_clients: usize,
     sends: VecDeque<Call>,
     /// Transactions that go together at most: one, once the node has refused several.
     together: usize,
@@ -72,7 +76,8 @@ pub(in crate::node) struct Lanes {
 
 impl Lanes {
     pub(in crate::node) fn new(deadline: Duration, outcomes: Outcomes) -> Self {
-        Self { deadline, outcomes, reads: VecDeque::new(), sends: VecDeque::new(), together: TOGETHER }
+        let (reads, of_clients, sends) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self { deadline, outcomes, reads, of_clients, asked_by_clients: 0, sends, together: TOGETHER }
     }
 
     /// Takes a command.
@@ -89,7 +94,11 @@ impl Lanes {
         if matches!(call.reply, Reply::Stream(_)) {
             return call.reply.fail(CallError::NoStreams, &self.outcomes);
         }
-        let lane = if call.request.in_order { &mut self.sends } else { &mut self.reads };
+        let lane = match &call.request {
+            request if request.in_order => &mut self.sends,
+            request if request.of_client => &mut self.of_clients,
+            _ => &mut self.reads,
+        };
         if lane.len() < QUEUE {
             lane.push_back(call);
         } else {
@@ -97,9 +106,18 @@ impl Lanes {
         }
     }
 
-    /// The next read.
+    /// The next read: Sluice's own first.
     pub(super) fn read(&mut self) -> Option<Flying> {
-        self.reads.pop_front().map(|call| Flying::new(vec![call], &self.outcomes))
+        let own = self.reads.pop_front();
+        let call = own.or_else(|| if self.asked_by_clients < OF_CLIENTS { self.of_clients.pop_front() } else { None })?;
+        self.asked_by_clients += usize::from(call.request.of_client);
+        Some(Flying::new(vec![call], &self.outcomes))
+    }
+
+    /// It is not under way any more.
+    pub(super) fn landed(&mut self, flying: &Flying) {
+        let of_clients = flying.calls.iter().filter(|call| call.request.of_client).count();
+        self.asked_by_clients = self.asked_by_clients.saturating_sub(of_clients);
     }
 
     /// The transactions of the next request, in their order.
@@ -143,7 +161,7 @@ impl Lanes {
 
     /// Ends what has waited too long; nothing of it was sent.
     pub(super) fn expire(&mut self, now: Instant) {
-        for lane in [&mut self.reads, &mut self.sends] {
+        for lane in [&mut self.reads, &mut self.of_clients, &mut self.sends] {
             while let Some(call) = lane.pop_front_if(|call| call.queued + self.deadline <= now) {
                 call.reply.fail(CallError::Unavailable, &self.outcomes);
             }
@@ -153,12 +171,12 @@ impl Lanes {
     /// When [`Self::expire`] is worth calling.
     pub(super) fn due(&self) -> Option<Instant> {
         let first = |lane: &VecDeque<Call>| lane.front().map(|call| call.queued + self.deadline);
-        [first(&self.reads), first(&self.sends)].into_iter().flatten().min()
+        [first(&self.reads), first(&self.of_clients), first(&self.sends)].into_iter().flatten().min()
     }
 
     /// The endpoint is lost: nothing of what waits was sent.
     pub(in crate::node) fn end(self) {
-        for call in self.reads.into_iter().chain(self.sends) {
+        for call in self.reads.into_iter().chain(self.of_clients).chain(self.sends) {
             call.reply.fail(CallError::Unavailable, &self.outcomes);
         }
     }

@@ -56,6 +56,41 @@ async fn reads_go_at_the_same_time_over_a_bounded_number_of_connections() {
     assert_eq!(pool.endpoints()[0].reconnects, 0);
 }
 
+/// I8: whoever asks much, and what takes long, leaves room for the questions that the streams and transactions of all rest on.
+#[tokio::test]
+async fn clients_never_take_all_connections() {
+    let mut node = Backend::http().await;
+    let pool = ready(&[&node]).await;
+    let clients: Vec<_> = (0..40)
+        .map(|n| {
+            let pool = pool.pool.clone();
+            tokio::spawn(async move { pool.pass("test_slow", Some(&raw([n]))).await })
+        })
+        .collect();
+    let mut slow = Vec::new();
+    for _ in 0..12 {
+        slow.push(node.asked().await);
+    }
+    for n in 0..5 {
+        let script = async {
+            let asked = node.asked().await;
+            assert_eq!(asked.method, "test_own", "while every client's question waits");
+            asked.answer(json!(n));
+        };
+        assert_eq!(soon(async { tokio::join!(pool.call::<u64>("test_own", ()), script) }).await.0.unwrap(), n);
+    }
+    assert!(node.nothing_asked());
+    for n in 0..40 {
+        if n >= 12 {
+            slow.push(node.asked().await);
+        }
+        slow[n].answer(json!(0));
+    }
+    for client in clients {
+        soon(client).await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn sends_go_in_order_one_request_at_a_time_and_those_that_wait_go_together() {
     let mut node = Backend::http().await;
