@@ -91,10 +91,10 @@ impl Client {
         }
     }
 
-    /// A request that may be repeated: it is, on a new connection, where one from before had ended.
+    /// A request that may be repeated: it is, once and on a new connection, where one ended before the response.
     pub(in crate::node) async fn read(&self, text: &Bytes) -> Result<(StatusCode, Bytes), Trouble> {
         match self.post(text.clone(), true).await {
-            Err(Trouble::Lost { stale: true, .. }) => self.post(text.clone(), false).await,
+            Err(Trouble::Lost { .. }) => self.post(text.clone(), false).await,
             answered => answered,
         }
     }

@@ -56,6 +56,32 @@ async fn reads_go_at_the_same_time_over_a_bounded_number_of_connections() {
     assert_eq!(pool.endpoints()[0].reconnects, 0);
 }
 
+/// The connection was there before, and the node may have closed it by then: a read is asked again, what carries a transaction is not.
+#[tokio::test]
+async fn what_carries_a_transaction_is_written_once() {
+    let mut node = Backend::http().await;
+    let pool = ready(&[&node]).await;
+    let handed_in = tokio::spawn({
+        let pool = pool.pool.clone();
+        async move { pool.hand_in("eth_sendBundle", None).await }
+    });
+    let asked = node.asked().await;
+    assert_eq!(asked.method, "eth_sendBundle");
+    node.disconnect();
+    assert!(matches!(soon(handed_in).await.unwrap(), Err(CallError::Lost)));
+    let read = tokio::spawn({
+        let pool = pool.pool.clone();
+        async move { pool.call::<u64>("eth_x", ()).await }
+    });
+    let asked = node.asked().await;
+    assert_eq!(asked.method, "eth_x", "the bundle does not come again");
+    node.disconnect();
+    let again = node.asked().await;
+    assert_eq!(again.method, "eth_x");
+    again.answer(json!(1));
+    assert_eq!(soon(read).await.unwrap().unwrap(), 1);
+}
+
 /// I8: whoever asks much, and what takes long, leaves room for the questions that the streams and transactions of all rest on.
 #[tokio::test]
 async fn clients_never_take_all_connections() {

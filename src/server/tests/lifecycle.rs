@@ -131,3 +131,26 @@ async fn frames_before_the_handshake_is_answered_end_the_connection() {
     let _ended = soon(stream.read_to_end(&mut head)).await;
     server.finish().await;
 }
+
+/// Neither side of its stream may be left waiting for the other: its place would never be free again.
+#[tokio::test]
+async fn a_silent_client_that_holds_up_a_write_leaves_nothing_behind() {
+    let times = (Duration::from_millis(20), Duration::from_millis(60), Duration::from_millis(300));
+    let (ping_interval, idle_timeout, write_timeout) = times;
+    let server =
+        Running::start(config::Server { max_response_bytes: 300_000, ping_interval, idle_timeout, write_timeout, ..config() }).await;
+    let mut socket = server.ws().await;
+    // More than what lies between the two takes.
+    for _ in 0..300 {
+        send(&mut socket, r#"{"jsonrpc":"2.0","id":1,"method":"eth_big"}"#).await;
+    }
+    soon(async {
+        while server.metrics.clients.connections.open.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(server.live.load().connections("first"), 0);
+    drop(socket);
+    server.finish().await;
+}
