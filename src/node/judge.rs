@@ -83,13 +83,12 @@ impl Judge {
     async fn look(&mut self, new: Option<u64>) {
         self.asked = new.or(self.asked);
         let mut asked: Vec<_> = self.board.readers().filter(|endpoint| endpoint.session().is_some()).cloned().collect();
-        let all = asked.len() == self.board.readers().count();
         // Those that are trusted have the first word.
         asked.sort_by_key(|endpoint| endpoint.distrust().is_some());
         let heard = join_all(asked.iter().map(|endpoint| self.ask(endpoint, new))).await;
         let known = self.settled.map(|(_, hash)| hash);
         let testimonies: Vec<_> = heard.iter().map(|heard| heard.testimony).collect();
-        let found = judge(known, &testimonies, all);
+        let found = judge(known, &testimonies, self.board.readers().count());
         if found.is_rewritten {
             tracing::error!(
                 number = self.settled.map(|(number, _)| number),

@@ -151,8 +151,10 @@ pub(super) struct Findings {
     pub(super) is_rewritten: bool,
 }
 
-/// Judges what the endpoints say, the best first. `known` is the hash of the old block; `all` whether every endpoint that there is was asked.
-pub(super) fn judge(known: Option<B256>, testimonies: &[Testimony], all: bool) -> Findings {
+/// Judges what the endpoints say, the best first. `known` is the hash of the old block; `endpoints` how many there are, those who are away too:
+/// a new block is known once all were asked, or more than half of them say it.
+pub(super) fn judge(known: Option<B256>, testimonies: &[Testimony], endpoints: usize) -> Findings {
+    let all = testimonies.len() == endpoints;
     let others = known.map(|known| testimonies.iter().map(|one| one.old.filter(|told| *told != known)).collect::<Vec<_>>());
     let mut others = others.unwrap_or_else(|| vec![None; testimonies.len()]);
     // Whoever does not say keeps the chain as it was: it may come to say so.
@@ -168,7 +170,7 @@ pub(super) fn judge(known: Option<B256>, testimonies: &[Testimony], all: bool) -
             new = Some((told, votes));
         }
     }
-    let new = new.map(|(hash, _)| hash);
+    let new = new.filter(|(_, votes)| all || votes * 2 > endpoints).map(|(hash, _)| hash);
     let liar = |(one, lie): (&Testimony, &Option<B256>)| match (lie, known, new) {
         (Some(told), Some(known), _) => Some((false, *told, known)),
         (_, _, Some(new)) => one.new.filter(|told| *told != new).map(|told| (true, told, new)),

@@ -75,32 +75,42 @@ fn says(old: impl Into<Option<B256>>, new: impl Into<Option<B256>>) -> Testimony
 
 #[test]
 fn who_differs_from_what_is_known_lies_as_long_as_somebody_vouches_for_it() {
-    let found = judge(Some(A), &[says(B, C), says(A, B)], true);
+    let found = judge(Some(A), &[says(B, C), says(A, B)], 2);
     assert_eq!(found, Findings { liars: vec![Some((false, B, A)), None], new: Some(B), is_rewritten: false });
     // Or somebody might, who is away.
-    let found = judge(Some(A), &[says(B, C)], false);
+    let found = judge(Some(A), &[says(B, C)], 2);
     assert_eq!(found, Findings { liars: vec![Some((false, B, A))], new: None, is_rewritten: false });
     // Who has pruned it says nothing.
-    let found = judge(Some(A), &[says(B, C), says(None, C)], true);
+    let found = judge(Some(A), &[says(B, C), says(None, C)], 2);
     assert_eq!((found.liars, found.is_rewritten), (vec![Some((false, B, A)), None], false));
 }
 
 #[test]
 fn what_everybody_tells_is_the_chain() {
     for testimonies in [vec![says(B, C)], vec![says(B, C), says(B, C)]] {
-        let found = judge(Some(A), &testimonies, true);
+        let found = judge(Some(A), &testimonies, testimonies.len());
         assert_eq!(found, Findings { liars: vec![None; testimonies.len()], new: Some(C), is_rewritten: true });
     }
-    assert!(!judge(Some(A), &[says(B, None), says(C, None)], true).is_rewritten);
+    assert!(!judge(Some(A), &[says(B, None), says(C, None)], 2).is_rewritten);
 }
 
 #[test]
 fn a_new_block_is_what_most_say_and_the_best_where_they_are_even() {
-    let found = judge(Some(A), &[says(A, B), says(A, C), says(A, C)], true);
+    let found = judge(Some(A), &[says(A, B), says(A, C), says(A, C)], 3);
     assert_eq!((found.new, found.liars), (Some(C), vec![Some((true, B, C)), None, None]));
-    let found = judge(None, &[says(None, B), says(None, C)], true);
+    let found = judge(None, &[says(None, B), says(None, C)], 2);
     assert_eq!((found.new, found.liars), (Some(B), vec![None, Some((true, C, B))]));
-    let found = judge(None, &[says(None, None), says(None, C)], true);
+    let found = judge(None, &[says(None, None), says(None, C)], 2);
     assert_eq!((found.new, found.liars), (Some(C), vec![None, None]));
-    assert_eq!(judge(None, &[], true), Findings { liars: vec![], new: None, is_rewritten: false });
+    assert_eq!(judge(None, &[], 0), Findings { liars: vec![], new: None, is_rewritten: false });
+}
+
+#[test]
+fn one_voice_while_others_are_away_makes_no_block_known() {
+    assert_eq!(judge(Some(A), &[says(A, B)], 2).new, None, "the other may come back and differ");
+    assert_eq!(judge(Some(A), &[says(A, B)], 1).new, Some(B));
+    let found = judge(Some(A), &[says(A, B), says(A, B)], 3);
+    assert_eq!((found.new, found.liars), (Some(B), vec![None, None]), "more than half");
+    let found = judge(Some(A), &[says(A, B), says(A, C)], 3);
+    assert_eq!((found.new, found.liars), (None, vec![None, None]), "nobody lies for want of a third");
 }
